@@ -1,0 +1,1 @@
+"""compresslab: write the core of every classic compression method, see it work, measure it honestly."""

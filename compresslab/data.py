@@ -1,0 +1,176 @@
+"""Fashion-MNIST: train, validation and test, from the files that the repository ships, with no network.
+
+The four gzipped files in ``data/fashion_mnist`` are unpacked once into a cache folder, checked against
+the SHA-256 sums of ``manifest.json`` and read from there by torchvision. Test images are the data set's
+own 10,000; the 60,000 training images are split once, by a fixed seed, into 50,000 to learn from and
+10,000 to choose by. **Every choice uses validation; test is read once, at the end.**
+
+Source: Xiao, Rasul and Vollgraf 2017, "Fashion-MNIST", arXiv:1708.07747.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compresslab.errors import CompressionError
+from compresslab.vision import import_torchvision
+
+__all__ = ["CLASSES", "DATA", "Images", "Splits", "cache_folder", "fashion_mnist", "unpack"]
+
+DATA = Path(__file__).resolve().parents[1] / "data"  # beside the package in a clone; absent in a wheel
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+MEAN, STANDARD_DEVIATION = 0.2860, 0.3530  # of the 60,000 training images; a test measures them again
+SPLIT_SEED = 2017
+VALIDATION_IMAGES = 10_000
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images: ``pixels`` (n, 1, 28, 28) uint8 and ``labels`` (n,) int64."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, count: int) -> Images:
+        """The first ``count`` images: a stated subset, for a lab that has little time."""
+        if not 0 < count <= len(self):
+            raise CompressionError(f"count is between 1 and {len(self)} here, got {count}")
+        return Images(self.pixels[:count], self.labels[:count])
+
+    def inputs(self) -> Tensor:
+        """The images as a network reads them: (n, 1, 28, 28) float32, mean 0 and deviation 1 on train."""
+        return normalize(self.pixels)
+
+    def batches(self, size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pairs of inputs (≤ size, 1, 28, 28) float32 and labels (≤ size,) int64, in order."""
+        for start in range(0, len(self), size):
+            yield normalize(self.pixels[start : start + size]), self.labels[start : start + size]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts: ``train`` to learn from, ``validation`` to choose by, ``test`` to report once."""
+
+    train: Images
+    validation: Images
+    test: Images
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """Pixels in 0…255 (any shape) as float32 with the training set's mean 0 and deviation 1."""
+    return pixels.to(torch.float32).div_(255).sub_(MEAN).div_(STANDARD_DEVIATION)
+
+
+def cache_folder() -> Path:
+    """Where unpacked files lie: ``$COMPRESSLAB_CACHE``, or ``compresslab`` in the user's cache folder."""
+    chosen = os.environ.get("COMPRESSLAB_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compresslab"
+
+
+def fashion_mnist(*, source: Path = DATA / "fashion_mnist", cache: Path | None = None) -> Splits:
+    """The three parts of Fashion-MNIST: 50,000 / 10,000 / 10,000 images.
+
+    Args:
+        source: the folder with the four ``.gz`` files and ``manifest.json``. Where it does not exist (the
+            package was installed without the repository) torchvision downloads the data set instead.
+        cache: where the unpacked files go; by default ``cache_folder()``.
+
+    Raises:
+        CompressionError: a file is missing, truncated or changed: which, what was expected, how to get it back.
+    """
+    root = cache if cache is not None else cache_folder()
+    datasets = import_torchvision().datasets
+    if source.exists():
+        unpack(source, root / "FashionMNIST" / "raw")
+    learning, test = (
+        datasets.FashionMNIST(root=str(root), train=train, download=not source.exists()) for train in (True, False)
+    )
+    order = torch.randperm(60_000, generator=torch.Generator().manual_seed(SPLIT_SEED))
+    everything = Images(learning.data.unsqueeze(1), learning.targets)
+    return Splits(
+        train=_choose(everything, order[VALIDATION_IMAGES:]),
+        validation=_choose(everything, order[:VALIDATION_IMAGES]),
+        test=Images(test.data.unsqueeze(1), test.targets),
+    )
+
+
+def _choose(images: Images, index: Tensor) -> Images:
+    return Images(images.pixels[index], images.labels[index])
+
+
+def unpack(source: Path, target: Path) -> None:
+    """Puts the four verified files into ``target``; does nothing where they already lie there, whole.
+
+    A file is written under another name first and then renamed, so that an interruption leaves no half file.
+
+    Raises:
+        CompressionError: a file in ``source`` is missing, truncated or changed.
+    """
+    manifest = read_manifest(source)
+    target.mkdir(parents=True, exist_ok=True)
+    for name, expected in manifest.items():
+        place = target / name
+        if place.exists() and _digest(place.read_bytes()) == expected["sha256"]:
+            continue
+        content = _verified(source / f"{name}.gz", expected)
+        handle, temporary = tempfile.mkstemp(dir=target, prefix=name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(temporary, place)
+
+
+def read_manifest(source: Path) -> dict[str, dict]:
+    """What each unpacked file must be: {name: {"bytes": int, "sha256": hex}}."""
+    try:
+        manifest = json.loads((source / "manifest.json").read_text())
+        return {name: {"bytes": int(e["bytes"]), "sha256": str(e["sha256"])} for name, e in manifest.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CompressionError(
+            f"{source / 'manifest.json'} can't be read ({error}); it lists the SHA-256 of each data file. "
+            f"Get it back with: git checkout -- data/fashion_mnist"
+        ) from error
+
+
+def _verified(packed: Path, expected: dict) -> bytes:
+    """The unpacked content of one gzipped file, if it is what the manifest says."""
+    try:
+        content = gzip.decompress(packed.read_bytes())
+    except FileNotFoundError:
+        raise _broken(packed, "is missing", expected) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise _broken(packed, f"can't be unpacked ({error})", expected) from error
+    if len(content) != expected["bytes"]:
+        raise _broken(packed, f"unpacks to {len(content):,} bytes", expected)
+    if _digest(content) != expected["sha256"]:
+        raise _broken(packed, f"has the SHA-256 {_digest(content)[:12]}…", expected)
+    return content
+
+
+def _broken(packed: Path, came: str, expected: dict) -> CompressionError:
+    return CompressionError(
+        f"{packed} {came}; expected {expected['bytes']:,} bytes with the SHA-256 {expected['sha256'][:12]}… "
+        f"once unpacked. Get it back with: git checkout -- data/fashion_mnist/{packed.name}"
+    )
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

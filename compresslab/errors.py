@@ -1,0 +1,34 @@
+"""The two errors of the kit: bad input, and a wrong answer. Both speak to a person."""
+
+from __future__ import annotations
+
+__all__ = ["CompressionError", "Wrong"]
+
+
+class CompressionError(ValueError):
+    """Bad input. Its text has three parts: what came, what is allowed, what to try."""
+
+
+class Wrong(Exception):
+    """A student's answer that is not right yet: the reason, and the hint on offer.
+
+    Jupyter shows an exception through ``_render_traceback_`` where it has one, so a failed check is
+    one clean line in the notebook instead of a traceback through files the student never wrote.
+
+    Args:
+        reason: what is wrong, in a sentence, with the smallest example.
+        hint: what to try next; empty where there is nothing to add.
+        details: named values for a mistake's message (``where``, ``yours``, ``wanted``).
+    """
+
+    def __init__(self, reason: str, hint: str = "", **details: object) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+        self.details = details
+
+    def __str__(self) -> str:
+        return f"{self.reason}\n{self.hint}" if self.hint else self.reason
+
+    def _render_traceback_(self) -> list[str]:
+        return ["✗ " + self.reason, *(["  " + self.hint] if self.hint else [])]

@@ -1,0 +1,110 @@
+"""The networks that the labs compress, and their trained weights.
+
+``baseline`` is a residual network (He et al. 2015, arXiv:1512.03385) shrunk to 28 × 28 grey images: a stem,
+seven blocks at four resolutions, an average over space, one linear layer. ``student`` is the same idea with
+two thin blocks. Every activation is a module of its own, so that a hook can look at each of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from compresslab.data import DATA
+from compresslab.errors import CompressionError
+
+__all__ = ["ARCHITECTURES", "ResidualBlock", "ResidualNetwork", "baseline", "load_baseline", "read_card", "student"]
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 × 3 convolutions with BatchNorm, added to a shortcut: (n, in, h, w) → (n, out, h/stride, w/stride)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.relu2 = nn.ReLU()
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.relu1(self.norm1(self.conv1(x)))
+        return self.relu2(self.norm2(self.conv2(branch)) + self.shortcut(x))
+
+
+class ResidualNetwork(nn.Module):
+    """Grey images (n, 1, 28, 28) → logits (n, 10).
+
+    Args:
+        stem_channels: channels after the first convolution.
+        blocks: one (channels, stride) a residual block.
+    """
+
+    def __init__(self, stem_channels: int, blocks: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, stem_channels, 3, padding=1, bias=False), nn.BatchNorm2d(stem_channels), nn.ReLU()
+        )
+        widths = [stem_channels, *(channels for channels, _ in blocks)]
+        self.blocks = nn.Sequential(
+            *(ResidualBlock(before, after, stride=stride)
+              for before, (after, stride) in zip(widths, blocks, strict=False))
+        )  # fmt: skip
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(widths[-1], 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.pool(self.blocks(self.stem(x))))
+
+
+def baseline() -> ResidualNetwork:
+    """The untrained network that the labs compress: seven residual blocks, 16 to 112 channels."""
+    return ResidualNetwork(16, [(16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (112, 2), (112, 1)])
+
+
+def student() -> ResidualNetwork:
+    """The untrained small network: two residual blocks, for distillation and for quick experiments."""
+    return ResidualNetwork(8, [(16, 2), (32, 2)])
+
+
+ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {"baseline": baseline, "student": student}
+
+
+def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") -> nn.Module:
+    """A trained network in evaluation mode, its weights read from ``folder/name.safetensors``.
+
+    Raises:
+        CompressionError: no such network, or its file is missing, damaged or of another architecture.
+    """
+    if name not in ARCHITECTURES:
+        raise CompressionError(f"no network is called {name!r}; there are {', '.join(ARCHITECTURES)}")
+    place = folder / f"{name}.safetensors"
+    if not place.exists():
+        raise CompressionError(f"{place} is missing; train it with: compresslab train {name}")
+    model = ARCHITECTURES[name]()
+    try:
+        model.load_state_dict(load_file(place))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise CompressionError(
+            f"{place} can't be loaded ({str(error).splitlines()[0]}); expected the weights of {name!r}. "
+            f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
+        ) from error
+    return model.eval()
+
+
+def read_card(name: str, *, folder: Path = DATA / "baselines") -> dict:
+    """What is known of a trained network: recipe, seed, epochs, accuracy on validation and test, date, torch version."""
+    try:
+        return json.loads((folder / f"{name}.json").read_text())
+    except (OSError, ValueError) as error:
+        raise CompressionError(f"the card of {name!r} can't be read ({error}); train it: compresslab train {name}") from error
