@@ -1,1 +1,54 @@
-"""compresslab: write the core of every classic compression method, see it work, measure it honestly."""
+"""compresslab: write the core of every classic compression method, see it work, measure it honestly.
+
+The workbench: data and networks, ``measure`` and ``compare``, an honest clock, honest bytes, one training loop.
+The methods are in ``compresslab.techniques``, the teaching in ``compresslab.classroom``; neither is imported here.
+"""
+
+from compresslab.clock import Interval, latency, noise_floor, speedup
+from compresslab.costs import (
+    LayerCost,
+    count_macs,
+    count_parameters,
+    layer_costs,
+    storage_bytes,
+)
+from compresslab.data import Images, Splits, fashion_mnist
+from compresslab.errors import CompressionError
+from compresslab.measuring import Measurement, accuracy_drop, measure
+from compresslab.memory import peak_activation_bytes
+from compresslab.models import baseline, load_baseline, read_card, student
+from compresslab.reporting import Report, compare, draw_layers
+from compresslab.storage import load_model, save_model
+from compresslab.training import Trained, accuracy, fit
+
+__all__ = [
+    "CompressionError",
+    "Images",
+    "Interval",
+    "LayerCost",
+    "Measurement",
+    "Report",
+    "Splits",
+    "Trained",
+    "accuracy",
+    "accuracy_drop",
+    "baseline",
+    "compare",
+    "count_macs",
+    "count_parameters",
+    "draw_layers",
+    "fashion_mnist",
+    "fit",
+    "latency",
+    "layer_costs",
+    "load_baseline",
+    "load_model",
+    "measure",
+    "noise_floor",
+    "peak_activation_bytes",
+    "read_card",
+    "save_model",
+    "speedup",
+    "storage_bytes",
+    "student",
+]

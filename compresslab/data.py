@@ -26,16 +26,22 @@ from torch import Tensor
 from compresslab.errors import CompressionError
 from compresslab.vision import import_torchvision
 
-__all__ = ["CLASSES", "DATA", "Images", "Splits", "cache_folder", "fashion_mnist", "unpack"]
+__all__ = [
+    "CLASSES", "DATA", "FILES", "MEAN", "STANDARD_DEVIATION",
+    "Images", "Splits", "cache_folder", "fashion_mnist", "normalize", "read_manifest", "unpack",
+]  # fmt: skip
 
 DATA = Path(__file__).resolve().parents[1] / "data"  # beside the package in a clone; absent in a wheel
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
+FILES = (
+    "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
+)  # fmt: skip
 MEAN, STANDARD_DEVIATION = 0.2860, 0.3530  # of the 60,000 training images; a test measures them again
-SPLIT_SEED = 2017
-VALIDATION_IMAGES = 10_000
+_SPLIT_SEED = 2017
+_VALIDATION_IMAGES = 10_000
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,9 @@ class Images:
     def first(self, count: int) -> Images:
         """The first ``count`` images: a stated subset, for a lab that has little time."""
         if not 0 < count <= len(self):
-            raise CompressionError(f"count is between 1 and {len(self)} here, got {count}")
+            raise CompressionError(
+                f"count is a whole number from 1 to {len(self)} here, got {count}; try {min(1000, len(self))}"
+            )
         return Images(self.pixels[:count], self.labels[:count])
 
     def inputs(self) -> Tensor:
@@ -95,22 +103,33 @@ def fashion_mnist(*, source: Path = DATA / "fashion_mnist", cache: Path | None =
         cache: where the unpacked files go; by default ``cache_folder()``.
 
     Raises:
-        CompressionError: a file is missing, truncated or changed: which, what was expected, how to get it back.
+        CompressionError: a file is missing, truncated or changed (which, what was expected, how to get it
+            back), the cache can't be written, or the download failed.
     """
     root = cache if cache is not None else cache_folder()
-    datasets = import_torchvision().datasets
     if source.exists():
         unpack(source, root / "FashionMNIST" / "raw")
-    learning, test = (
-        datasets.FashionMNIST(root=str(root), train=train, download=not source.exists()) for train in (True, False)
-    )
-    order = torch.randperm(60_000, generator=torch.Generator().manual_seed(SPLIT_SEED))
+    learning, test = (_read(root, train=train, download=not source.exists()) for train in (True, False))
+    order = torch.randperm(60_000, generator=torch.Generator().manual_seed(_SPLIT_SEED))
     everything = Images(learning.data.unsqueeze(1), learning.targets)
     return Splits(
-        train=_choose(everything, order[VALIDATION_IMAGES:]),
-        validation=_choose(everything, order[:VALIDATION_IMAGES]),
+        train=_choose(everything, order[_VALIDATION_IMAGES:]),
+        validation=_choose(everything, order[:_VALIDATION_IMAGES]),
         test=Images(test.data.unsqueeze(1), test.targets),
     )
+
+
+def _read(root: Path, *, train: bool, download: bool):
+    """One part, by torchvision's own reader; it goes to the network only where it is told to download."""
+    try:
+        return import_torchvision().datasets.FashionMNIST(root=str(root), train=train, download=download)
+    except (OSError, RuntimeError) as error:
+        if not download:
+            raise
+        raise CompressionError(
+            f"Fashion-MNIST can't be downloaded ({error}); it is in the repository's data folder or on "
+            "the network. Clone the repository and install from there, or try again with a network"
+        ) from error
 
 
 def _choose(images: Images, index: Tensor) -> Images:
@@ -123,29 +142,37 @@ def unpack(source: Path, target: Path) -> None:
     A file is written under another name first and then renamed, so that an interruption leaves no half file.
 
     Raises:
-        CompressionError: a file in ``source`` is missing, truncated or changed.
+        CompressionError: a file in ``source`` is missing, truncated or changed, or ``target`` is read-only.
     """
-    manifest = read_manifest(source)
-    target.mkdir(parents=True, exist_ok=True)
-    for name, expected in manifest.items():
+    for name, expected in read_manifest(source).items():
         place = target / name
-        if place.exists() and _digest(place.read_bytes()) == expected["sha256"]:
-            continue
-        content = _verified(source / f"{name}.gz", expected)
-        handle, temporary = tempfile.mkstemp(dir=target, prefix=name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, place)
+        if not (place.exists() and _digest(place.read_bytes()) == expected["sha256"]):
+            _write(place, _verified(source / f"{name}.gz", expected))
+
+
+def _write(place: Path, content: bytes) -> None:
+    """The file at ``place``, whole or not at all, and readable by every user of a shared cache."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+            (Path(folder) / place.name).write_bytes(content)
+            os.replace(Path(folder) / place.name, place)
+    except OSError as error:
+        raise CompressionError(
+            f"{place} can't be written ({error.strerror}); the unpacked data need a folder with 55 MB "
+            "free. Name one of yours in the environment variable COMPRESSLAB_CACHE"
+        ) from error
 
 
 def read_manifest(source: Path) -> dict[str, dict]:
-    """What each unpacked file must be: {name: {"bytes": int, "sha256": hex}}."""
+    """What each of the four unpacked files must be: {name: {"bytes": int, "sha256": hex}}."""
     try:
         manifest = json.loads((source / "manifest.json").read_text())
-        return {name: {"bytes": int(e["bytes"]), "sha256": str(e["sha256"])} for name, e in manifest.items()}
+        entries = {name: manifest[name] for name in FILES}
+        return {name: {"bytes": int(e["bytes"]), "sha256": str(e["sha256"])} for name, e in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CompressionError(
-            f"{source / 'manifest.json'} can't be read ({error}); it lists the SHA-256 of each data file. "
+            f"{source / 'manifest.json'} can't be read ({error!r}); it lists the SHA-256 of each data file. "
             f"Get it back with: git checkout -- data/fashion_mnist"
         ) from error
 

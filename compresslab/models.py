@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from compresslab.data import DATA
 from compresslab.errors import CompressionError
 
-__all__ = ["ARCHITECTURES", "ResidualBlock", "ResidualNetwork", "baseline", "load_baseline", "read_card", "student"]
+__all__ = [
+    "ARCHITECTURES", "ResidualBlock", "ResidualNetwork", "baseline", "load_baseline", "read_card", "student",
+]  # fmt: skip
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 × 3 convolutions with BatchNorm, added to a shortcut: (n, in, h, w) → (n, out, h/stride, w/stride)."""
+    """Two 3 × 3 convolutions with BatchNorm, and a shortcut: (n, in, h, w) → (n, out, h/stride, w/stride)."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -90,7 +92,10 @@ def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") 
         raise CompressionError(f"no network is called {name!r}; there are {', '.join(ARCHITECTURES)}")
     place = folder / f"{name}.safetensors"
     if not place.exists():
-        raise CompressionError(f"{place} is missing; train it with: compresslab train {name}")
+        raise CompressionError(
+            f"{place} is missing; expected the weights of {name!r}. "
+            f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
+        )
     model = ARCHITECTURES[name]()
     try:
         model.load_state_dict(load_file(place))
@@ -103,8 +108,12 @@ def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") 
 
 
 def read_card(name: str, *, folder: Path = DATA / "baselines") -> dict:
-    """What is known of a trained network: recipe, seed, epochs, accuracy on validation and test, date, torch version."""
+    """What is known of a trained network: recipe, accuracy on validation and test, date, torch version."""
+    place = folder / f"{name}.json"
     try:
-        return json.loads((folder / f"{name}.json").read_text())
-    except (OSError, ValueError) as error:
-        raise CompressionError(f"the card of {name!r} can't be read ({error}); train it: compresslab train {name}") from error
+        return dict(json.loads(place.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise CompressionError(
+            f"{place} can't be read ({error}); it is the card that says how {name!r} was trained. "
+            f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
+        ) from error

@@ -1,4 +1,4 @@
-"""How each shipped network was trained: a recipe, the run that follows it, and the card that says what came out.
+"""How each shipped network was trained: a recipe, the run that follows it, the card that says what came out.
 
 ``compresslab train NAME`` repeats it. The epoch is chosen by validation; test is read once, at the end.
 """
@@ -38,10 +38,10 @@ RECIPES = {"baseline": Recipe(epochs=60), "student": Recipe(epochs=30)}
 def train_baseline(
     name: str, data: Splits, *, folder: Path = DATA / "baselines", recipe: Recipe | None = None
 ) -> dict[str, object]:
-    """Trains a network, writes ``folder/name.safetensors`` and its card ``folder/name.json``, and returns the card.
+    """The card of a network trained by its recipe; writes ``folder/name.safetensors`` and the card beside it.
 
-    The state after every epoch is kept in ``folder/name.checkpoint.safetensors``, from which an interrupted run
-    goes on; the file is removed at the end.
+    The state after every epoch is kept in ``folder/name.checkpoint.safetensors``, from which an interrupted
+    run goes on; the file is removed at the end.
 
     Raises:
         CompressionError: there is no recipe for ``name``.

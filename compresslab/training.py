@@ -12,27 +12,34 @@ sparsity, fake quantization) is a function of (model, images, labels), so this l
 from __future__ import annotations
 
 import copy
-import json
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from compresslab.checkpoints import keep_checkpoint, resume_checkpoint
 from compresslab.data import Images, normalize
 from compresslab.errors import CompressionError
 
-__all__ = ["Epoch", "Trained", "accuracy", "augment", "cross_entropy", "fast_precision", "fit"]
+__all__ = [
+    "BATCH_SIZE",
+    "Epoch",
+    "Loss",
+    "Trained",
+    "accuracy",
+    "augment",
+    "cross_entropy",
+    "fast_precision",
+    "fit",
+]
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 BATCH_SIZE = 128
-WARM_UP = 0.2  # share of the steps in which the learning rate rises
+_WARM_UP = 0.2  # share of the steps in which the learning rate rises
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,9 @@ class Trained:
         return max(self.history, key=lambda epoch: epoch.validation_accuracy)
 
 
-def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+def cross_entropy(
+    model: nn.Module, images: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
+) -> Tensor:
     """The mean cross-entropy of the model's logits, in nats; the default loss of ``fit``."""
     return nn.functional.cross_entropy(model(images).float(), labels, label_smoothing=label_smoothing)
 
@@ -90,51 +99,77 @@ def fit(
         checkpoint: a file that keeps the state after every epoch; a run that finds it goes on from there.
 
     Raises:
-        CompressionError: a setting out of range, a loss that is no longer finite, or a checkpoint of another run.
+        CompressionError: a setting out of range, a loss no longer finite, or a checkpoint of another run.
     """
-    _check(train, epochs, learning_rate)
-    model = copy.deepcopy(model).to(memory_format=torch.channels_last)  # convolutions run a fifth faster so
+    _check(train, validation, epochs, learning_rate, precision)
+    model = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(model, learning_rate)
-    settings = dict(epochs=epochs, learning_rate=learning_rate, seed=seed, images=len(train), augmented=augmented)
-    history, best = _resume(checkpoint, model, optimizer, settings)
-    steps = math.ceil(len(train) / BATCH_SIZE)
-    bar = tqdm(total=epochs * steps, initial=len(history) * steps, desc="training", unit="batch", leave=False)
-    for epoch in range(len(history), epochs):
-        model.train()
-        total = torch.zeros(())
-        for step, (images, labels) in enumerate(_shuffled(train, seed, epoch, augmented)):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * _one_cycle((epoch * steps + step) / (epochs * steps))
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-                value = loss(model, images, labels)
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            optimizer.step()
-            if after_step is not None:
-                after_step(model)
-            total += value.detach()
-            bar.update()
-        reached = Epoch(_finite(float(total) / steps, epoch), accuracy(model, validation, precision=precision))
-        if not history or reached.validation_accuracy > max(e.validation_accuracy for e in history):
-            best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        history.append(reached)
-        bar.set_postfix(loss=f"{reached.loss:.3f}", validation=f"{reached.validation_accuracy:.2%}")
-        _keep(checkpoint, model, optimizer, best, history, settings)
-    bar.close()
+    settings = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
+    settings |= {"images": len(train), "augmented": augmented}
+    history, best = _so_far(checkpoint, model, optimizer, settings)
+    steps = math.ceil(len(train) / BATCH_SIZE)  # of one epoch
+    every = epochs * steps
+    bar = tqdm(total=every, initial=len(history) * steps, desc="training", unit="batch", leave=False)
+
+    def done() -> None:
+        if after_step is not None:
+            after_step(model)
+        bar.update()
+
+    with bar:
+        for epoch in range(len(history), epochs):
+            batches = _shuffled(train, seed, epoch, augmented)
+            rates = [learning_rate * _one_cycle((epoch * steps + step) / every) for step in range(steps)]
+            mean = _finite(_descend(model, optimizer, batches, rates, loss, precision, done), epoch)
+            reached = Epoch(mean, accuracy(model, validation, precision=precision))
+            if not history or reached.validation_accuracy > max(e.validation_accuracy for e in history):
+                best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            history.append(reached)
+            bar.set_postfix(loss=f"{reached.loss:.3f}", validation=f"{reached.validation_accuracy:.2%}")
+            if checkpoint is not None:
+                past = [asdict(epoch) for epoch in history]
+                keep_checkpoint(checkpoint, model, optimizer, best, history=past, settings=settings)
     model.load_state_dict(best)
-    return Trained(model.to(memory_format=torch.contiguous_format).eval(), tuple(history))
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return Trained(model.eval(), tuple(history))
+
+
+def _so_far(checkpoint, model, optimizer, settings) -> tuple[list[Epoch], dict[str, Tensor]]:
+    """What an interrupted run left: its epochs and best weights; model and optimizer get its state."""
+    if checkpoint is None or not checkpoint.exists():
+        return [], {}
+    history, best = resume_checkpoint(checkpoint, model, optimizer, settings=settings)
+    return [Epoch(**epoch) for epoch in history], best
+
+
+def _descend(model, optimizer, batches, rates, loss, precision, done) -> float:
+    """The mean loss of one step a batch, each at its own learning rate; calls ``done`` after each."""
+    model.train()
+    total = torch.zeros(())
+    for (images, labels), rate in zip(batches, rates, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            value = loss(model, images, labels)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        done()
+        total += value.detach()
+    return float(total) / len(rates)
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Images, *, precision: torch.dtype = torch.float32) -> float:
-    """The share of images whose largest logit is their label; the model is run in evaluation mode."""
-    was_training = model.training
+    """The share of images whose largest logit is their label; the model runs in evaluation mode meanwhile."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     right = 0
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
         for inputs, labels in images.batches():
             right += int((model(inputs).argmax(dim=1) == labels).sum())
-    model.train(was_training)
+    for module, training in modes:
+        module.training = training
     return right / len(images)
 
 
@@ -163,23 +198,36 @@ def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def fast_precision() -> torch.dtype:
-    """bfloat16 where this processor multiplies it natively (then training is two to three times as fast), else float32."""
+    """bfloat16 where this processor multiplies it natively (training is twice as fast), else float32."""
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return torch.bfloat16 if supported is not None and supported() else torch.float32
 
 
-def _check(train: Images, epochs: int, learning_rate: float) -> None:
-    if len(train) < 2:
-        raise CompressionError(f"train needs at least 2 images, got {len(train)}")
-    if epochs < 1:
-        raise CompressionError(f"epochs is a whole number from 1 up, got {epochs}")
+def _check(
+    train: Images, validation: Images, epochs: int, learning_rate: float, precision: torch.dtype
+) -> None:
+    if len(train) < 2 or len(validation) < 1:
+        raise CompressionError(
+            f"got {len(train)} images to learn from and {len(validation)} to choose by; "
+            "fit needs at least 2 and 1: try fashion_mnist().train.first(1000)"
+        )
+    if not isinstance(epochs, int) or epochs < 1:
+        raise CompressionError(f"epochs is a whole number from 1 up, got {epochs}; 5 suits a first look")
     if not 0 < learning_rate < math.inf:
-        raise CompressionError(f"learning_rate is a positive number, got {learning_rate}; 0.1 suits a fresh network")
+        raise CompressionError(
+            f"learning_rate is a positive number, got {learning_rate}; 0.1 suits a fresh network"
+        )
+    if precision not in (torch.float32, torch.bfloat16):
+        raise CompressionError(
+            f"precision is torch.float32 or torch.bfloat16, got {precision}; try fast_precision()"
+        )
 
 
 def _finite(loss: float, epoch: int) -> float:
     if not math.isfinite(loss):
-        raise CompressionError(f"the loss is {loss} in epoch {epoch + 1}; try a tenth of the learning rate")
+        raise CompressionError(
+            f"the loss is {loss} in epoch {epoch + 1}; it must stay finite: try a tenth of the learning rate"
+        )
     return loss
 
 
@@ -198,65 +246,17 @@ def _one_cycle(progress: float) -> float:
     >>> [round(_one_cycle(p), 2) for p in (0.0, 0.1, 0.2, 0.6, 1.0)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
-    if progress < WARM_UP:
-        return progress / WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+    if progress < _WARM_UP:
+        return progress / _WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP)))
 
 
-def _shuffled(train: Images, seed: int, epoch: int, augmented: bool):
+def _shuffled(train: Images, seed: int, epoch: int, augmented: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """The epoch's batches: inputs (≤ 128, 1, 28, 28), labels (≤ 128,); all chance is in (seed, epoch)."""
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
     order = torch.randperm(len(train), generator=generator)
     for index in order.split(BATCH_SIZE):
         pixels = train.pixels[index]
         inputs = normalize(augment(pixels, generator) if augmented else pixels)
+        # convolutions run a fifth faster with the channels last
         yield inputs.contiguous(memory_format=torch.channels_last), train.labels[index]
-
-
-# A checkpoint is one safetensors file: model/…, best/…, momentum/<number>, and a JSON note of the run.
-
-
-def _keep(checkpoint, model, optimizer, best, history, settings) -> None:
-    if checkpoint is None:
-        return
-    momentum = {
-        f"momentum/{number}": optimizer.state[parameter]["momentum_buffer"]
-        for number, parameter in enumerate(_parameters(optimizer))
-        if "momentum_buffer" in optimizer.state[parameter]
-    }
-    tensors = momentum | {f"model/{k}": v for k, v in model.state_dict().items()} | {f"best/{k}": v for k, v in best.items()}
-    note = json.dumps({"settings": settings, "history": [asdict(epoch) for epoch in history]})
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = checkpoint.with_name(checkpoint.name + ".part")
-    save_file({name: t.detach().clone().contiguous() for name, t in tensors.items()}, unfinished, metadata={"run": note})
-    os.replace(unfinished, checkpoint)
-
-
-def _resume(checkpoint, model, optimizer, settings) -> tuple[list[Epoch], dict[str, Tensor]]:
-    """Puts the checkpoint's state, where there is one, into model and optimizer; the history and best weights so far."""
-    if checkpoint is None or not checkpoint.exists():
-        return [], {}
-    try:
-        with safe_open(checkpoint, "pt") as file:
-            note = json.loads(file.metadata()["run"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if note["settings"] != settings:
-            raise CompressionError(
-                f"{checkpoint} is of another run ({note['settings']}), this one is {settings}; delete it to start afresh"
-            )
-        model.load_state_dict(_part(tensors, "model"))
-        for number, parameter in enumerate(_parameters(optimizer)):
-            if f"momentum/{number}" in tensors:
-                optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum/{number}"]
-        return [Epoch(**epoch) for epoch in note["history"]], _part(tensors, "best")
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, CompressionError):
-            raise
-        raise CompressionError(f"{checkpoint} can't be read ({error}); delete it to start afresh") from error
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _part(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
-    return {name.removeprefix(kind + "/"): tensor for name, tensor in tensors.items() if name.startswith(kind + "/")}

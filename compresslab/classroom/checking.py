@@ -12,7 +12,7 @@ from compresslab.classroom.exercise import Case, Exercise, Mistake, draw_cases
 from compresslab.classroom.running import ALLOWED, Run, run
 from compresslab.errors import Wrong
 
-__all__ = ["NOT_WRITTEN", "check_answer", "examine", "run_mistakes"]
+__all__ = ["NOT_WRITTEN", "check_answer", "equal_runs", "examine", "run_mistakes"]
 
 NOT_WRITTEN = "not written yet: replace the line that raises NotImplementedError"
 
@@ -21,7 +21,7 @@ def check_answer(exercise: Exercise, answer: Callable[..., Any], *, seed: int = 
     """The run of a right answer.
 
     Raises:
-        Wrong: the answer is not right; with the reason, the case it fails on, and the mistake it equals, if any.
+        Wrong: the answer is not right; with the reason, the case it fails on, the mistake it equals.
     """
     if not callable(answer):
         raise Wrong(f"{exercise.name} is a function; yours is a {type(answer).__name__}")
@@ -47,7 +47,7 @@ def examine(
         return
     if mistakes is None:
         mistakes = run_mistakes(exercise, cases)
-    found = [named for named in exercise.mistakes if _equal_runs(done, mistakes[named.title])]
+    found = [named for named in exercise.mistakes if equal_runs(done, mistakes[named.title])]
     if not found:
         raise wrong
     raise _diagnosed(found[0], wrong)
@@ -70,7 +70,8 @@ def _first_wrong(exercise: Exercise, cases: Sequence[Case], done: Run) -> Wrong 
             return Wrong(f"your function raises {attempt.words} (case: {title})", case=title)
         if attempt.changed:
             return Wrong(
-                f"your function changes its input ({attempt.changed}); leave it as it came (case: {title})"
+                f"your function changes its input ({attempt.changed}); leave it as it came (case: {title})",
+                case=title,
             )
         try:
             exercise.judge(inputs, attempt.record)
@@ -86,7 +87,8 @@ def _first_wrong(exercise: Exercise, cases: Sequence[Case], done: Run) -> Wrong 
     return None
 
 
-def _equal_runs(one: Run, other: Run) -> bool:
+def equal_runs(one: Run, other: Run) -> bool:
+    """Whether two runs came to the same on every case; one that was stopped equals no other."""
     if one.stopped or other.stopped or len(one.attempts) != len(other.attempts):
         return False
     return all(mine.same(theirs) for mine, theirs in zip(one.attempts, other.attempts, strict=True))
@@ -99,6 +101,5 @@ class _Details(dict):
 
 def _diagnosed(named: Mistake, wrong: Wrong) -> Wrong:
     words = named.says.format_map(_Details(wrong.details))
-    return Wrong(
-        f"{words} (case: {wrong.details.get('case', '…')})", **{**wrong.details, "mistake": named.title}
-    )
+    details = {**wrong.details, "mistake": named.title}
+    return Wrong(f"{words} (case: {wrong.details.get('case', '…')})", "", **details)

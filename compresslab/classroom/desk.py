@@ -88,7 +88,7 @@ class _State:
             if done.printed:
                 print(done.printed.rstrip() + (" …" if done.characters > len(done.printed) else ""))
             self.passed[exercise.name] = answer
-            print(f"✓ {exercise.statement}  ({_points(exercise)})")
+            print(f"✓ {exercise.explanation or exercise.statement}  ({_points(exercise)})")
 
         return check
 

@@ -69,6 +69,7 @@ class Exercise:
         hints: three: a nudge, the formula with its shapes, one line with a blank.
         seconds: how long all cases together may run.
         choices: of a why-question, letter → text; printed above the hole.
+        explanation: what a passed check prints where the statement is a question.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Exercise:
     hints: tuple[Hint, ...]
     seconds: float = 10.0
     choices: tuple[tuple[str, str], ...] = ()
+    explanation: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compresslab.classroom.checking import _equal_runs, examine, run_mistakes
+from compresslab.classroom.checking import equal_runs, examine, run_mistakes
 from compresslab.classroom.exercise import Case, Exercise, draw_cases
 from compresslab.classroom.running import Run, run
 from compresslab.errors import Wrong
@@ -62,7 +62,7 @@ def kills(exercise: Exercise, seeds: Sequence[int]) -> Kill:
         runs = run_mistakes(exercise, cases)
         for title, done in runs.items():
             wrong = _outcome(exercise, cases, done, runs)
-            twins = [other for other in runs if other != title and _equal_runs(done, runs[other])]
+            twins = [other for other in runs if other != title and equal_runs(done, runs[other])]
             if wrong is None:
                 alive.add(title)
                 problems.append(f"{exercise.name}: {title!r} passes on seed {seed}")

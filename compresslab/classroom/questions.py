@@ -1,4 +1,4 @@
-"""Why-questions, marked by the machine with an answer to each distractor; and guesses, set beside the truth.
+"""Why-questions, marked by the machine, with an answer to each distractor.
 
 A why-question is an exercise like any other: its hole is a function that returns a letter, its mistakes are
 the wrong letters, and what a mistake says is why that letter is wrong.
@@ -53,6 +53,7 @@ def question(
         ),
         hints=hints,
         choices=tuple((letter, words) for letter, (words, _) in choices.items()),
+        explanation=f"{key}) {choices[key][0]}",
     )  # fmt: skip
 
 

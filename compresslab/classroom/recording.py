@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from dataclasses import dataclass
 from typing import Any
@@ -18,17 +19,19 @@ import torch
 
 from compresslab.errors import CompressionError
 
-__all__ = ["Recorded", "describe", "from_bytes", "same", "to_bytes"]
+__all__ = ["MAXIMUM_BYTES", "Recorded", "describe", "from_bytes", "same", "to_bytes"]
 
 MAXIMUM_VALUES = 4_000_000  # numbers in one recorded array
 MAXIMUM_ITEMS = 1_000  # entries of one list, tuple or dict
 MAXIMUM_DEPTH = 6
 MAXIMUM_TEXT = 400  # characters
+MAXIMUM_BYTES = 64_000_000  # one file of records
+MAXIMUM_MEMBERS = 50_000  # arrays in one file
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """One value: ``type`` always; ``array`` and ``dtype`` of a number or tensor; ``items`` of a list, tuple or dict.
+    """One value: ``type`` always; ``array`` and ``dtype`` of a number or tensor; ``items`` of a container.
 
     ``text`` is the string itself for a ``str``, and how the value prints for anything else.
     """
@@ -50,7 +53,13 @@ def describe(value: object, depth: int = 0) -> Recorded:
     >>> describe((1, 0.5)).items[1].type
     'float'
     """
-    kind = type(value).__name__[:MAXIMUM_TEXT]
+    try:
+        return _describe(value, str(type(value).__name__)[:MAXIMUM_TEXT], depth)
+    except Exception:  # an object may lie about its class, or a metaclass about its name
+        return Recorded("object", text="something that can't be recorded")
+
+
+def _describe(value: object, kind: str, depth: int) -> Recorded:
     if isinstance(value, torch.Tensor):
         return _describe_tensor(value, kind)
     if isinstance(value, np.ndarray | np.generic):
@@ -59,9 +68,10 @@ def describe(value: object, depth: int = 0) -> Recorded:
         return Recorded(kind, text=repr(value), dtype=kind, array=np.asarray(value))
     if type(value) is str:
         return Recorded(kind, text=value[:MAXIMUM_TEXT])
-    if type(value) in (list, tuple, dict) and len(value) <= MAXIMUM_ITEMS and depth < MAXIMUM_DEPTH:  # type: ignore[arg-type]
-        entries = value.items() if isinstance(value, dict) else value  # type: ignore[attr-defined]
-        return Recorded(kind, items=tuple(describe(entry, depth + 1) for entry in entries))
+    if type(value) in (list, tuple, dict) and depth < MAXIMUM_DEPTH:
+        entries: Any = value.items() if isinstance(value, dict) else value
+        if len(entries) <= MAXIMUM_ITEMS:
+            return Recorded(kind, items=tuple(describe(entry, depth + 1) for entry in entries))
     return Recorded(kind, text=_printed(value))
 
 
@@ -72,7 +82,11 @@ def _describe_tensor(value: torch.Tensor, kind: str) -> Recorded:
     dtype = str(plain.dtype).removeprefix("torch.")
     if dtype == "bfloat16":  # numpy has no such type; float32 holds each of its values
         plain = plain.float()
-    return Recorded(kind, dtype=dtype, array=plain.resolve_conj().resolve_neg().cpu().numpy().copy())
+    try:
+        values = plain.resolve_conj().resolve_neg().cpu().numpy().copy()
+    except Exception:  # float8, quantized, nested, or without data on the device "meta"
+        return Recorded(kind, text=f"a {dtype} tensor that numpy can't hold")
+    return Recorded(kind, dtype=dtype, array=values)
 
 
 def _describe_array(value: np.ndarray, kind: str) -> Recorded:
@@ -117,25 +131,57 @@ def to_bytes(tree: object) -> bytes:
 def from_bytes(content: bytes) -> Any:
     """The tree that ``to_bytes`` wrote.
 
+    Every size is checked before anything is unpacked or allocated; nothing is unpickled.
+
     Raises:
-        CompressionError: the content is not such a file; it is never unpickled and never trusted.
+        CompressionError: the content is not such a file, or is larger than a worker may leave.
     """
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        if len(content) > MAXIMUM_BYTES:
+            raise ValueError(f"{len(content):,} bytes, more than {MAXIMUM_BYTES:,}")
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            arrays = _Members(archive, len(content))
             return _unflatten(json.loads(arrays["tree"].tobytes().decode()), arrays)
     except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-        EOFError,
-        RecursionError,
-        zipfile.BadZipFile,
-    ) as error:
+        Exception
+    ) as error:  # hostile bytes may raise anything at all, somewhere in zip, json, numpy or torch
         raise CompressionError(
-            f"a record can't be read ({error}); expected the .npz that a worker writes"
+            f"a record can't be read ({type(error).__name__}: {str(error)[:200]}); expected the .npz that a "
+            "worker writes, uncompressed and without pickle; grade the submission again"
         ) from error
+
+
+class _Members:
+    """The arrays of an ``.npz`` by name, read as ``numpy`` would, but only what is as small as it says."""
+
+    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
+        members = archive.infolist()
+        if len(members) > MAXIMUM_MEMBERS:
+            raise ValueError(f"{len(members):,} members, more than {MAXIMUM_MEMBERS:,}")
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("a compressed member")  # np.savez compresses nothing: here a bomb can't hide
+        if sum(member.file_size for member in members) > size:
+            raise ValueError("members larger than the file")
+        self.archive = archive
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return _array(self.archive.read(f"{name}.npy"))
+
+
+def _array(content: bytes) -> np.ndarray:
+    """The array of one ``.npy`` file whose declared shape and dtype are what it holds."""
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"npy version {version}")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    count = math.prod(shape)
+    if dtype.kind not in "biufc" or min(shape, default=0) < 0:
+        raise ValueError(f"an array of {dtype}, shape {shape}")
+    if count * dtype.itemsize != len(content) - file.tell():
+        raise ValueError(f"shape {shape} of {dtype} declared, {len(content) - file.tell():,} bytes held")
+    values = np.frombuffer(content, dtype, count, file.tell())
+    return values.reshape(shape, order="F" if fortran else "C").copy(order="K")
 
 
 def _flatten(node: object, arrays: dict[str, np.ndarray]) -> object:
@@ -145,13 +191,16 @@ def _flatten(node: object, arrays: dict[str, np.ndarray]) -> object:
 
     if isinstance(node, torch.Tensor):
         record = _describe_tensor(node, "Tensor")
-        return {"tensor": keep(record.array), "dtype": record.dtype}  # type: ignore[arg-type]
+        return {"tensor": keep(record.array), "dtype": record.dtype, "strides": node.stride()}  # type: ignore[arg-type]
     if isinstance(node, np.ndarray):
         return {"array": keep(node)}
     if isinstance(node, Recorded):
         fields = {"type": node.type, "text": node.text, "dtype": node.dtype}
         items = None if node.items is None else [_flatten(item, arrays) for item in node.items]
-        return {"record": fields, "values": None if node.array is None else keep(node.array), "items": items}
+        values = (
+            None if node.array is None else node.array.item() if node.dtype in _PLAIN else keep(node.array)
+        )
+        return {"record": fields, "values": values, "items": items}
     if isinstance(node, dict):
         return {"dict": [[key, _flatten(value, arrays)] for key, value in node.items()]}
     if isinstance(node, tuple):
@@ -163,19 +212,45 @@ def _flatten(node: object, arrays: dict[str, np.ndarray]) -> object:
     raise CompressionError(f"a case or record holds numbers, strings and tensors, got {type(node).__name__}")
 
 
-def _unflatten(node: Any, arrays: Any) -> Any:
+def _unflatten(node: Any, arrays: _Members) -> Any:
     if isinstance(node, list):
         return [_unflatten(value, arrays) for value in node]
     if not isinstance(node, dict):
         return node
     if "tensor" in node:
-        return torch.from_numpy(arrays[node["tensor"]].copy()).to(getattr(torch, node["dtype"]))
+        return _tensor(arrays[node["tensor"]], node["dtype"], node["strides"])
     if "array" in node:
         return arrays[node["array"]]
     if "record" in node:
         items = None if node["items"] is None else tuple(_unflatten(item, arrays) for item in node["items"])
-        values = None if node["values"] is None else arrays[node["values"]]
-        return Recorded(**{k: str(v) for k, v in node["record"].items()}, array=values, items=items)
+        values = arrays[node["values"]] if isinstance(node["values"], str) else node["values"]
+        return _checked(node["record"], values, items)
     if "tuple" in node:
         return tuple(_unflatten(value, arrays) for value in node["tuple"])
     return {key: _unflatten(value, arrays) for key, value in node["dict"]}
+
+
+def _tensor(values: np.ndarray, dtype: str, strides: list[int]) -> torch.Tensor:
+    """The tensor with the strides that it had, so that a transposed input arrives transposed."""
+    plain = torch.from_numpy(values).to(getattr(torch, dtype))
+    span = 1 + sum((size - 1) * step for size, step in zip(values.shape, strides, strict=True))
+    if plain.numel() == 0 or min(strides, default=1) < 1 or span > MAXIMUM_VALUES:
+        return plain
+    return torch.empty_strided(plain.shape, strides, dtype=plain.dtype).copy_(plain)
+
+
+_PLAIN = ("bool", "int", "float")  # Python's own numbers: written as JSON, one array each would be slow
+
+
+def _checked(fields: Any, values: Any, items: tuple[Recorded, ...] | None) -> Recorded:
+    """The record, if its words fit its numbers: a judge may then trust that they do."""
+    kind, text, dtype = (str(fields[name])[:MAXIMUM_TEXT] for name in ("type", "text", "dtype"))
+    if not all(isinstance(item, Recorded) for item in items or ()):
+        raise TypeError("a record's items are records")
+    array = None if values is None else np.asarray(values)
+    held = {"bool": "bool", "int": "int64", "float": "float64", "bfloat16": "float32"}.get(dtype, dtype)
+    if array is not None and (array.dtype.kind not in "biufc" or str(array.dtype) != held):
+        raise TypeError(f"a record says {dtype} and holds {array.dtype}")
+    if array is not None and array.size > MAXIMUM_VALUES:
+        raise ValueError(f"a record of {array.size:,} numbers")
+    return Recorded(kind, text, dtype, array, items)

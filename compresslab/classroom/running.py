@@ -25,7 +25,7 @@ from compresslab.classroom.exercise import Case, Record
 from compresslab.classroom.recording import Recorded, describe, from_bytes, same, to_bytes
 from compresslab.errors import CompressionError
 
-__all__ = ["Attempt", "Run", "run", "run_from_bytes", "run_to_bytes"]
+__all__ = ["Attempt", "Run", "run", "run_from_bytes", "run_to_bytes", "said_by"]
 
 SHOWN = 2_000  # characters of a student's own prints that are kept
 ALLOWED = 1_000_000  # characters that may be printed at all
@@ -35,8 +35,8 @@ ALLOWED = 1_000_000  # characters that may be printed at all
 class Attempt:
     """One case: the record, or why there is none.
 
-    ``raised`` is the exception's class and ``words`` a sentence about it; ``changed`` names the argument that the
-    function changed in place.
+    ``raised`` is the exception's class and ``words`` a sentence about it; ``changed`` names the argument that
+    the function changed in place.
     """
 
     record: Record = field(default_factory=dict)
@@ -88,9 +88,13 @@ def _attempt(
     watched = _Watched(answer)
     try:
         values = probe(_copy(inputs), watched)
-    except (Exception, SystemExit) as error:  # whatever a student's code may raise
+        return Attempt(
+            record={name: describe(value) for name, value in values.items()}, changed=watched.changed
+        )
+    except (_TimeUp, KeyboardInterrupt):  # the limit's, and the stop button's
+        raise
+    except BaseException as error:  # whatever else a student's code may raise
         return Attempt(raised=type(error).__name__, words=_sentence(error, answer))
-    return Attempt(record={name: describe(value) for name, value in values.items()}, changed=watched.changed)
 
 
 class _Watched:
@@ -122,7 +126,7 @@ def _state(value: Any) -> Recorded:
 
 
 def _copy(value: Any) -> Any:
-    """A case of its own for each call; a tensor keeps its strides, so that a transposed one stays transposed."""
+    """A case of its own for each call; a tensor keeps its strides: transposed stays transposed."""
     if isinstance(value, torch.Tensor):
         return value.clone(memory_format=torch.preserve_format)
     if isinstance(value, dict):
@@ -132,15 +136,20 @@ def _copy(value: Any) -> Any:
     return value
 
 
-def _sentence(error: BaseException, answer: Callable[..., Any]) -> str:
-    """``ValueError: … , in your line 3: return a / b``, without a traceback through files of ours."""
+def said_by(error: BaseException) -> str:
+    """An exception in one line: ``ValueError: boom``; never raises itself."""
+    if isinstance(error, SystemExit):
+        return "SystemExit: it calls sys.exit(), exit() or quit()"
     try:
         words = str(error).splitlines()[0][:200] if str(error) else ""
     except Exception:  # a student's exception may fail to print
         words = ""
-    said = type(error).__name__ + (f": {words}" if words else "")
-    if isinstance(error, SystemExit):
-        said = "SystemExit: it calls sys.exit(), exit() or quit()"
+    return type(error).__name__ + (f": {words}" if words else "")
+
+
+def _sentence(error: BaseException, answer: Callable[..., Any]) -> str:
+    """``ValueError: … , in your line 3: return a / b``, without a traceback through files of ours."""
+    said = said_by(error)
     code = getattr(answer, "__code__", None)
     own = [
         f
@@ -218,16 +227,17 @@ def run_from_bytes(content: bytes) -> Run:
     tree = from_bytes(content)
     try:
         attempts, printed, characters, stopped = tree
-        return Run(
-            tuple(_read_attempt(*entry) for entry in attempts), str(printed), int(characters), str(stopped)
-        )
-    except (TypeError, ValueError) as error:
-        raise CompressionError(f"a record has another form than a worker writes ({error})") from error
+        read = tuple(_read_attempt(*entry) for entry in attempts)
+        return Run(read, str(printed)[:SHOWN], int(characters), str(stopped)[:SHOWN])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CompressionError(
+            f"a record has another form than a worker writes ({error}); expected attempts, prints and a "
+            "reason to stop; grade the submission again"
+        ) from error
 
 
 def _read_attempt(record: Any, raised: Any, words: Any, changed: Any) -> Attempt:
     if not isinstance(record, dict) or not all(isinstance(value, Recorded) for value in record.values()):
         raise TypeError("an attempt holds records alone")
-    return Attempt(
-        {str(name): value for name, value in record.items()}, str(raised), str(words), str(changed)
-    )
+    named = {str(name): value for name, value in record.items()}
+    return Attempt(named, str(raised)[:SHOWN], str(words)[:SHOWN], str(changed)[:SHOWN])

@@ -1,7 +1,16 @@
 """Lab 00, "What does a model cost?": parameters, bytes, MACs, memory, and an honest clock."""
 
 from compresslab.classroom.exercise import Lab
-from compresslab.classroom.exercises.measuring import count_parameters
+from compresslab.classroom.exercises.measuring import (
+    conv_macs,
+    count_parameters,
+    model_bytes,
+    network_macs,
+    paired_speedup,
+    peak_activation_bytes,
+    read_interval,
+    why_zeros_cost,
+)
 
 __all__ = ["LAB"]
 
@@ -15,5 +24,14 @@ LAB = Lab(
         "predict what a compression does to file and speed, and be surprised by a measurement",
     ),
     prerequisites=("Python", "what a convolution and a linear layer compute", "a first PyTorch tutorial"),
-    exercises=(count_parameters.EXERCISE,),
+    exercises=(
+        count_parameters.EXERCISE,
+        model_bytes.EXERCISE,
+        conv_macs.EXERCISE,
+        network_macs.EXERCISE,
+        peak_activation_bytes.EXERCISE,
+        paired_speedup.EXERCISE,
+        read_interval.EXERCISE,
+        why_zeros_cost.EXERCISE,
+    ),
 )

@@ -1,0 +1,90 @@
+"""The state of a training run between two epochs, in one safetensors file that cannot run code when loaded.
+
+The file holds ``model/…`` (the weights now), ``best/…`` (those of the best epoch so far), ``momentum/…`` (the
+optimizer's, by the number of its parameter) and, as a note, the run's settings and history.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from compresslab.errors import CompressionError
+
+__all__ = ["keep_checkpoint", "resume_checkpoint"]
+
+_Weights = dict[str, Tensor]
+
+
+def keep_checkpoint(
+    place: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    best: _Weights,
+    *,
+    history: list[dict],
+    settings: Mapping[str, object],
+) -> None:
+    """Writes the run's state to ``place``, whole or not at all: an interruption leaves the epoch before."""
+    state = [optimizer.state[parameter].get("momentum_buffer") for parameter in _parameters(optimizer)]
+    tensors = {f"momentum/{number}": tensor for number, tensor in enumerate(state) if tensor is not None}
+    tensors |= {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_name(place.name + ".part")
+    save_file(tensors, unfinished, metadata={"run": json.dumps({"settings": settings, "history": history})})
+    os.replace(unfinished, place)
+
+
+def resume_checkpoint(
+    place: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, settings: Mapping[str, object]
+) -> tuple[list[dict], _Weights]:
+    """The history and the best weights so far; model and optimizer get the state that ``place`` keeps.
+
+    Raises:
+        CompressionError: the file is damaged, or of a run with other settings or another network.
+    """
+    try:
+        with safe_open(place, "pt") as file:
+            note = json.loads(file.metadata()["run"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        theirs, history = dict(note["settings"]), [dict(epoch) for epoch in note["history"]]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CompressionError(
+            f"{place} can't be read ({error}); it keeps the state of an interrupted training run. "
+            "Delete it to start afresh"
+        ) from error
+    if theirs != settings:
+        raise _another_run(place, f"its settings are {theirs}, these are {dict(settings)}")
+    try:
+        model.load_state_dict(_part(tensors, "model"))
+        for number, parameter in enumerate(_parameters(optimizer)):
+            if f"momentum/{number}" in tensors:
+                optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum/{number}"]
+    except RuntimeError as error:
+        raise _another_run(place, "its weights are not of this network") from error
+    return history, _part(tensors, "best")
+
+
+def _another_run(place: Path, why: str) -> CompressionError:
+    return CompressionError(
+        f"{place} is of another run ({why}); only the run that wrote it can go on from it. "
+        "Delete it to start afresh, or name another file"
+    )
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _part(tensors: _Weights, kind: str) -> _Weights:
+    start = kind + "/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}

@@ -1,0 +1,139 @@
+"""Numbers in prose: ``{{ int8.drop | points }}`` in a source's markdown becomes "0.4 points" in the notebook.
+
+The instructor's notebook keeps the name beside the number, in comments that no reader sees; so the student's
+edition can take the number out again and show "…" until the student has measured. A placeholder stands in
+plain text: not between backticks or dollars, where a comment would show.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from compresslab.errors import CompressionError
+
+__all__ = ["FILTERS", "fill_prose", "hide_measured", "typed_numbers"]
+
+_PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_INSIDE = re.compile(r"\s*([\w.]+)\s*(?:\|\s*(\w+)\s*)?")
+_MEASURED = re.compile(r"<!-- metric ([\w.]+) -->.*?<!-- end -->", re.DOTALL)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %".replace("-", "−")
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f} points".replace("-", "−")
+
+
+def _times(value: float) -> str:
+    return f"{value:,.0f}×" if abs(value) >= 100 else f"{value:.1f}×" if abs(value) >= 2 else f"{value:.2f}×"
+
+
+def _count(value: float) -> str:
+    return f"{round(value):,}"
+
+
+def _bytes(value: float) -> str:
+    for unit, size in (("MB", 1_000_000), ("kB", 1_000)):
+        if abs(value) >= size:
+            return f"{_three_digits(value / size)} {unit}"
+    return f"{round(value)} B"
+
+
+def _ms(value: float) -> str:
+    return f"{_three_digits(value)} ms"
+
+
+def _millions(value: float) -> str:
+    return f"{_three_digits(value / 1_000_000)} million"
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}".replace("-", "−")
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+FILTERS: Mapping[str, Callable[[float], str]] = {
+    "percent": _percent, "points": _points, "times": _times, "count": _count, "bytes": _bytes, "ms": _ms,
+    "millions": _millions, "number": _number,
+}  # fmt: skip
+
+
+def fill_prose(text: str, metrics: Mapping[str, int | float], *, cell: str) -> str:
+    """The text with each placeholder replaced by its number, between the comments that name it.
+
+    Filters: percent and points take a fraction, ms a number of milliseconds, bytes shows kB of 1,000 bytes.
+    Without a filter it is ``number``.
+
+    Raises:
+        CompressionError: a name that was not measured, or a filter that does not exist; names the cell.
+
+    >>> fill_prose("It keeps {{ int8.accuracy | percent }}.", {"int8.accuracy": 0.942}, cell="text-1")
+    'It keeps <!-- metric int8.accuracy -->94.2 %<!-- end -->.'
+    """
+
+    def fill(found: re.Match[str]) -> str:
+        inside = _INSIDE.fullmatch(found[1])
+        if inside is None:
+            raise CompressionError(
+                f"cell {cell} has {found[0]}; a number is written {{{{ name | filter }}}}, with one filter"
+            )
+        name, kind = inside[1], inside[2] or "number"
+        if name not in metrics:
+            known = ", ".join(metrics) or "none yet"
+            raise CompressionError(
+                f"cell {cell} uses the metric {name}, which no cell measured; there are {known}. "
+                f'Call metric("{name}", …) in a cell'
+            )
+        if kind not in FILTERS:
+            raise CompressionError(f"cell {cell} uses the filter {kind}; there are {', '.join(FILTERS)}")
+        return f"<!-- metric {name} -->{FILTERS[kind](metrics[name])}<!-- end -->"
+
+    return _PLACEHOLDER.sub(fill, text)
+
+
+def hide_measured(text: str) -> str:
+    """The text with "…" for each measured number.
+
+    >>> hide_measured("It keeps <!-- metric int8.accuracy -->94.2 %<!-- end -->.")
+    'It keeps ….'
+    """
+    return _MEASURED.sub("…", text)
+
+
+_EXEMPT = re.compile(
+    r"```.*?```|~~~.*?~~~"  # blocks of code
+    r"|`[^`]*`"
+    r"|\$\$.*?\$\$|\$[^$\n]+\$"
+    r"|!?\[[^\]]*\]\([^)]*\)|https?://\S+"  # links, words and all: a quoted figure links to its source
+    r"|\{\{.*?\}\}|<!--.*?-->"
+    r"|\b(?:arXiv:?\s*)?\d{4}\.\d{4,5}\b"
+    r"|\b(?:19|20)\d\ds\b",  # a decade
+    re.DOTALL | re.IGNORECASE,
+)
+_UNITS = (
+    r"percent(?:age points?)?|points?|times|ms|s|seconds?|kB|MB|GB|kiB|MiB|k|M|million|bytes|MACs|parameters"
+    r"|images per second|images/s"
+)
+_TYPED = re.compile(
+    rf"(?<![\w.])\d[\d,]*(?:\.\d+|\s*%|\s*×(?!\s*\d)|\s*(?:{_UNITS})\b)(?:\s*(?:%|×|(?:{_UNITS})\b))?"
+)
+
+
+def typed_numbers(text: str) -> list[str]:
+    """The measurements that somebody typed into a markdown text by hand, as they stand there.
+
+    The rule: a number is taken for a measurement where it is a decimal (0.94) or is followed by %, × (unless
+    a further number follows: 3 × 3), points, times, percent, ms, s, seconds, kB, MB, k, M, million, bytes,
+    MACs or parameters. Free are: code between backticks (settings go there), ``$mathematics$``, links with
+    their words (a quoted figure is the link to its source), arXiv numbers, years, ``{{ placeholders }}``.
+
+    >>> typed_numbers("Since 2015, `0.9` of a 3 × 3 kernel in [39×](https://example.org); here 94.2 % stay.")
+    ['94.2 %']
+    """
+    return [found[0] for found in _TYPED.finditer(_EXEMPT.sub(" ", text))]

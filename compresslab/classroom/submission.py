@@ -1,0 +1,300 @@
+"""A submitted notebook, taken apart: what the student wrote for each exercise. Nothing of it is run here.
+
+A notebook is JSON and a cell is text: this page reads both and never imports or executes a line. The hole of
+an exercise is the code cell whose id is the exercise's name; where an editor dropped the ids, the last cell
+that defines a function of that name. From the hole come its imports, functions, classes and assignments; from
+the other cells the imports, functions, classes and plain constants *that the hole needs*, by name. So a slow,
+broken or hostile cell elsewhere costs nothing, and metadata (tags, nbgrader's fields) is ignored.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compresslab.classroom.exercise import Lab
+from compresslab.classroom.exercises import all_labs
+from compresslab.errors import CompressionError
+
+__all__ = ["Answer", "Piece", "Submission", "read_submission"]
+
+MAXIMUM_BYTES = 50_000_000  # a notebook with its stored outputs
+MAXIMUM_SOURCE = 500_000  # characters of code in all its cells
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some top-level statements of one cell, by place; the text stays whole, so line numbers stay true."""
+
+    cell: str
+    text: str
+    keep: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What defines one exercise's function, the hole itself last; or the sentence why nothing does."""
+
+    name: str
+    pieces: tuple[Piece, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An answer for every exercise of the lab, in the lab's order, and notes on what was left out."""
+
+    lab: str
+    answers: tuple[Answer, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Cell:
+    name: str
+    id: str
+    text: str
+    body: tuple[ast.stmt, ...] = ()
+    error: str = ""
+
+
+def read_submission(path: str | Path, lab: Lab) -> Submission:
+    """The student's answers in a notebook file, whatever the file is called.
+
+    Raises:
+        CompressionError: it is no notebook, is too large, or holds not one hole of this lab.
+    """
+    cells = tuple(_code_cells(_notebook(Path(path)), str(path)))
+    names = [exercise.name for exercise in lab.exercises]
+    notes: list[str] = []
+    holes = {name: _hole(name, cells, notes) for name in names}
+    if not any(holes.values()):
+        raise CompressionError(_no_hole(path, lab, cells))
+    family = lab.name.partition("_")[2]
+    refused = ("compresslab.classroom", f"compresslab.techniques.{family}")
+    answers = tuple(_answer(name, holes[name], cells, refused, notes) for name in names)
+    return Submission(lab.name, answers, tuple(dict.fromkeys(notes)))
+
+
+# The file: a notebook, as JSON.
+
+
+def _notebook(place: Path) -> dict[str, Any]:
+    wanted = "expected a Jupyter notebook (.ipynb)"
+    try:
+        if not place.is_file():
+            what = "a folder" if place.is_dir() else "no file" if not place.exists() else "no ordinary file"
+            raise CompressionError(f"{place} is {what}; {wanted}; give the path of the notebook itself")
+        if place.stat().st_size > MAXIMUM_BYTES:
+            raise CompressionError(
+                f"{place} has {place.stat().st_size:,} bytes; at most {MAXIMUM_BYTES:,} are read; "
+                "clear its outputs (Edit, Clear Outputs of All Cells), save and submit again"
+            )
+        content = place.read_bytes()
+    except OSError as error:
+        raise CompressionError(
+            f"{place} can't be read ({error.strerror}); {wanted}; check the permissions"
+        ) from error
+    if not content.strip():
+        raise CompressionError(f"{place} is empty; {wanted}; save it in JupyterLab and submit again")
+    try:
+        notebook = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise CompressionError(
+            f"{place} is not a notebook ({str(error)[:100]}); {wanted}, which is JSON; submit the file that "
+            "JupyterLab saved, not an export or a text with merge marks"
+        ) from error
+    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
+        raise CompressionError(
+            f"{place} is JSON without cells; {wanted} of format 4; open it in JupyterLab, save, submit again"
+        )
+    return notebook
+
+
+def _code_cells(notebook: dict[str, Any], path: str) -> Iterator[_Cell]:
+    room = MAXIMUM_SOURCE
+    for place, cell in enumerate(notebook["cells"], start=1):
+        if not isinstance(cell, dict) or cell.get("cell_type") != "code":
+            continue
+        source = cell.get("source", "")
+        lines = source if isinstance(source, list) else [source]
+        text = "".join(line for line in lines if isinstance(line, str))
+        room -= len(text)
+        if room < 0:
+            raise CompressionError(
+                f"{path} holds more than {MAXIMUM_SOURCE:,} characters of code; a lab needs a few thousand; "
+                "move data out of the code cells and submit again"
+            )
+        yield _parsed(f"cell {place}", str(cell.get("id", "")), text)
+
+
+def _parsed(name: str, identity: str, text: str) -> _Cell:
+    """The cell's statements; only where they do not parse, once more without IPython's own lines."""
+    problem = ""
+    for attempt in (text, _without_magics(text)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return _Cell(name, identity, attempt, tuple(ast.parse(attempt).body))
+        except SyntaxError as error:
+            line = (error.text or "").strip()[:100]
+            problem = f"syntax error in line {error.lineno}: {line} ({error.msg})"
+        except (ValueError, RecursionError, MemoryError) as error:
+            problem = f"Python can't read the cell ({type(error).__name__}: {str(error)[:100]})"
+    return _Cell(name, identity, text, error=problem)
+
+
+_MAGIC = re.compile(r"^(\s*)(?:[%!?].*|[\w.]+\?{1,2}\s*|[\w, ]+=\s*[%!].*)$")
+_WITH_PYTHON_BELOW = ("%%time", "%%timeit", "%%capture", "%%prun")
+
+
+def _without_magics(text: str) -> str:
+    r"""The text with ``pass`` for each magic line; a cell in another language becomes empty.
+
+    >>> _without_magics("%matplotlib inline\nfiles = !ls\nx = 7 % 2")
+    'pass\npass\nx = 7 % 2'
+    """
+    first = text.lstrip().partition("\n")[0]
+    if first.startswith("%%") and not first.startswith(_WITH_PYTHON_BELOW):
+        return ""
+    return "\n".join(_MAGIC.sub(r"\1pass", line) for line in text.split("\n"))
+
+
+# The holes: which cell answers which exercise.
+
+
+def _hole(name: str, cells: Sequence[_Cell], notes: list[str]) -> _Cell | None:
+    """The cell with the exercise's id; else the last that defines the function; else one that tries to."""
+    marked = [cell for cell in cells if cell.id == name]
+    right = [cell for cell in marked if name in _defined(cell)]
+    if len(marked) > 1:
+        notes.append(f"{name}: {len(marked)} cells have its id; the last one that defines it is graded")
+    if right or any(cell.error for cell in marked):
+        return (right or marked)[-1]
+    retyped = [cell for cell in cells if name in _defined(cell)]
+    if retyped:
+        notes.append(f"{name}: its own cell is gone or empty; {retyped[-1].name} defines it and is graded")
+        return retyped[-1]
+    broken = [cell for cell in cells if cell.error and re.search(rf"(?m)^def {name}\b", cell.text)]
+    return next(reversed(marked or broken), None)
+
+
+def _no_hole(path: str | Path, lab: Lab, cells: Sequence[_Cell]) -> str:
+    seen = {cell.id for cell in cells}.union(*map(_defined, cells))
+    found = {other.name: len(seen & {e.name for e in other.exercises}) for other in all_labs()}
+    likely = max(found, key=lambda name: found[name], default="")
+    if likely != lab.name and found.get(likely):
+        return (
+            f"{path} seems to be lab {likely}; expected lab {lab.name}; submit that one, or grade as {likely}"
+        )
+    return (
+        f"{path} is a notebook without a single cell of lab {lab.name}; expected the lab's own notebook, "
+        f"as it lies in my_labs/{lab.name}; submit that one"
+    )
+
+
+def _answer(
+    name: str, hole: _Cell | None, cells: Sequence[_Cell], refused: tuple[str, ...], notes: list[str]
+) -> Answer:
+    if hole is None:
+        return Answer(
+            name, problem=f"its cell is missing; write def {name}(…) in any cell, save, submit again"
+        )
+    if hole.error:
+        return Answer(name, problem=f"{hole.error}; mend the line, run the cell, save, submit again")
+    if name not in _defined(hole):
+        return Answer(name, problem=f"its cell does not define it; write def {name}(…) at the left margin")
+    own = [s for s in hole.body if _kept(s, everything=True) and not _refused(s, refused, hole, notes)]
+    others = {
+        statement: cell
+        for cell in cells
+        for statement in cell.body
+        if cell is not hole and _kept(statement, everything=False) and _bound(statement) != {name}
+    }
+    needed = _closure(own, others)
+    wanted = {s: cell for s, cell in others.items() if s in needed and not _refused(s, refused, cell, notes)}
+    pieces = [_piece(cell, wanted) for cell in dict.fromkeys(wanted.values())]
+    return Answer(name, (*pieces, _piece(hole, dict.fromkeys(own, hole))))
+
+
+def _piece(cell: _Cell, kept: dict[ast.stmt, _Cell]) -> Piece:
+    return Piece(cell.name, cell.text, tuple(place for place, s in enumerate(cell.body) if s in kept))
+
+
+# The statements: which define something, and what they need.
+
+
+def _kept(statement: ast.stmt, *, everything: bool) -> bool:
+    """Whether a statement defines something; an assignment outside the hole only with a literal as value."""
+    if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
+        return True
+    if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
+        return False
+    return everything or _is_literal(statement.value)
+
+
+def _is_literal(value: ast.expr) -> bool:
+    with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        ast.literal_eval(value)
+        return True
+    return False
+
+
+def _bound(statement: ast.stmt) -> set[str]:
+    """The names that a statement defines; ``*`` for a star import.
+
+    >>> sorted(_bound(ast.parse("import os.path, math as m").body[0]))
+    ['m', 'os']
+    """
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return {statement.name}
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
+    if isinstance(statement, ast.Assign | ast.AnnAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+    return set()
+
+
+def _defined(cell: _Cell) -> set[str]:
+    return set().union(*(_bound(s) for s in cell.body if not isinstance(s, ast.Import | ast.ImportFrom)))
+
+
+def _used(statement: ast.stmt) -> set[str]:
+    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+
+
+def _closure(own: Iterable[ast.stmt], others: Iterable[ast.stmt]) -> set[ast.stmt]:
+    """Those of the others that the hole needs, and that these need in their turn."""
+    makers: dict[str, list[ast.stmt]] = {}
+    for statement in others:
+        for name in _bound(statement):
+            makers.setdefault(name, []).append(statement)
+    names = ["*", *set().union(*map(_used, own))]
+    needed: set[ast.stmt] = set()
+    while names:
+        found = makers.pop(names.pop(), [])
+        needed.update(found)
+        names += set().union(*map(_used, found))
+    return needed
+
+
+def _refused(statement: ast.stmt, modules: tuple[str, ...], cell: _Cell, notes: list[str]) -> bool:
+    """Whether a statement imports the answers; noted, except for the line that opens every lab."""
+    if isinstance(statement, ast.Import):
+        asked = [alias.name for alias in statement.names]
+    elif isinstance(statement, ast.ImportFrom):
+        asked = [f"{statement.module}.{alias.name}" for alias in statement.names]
+    else:
+        return False
+    refused = [name for name in asked if name.startswith(modules)]
+    if refused and asked != ["compresslab.classroom.lab"]:
+        notes.append(f"{cell.name}: the import of {', '.join(refused)} is left out; write it yourself")
+    return bool(refused)

@@ -1,0 +1,128 @@
+"""The contract that every compression method keeps: a model goes in, a new one with its manners comes out.
+
+A new method adds one line to METHODS: its name, the method with honest settings, and calls that must be
+refused.
+"""
+
+import copy
+import os
+import re
+
+import pytest
+import torch
+
+from compresslab.data import Images
+from compresslab.errors import CompressionError
+from compresslab.measuring import measure
+from compresslab.models import student
+from compresslab.storage import load_model, save_model
+from compresslab.techniques.pruning import prune_by_magnitude
+
+METHODS = [
+    (
+        "prune_by_magnitude",
+        lambda model: prune_by_magnitude(model, sparsity=0.5),
+        {
+            "sparsity is a fraction in [0, 1), got 50; did you mean 0.5?": lambda m: prune_by_magnitude(
+                m, sparsity=50
+            ),
+            "sparsity is a fraction in [0, 1), got -1; try 0.5": lambda m: prune_by_magnitude(m, sparsity=-1),
+        },
+    ),
+]
+
+X = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+every_method = pytest.mark.parametrize(
+    "compress", [pytest.param(method, id=name) for name, method, _ in METHODS]
+)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return student().eval()
+
+
+def tensors(model):
+    return [*model.parameters(), *model.buffers()]
+
+
+@every_method
+@pytest.mark.parametrize("training", [True, False])
+def test_the_given_model_is_left_alone(compress, model, training):
+    model.train(training)
+    before, settings = copy.deepcopy(model.state_dict()), [(m, m.training) for m in model.modules()]
+    trainable = [p.requires_grad for p in model.parameters()]
+    compress(model)
+    assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert [(m, m.training) for m in model.modules()] == settings
+    assert [p.requires_grad for p in model.parameters()] == trainable
+    assert all(p.grad is None for p in model.parameters())
+
+
+@every_method
+def test_the_result_is_another_model_and_shares_no_tensor_with_the_given_one(compress, model):
+    result = compress(model)
+    assert result is not model
+    ours = {tensor.untyped_storage().data_ptr() for tensor in tensors(model)}
+    assert not ours & {tensor.untyped_storage().data_ptr() for tensor in tensors(result)}
+    assert not {id(module) for module in model.modules()} & {id(module) for module in result.modules()}
+
+
+@every_method
+def test_the_result_is_called_like_the_original_and_its_outputs_are_finite(compress, model):
+    with torch.no_grad():
+        logits = compress(model)(X)
+    assert logits.shape == model(X).shape
+    assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
+
+
+@every_method
+def test_the_same_input_gives_the_same_result(compress, model):
+    with torch.no_grad():
+        assert torch.equal(compress(model)(X), compress(model)(X))
+
+
+@pytest.mark.parametrize("second", [pytest.param(method, id=f"then {name}") for name, method, _ in METHODS])
+@every_method
+def test_methods_stack_with_themselves_and_each_other(compress, second, model):
+    with torch.no_grad():
+        assert second(compress(model))(X).isfinite().all()
+
+
+@every_method
+def test_the_result_goes_to_a_file_and_comes_back_with_the_same_outputs(compress, model, tmp_path):
+    result = compress(model)
+    ledger = save_model(result, tmp_path / "model.safetensors")
+    assert ledger.total == os.path.getsize(tmp_path / "model.safetensors")
+    torch.manual_seed(1)
+    empty = compress(student().eval())  # the same structure, other values
+    back = load_model(tmp_path / "model.safetensors", into=empty)
+    with torch.no_grad():
+        assert torch.equal(back(X), result(X))
+        assert not torch.equal(empty(X), result(X))
+
+
+@every_method
+def test_the_result_can_be_measured(compress, model):
+    data = Images(torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8), torch.arange(8))
+    measured = measure(compress(model), data, name="compressed", rounds=5)
+    assert measured.storage_bytes > 0
+    assert measured.macs_per_sample > 0
+
+
+@pytest.mark.parametrize(
+    ("says", "refused"),
+    [
+        pytest.param(says, call, id=f"{name}: {says}")
+        for name, _, bad in METHODS
+        for says, call in bad.items()
+    ],
+)
+def test_a_bad_setting_is_refused_with_its_text_and_the_model_is_left_alone(says, refused, model):
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(CompressionError, match=f"^{re.escape(says)}$"):
+        refused(model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -1,0 +1,62 @@
+"""Every lab as it lies in the repository: current, complete, and without its answers where students look.
+
+What runs the notebooks is nbval (``make test``); what runs the exercises is ``tests/classroom/test_proofs.py``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from compresslab.classroom.building import paths
+from compresslab.classroom.exercises import all_labs
+from compresslab.classroom.notebooks import holes
+from compresslab.classroom.verifying import (
+    problems_in_editions,
+    problems_in_labs,
+    problems_in_source,
+    problems_with_grading,
+)
+
+ROOT = Path(__file__).parents[1]
+
+each_lab = pytest.mark.parametrize("lab", all_labs(), ids=lambda lab: lab.name)
+
+
+@each_lab
+@pytest.mark.parametrize(
+    "check",
+    [problems_in_source, problems_in_editions, problems_in_labs, problems_with_grading],
+    ids=lambda check: check.__name__,
+)
+def test_the_author_has_nothing_left_to_do(lab, check):
+    assert check(lab, ROOT) == []
+
+
+@each_lab
+def test_the_opening_states_the_minutes_and_points_of_the_exercises(lab):
+    opening = nbformat.read(paths(lab, ROOT)["student"], as_version=4).cells[0].source
+    minutes = sum(exercise.minutes for exercise in lab.exercises)
+    points = sum(exercise.points for exercise in lab.exercises)
+    assert f"about {minutes} minutes" in opening
+    assert f"{points} points" in opening
+    assert all(objective in opening for objective in lab.objectives)
+
+
+@each_lab
+def test_exercises_stand_in_the_notebook_in_the_order_of_the_lab(lab):
+    student = nbformat.read(paths(lab, ROOT)["student"], as_version=4)
+    assert list(holes(student)) == [exercise.name for exercise in lab.exercises]
+
+
+@each_lab
+def test_something_in_the_lab_is_compared_by_nbval(lab):
+    solution = nbformat.read(paths(lab, ROOT)["solution"], as_version=4)
+    assert any("nbval-check-output" in cell.metadata.get("tags", ()) for cell in solution.cells)
+
+
+@pytest.mark.parametrize("folder", ["labs", "solutions"])
+def test_there_is_one_folder_a_lab_and_no_other(folder):
+    assert sorted(p.name for p in (ROOT / folder).iterdir() if p.is_dir()) == [lab.name for lab in all_labs()]
