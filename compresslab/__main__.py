@@ -47,7 +47,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-LabName = Annotated[str, typer.Argument(metavar="LAB", help="a lab's folder, or the part that tells it: 00_measuring, 00")]
+LabName = Annotated[
+    str, typer.Argument(metavar="LAB", help="a lab's folder, or the part that tells it: 00_measuring, 00")
+]
 
 
 @command
@@ -56,7 +58,11 @@ def start() -> None:
     from compresslab.start import copy_labs, launch
 
     copied = copy_labs()
-    console.print(f"{len(copied)} new files in my_labs/; what was there stays as it is." if copied else "my_labs/ is up to date.")
+    console.print(
+        f"{len(copied)} new files in my_labs/; what was there stays as it is."
+        if copied
+        else "my_labs/ is up to date."
+    )
     raise typer.Exit(launch(say=lambda words: console.print(words, highlight=False, soft_wrap=True)))
 
 
@@ -80,13 +86,17 @@ def labs() -> None:
     for lab in all_labs():
         table.add_row(lab.name, lab.title, str(lab.minutes), str(lab.points), _progress(lab))
     console.print(table)
-    console.print("Work: compresslab start   Mark: compresslab check LAB   Stuck: compresslab hint LAB EXERCISE")
+    console.print(
+        "Work: compresslab start   Mark: compresslab check LAB   Stuck: compresslab hint LAB EXERCISE"
+    )
 
 
 @command
 def check(
     lab_name: LabName,
-    notebook: Annotated[Path | None, typer.Argument(help="your notebook; by default the one in my_labs/")] = None,
+    notebook: Annotated[
+        Path | None, typer.Argument(help="your notebook; by default the one in my_labs/")
+    ] = None,
 ) -> None:
     """Mark your notebook as the grader would; exit code 0 only when everything is right."""
     from compresslab.classroom.exercises import find_lab
@@ -98,7 +108,11 @@ def check(
     score = grade_submission(lab, place)
     console.print(score_table(score))
     if notebook is None:
-        note = {"score": score.score, "max_score": score.max_score, "at": datetime.datetime.now().isoformat("minutes")}
+        note = {
+            "score": score.score,
+            "max_score": score.max_score,
+            "at": datetime.datetime.now().isoformat(timespec="minutes"),
+        }
         place.with_name(PROGRESS).write_text(json.dumps(note))
     raise typer.Exit(0 if score.status == "graded" and score.score == score.max_score else 1)
 
@@ -120,17 +134,19 @@ def hint(
     if step not in range(1, len(hints) + 1):
         raise CompressionError(f"a hint's step is 1 to {len(hints)}, got {step}; begin with 1")
     chosen = hints[step - 1]
-    console.print(f"Hint {step} of {len(hints)}: [bold]{chosen.symptom}[/]\n\n    {chosen.text}", highlight=False)
+    console.print(
+        f"Hint {step} of {len(hints)}: [bold]{chosen.symptom}[/]\n\n    {chosen.text}", highlight=False
+    )
 
 
 @command
 def reset(lab_name: LabName) -> None:
     """Put a lab back as the course ships it; your notebook is kept as a backup beside it."""
     from compresslab.classroom.exercises import find_lab
-    from compresslab.start import reset_lab
+    from compresslab.start import MY_LABS, reset_lab
 
     name = find_lab(lab_name).name
-    backup = reset_lab(name, now=datetime.datetime.now())
+    backup = reset_lab(name, now=datetime.datetime.now(), target=MY_LABS)
     kept = f"; yours is kept as {backup.name}" if backup else ""
     console.print(f"{name} is as new{kept}.", highlight=False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 __all__ = ["CompressionError", "Wrong"]
 
 
@@ -31,4 +33,5 @@ class Wrong(Exception):
         return f"{self.reason}\n{self.hint}" if self.hint else self.reason
 
     def _render_traceback_(self) -> list[str]:
-        return ["✗ " + self.reason, *(["  " + self.hint] if self.hint else [])]
+        lines = textwrap.wrap("✗ " + self.reason, 100, subsequent_indent="  ")
+        return lines + textwrap.wrap(self.hint, 100, initial_indent="  ", subsequent_indent="  ")

@@ -224,7 +224,7 @@ def _bars(costs: Sequence[LayerCost]) -> dict[str, tuple[int, int, int, float]]:
         if not cost.macs:
             groups.setdefault(f"all {cost.kind}", []).append(cost)
     return {
-        label if len(group) == 1 else f"{label} ({len(group)})": (
+        label.removeprefix("all ") if len(group) == 1 else f"{label} ({len(group)})": (
             sum(cost.parameters for cost in group),
             sum(cost.storage_bytes for cost in group),
             sum(cost.macs for cost in group),

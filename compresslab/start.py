@@ -11,11 +11,13 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from compresslab.data import DATA
 from compresslab.errors import CompressionError
@@ -35,6 +37,21 @@ __all__ = [
 LABS = DATA.parent / "labs"
 MY_LABS = DATA.parent / "my_labs"
 _LIST = "START_HERE.md"  # written anew at every start
+_SETTINGS: dict[
+    str, Any
+] = {  # JupyterLab's defaults here; what the user has set in the own JupyterLab still wins
+    "labconfig/default_setting_overrides.json": {
+        "@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Markdown Preview"}},
+        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    },
+    "nbgrader_config.py": {},  # its absence would be warned about at every start
+    "labconfig/page_config.json": {  # of nbgrader's panels, students need the Validate button alone
+        "disabledExtensions": {
+            f"@jupyter/nbgrader:{panel}": True
+            for panel in ("assignment-list", "course-list", "create-assignment", "formgrader", "menu")
+        }
+    },
+}
 
 
 def lab_names(labs: Path = LABS) -> tuple[str, ...]:
@@ -55,7 +72,8 @@ def lab_names(labs: Path = LABS) -> tuple[str, ...]:
 def copy_labs(labs: Path = LABS, target: Path = MY_LABS) -> tuple[Path, ...]:
     """The files copied from ``labs`` to ``target``; what is there already stays as it is.
 
-    Also writes the list of the labs, ``START_HERE.md``, which is the kit's and not the student's.
+    Also writes what is the kit's and not the student's: the list of the labs, ``START_HERE.md``, and, hidden
+    in ``.jupyter``, how JupyterLab shows it.
 
     Raises:
         CompressionError: there are no labs, or ``target`` can't be written.
@@ -64,9 +82,13 @@ def copy_labs(labs: Path = LABS, target: Path = MY_LABS) -> tuple[Path, ...]:
     try:
         copied = tuple(place for file in wanted if _copied(file, place := target / file.relative_to(labs)))
         (target / _LIST).write_text(list_of_labs(labs), encoding="utf-8")
+        for name, settings in _SETTINGS.items():
+            place = target / ".jupyter" / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(json.dumps(settings, indent=1))
     except OSError as error:
         raise CompressionError(
-            f"the labs can't be copied to {target} ({error.strerror}); they need a folder that you can write. "
+            f"the labs can't be copied to {target} ({error.strerror}); they need a folder of your own. "
             "Clone the repository into your home folder and start there"
         ) from error
     return copied
@@ -84,10 +106,9 @@ def reset_lab(name: str, *, now: datetime.datetime, labs: Path = LABS, target: P
     Raises:
         CompressionError: there is no such lab.
     """
-    if name not in lab_names(labs):
-        raise CompressionError(
-            f"no lab is called {name!r}; there are {', '.join(lab_names(labs))}. Try one of these"
-        )
+    names = lab_names(labs)
+    if name not in names:
+        raise CompressionError(f"no lab is called {name!r}; there are {', '.join(names)}: try one of these")
     notebook = _notebook(target, name)
     backup = (
         next(place for place in _backups(notebook, now) if not place.exists()) if notebook.exists() else None
@@ -131,7 +152,10 @@ def launch(
         say("You are root: JupyterLab is told to allow that (--allow-root).")
     before = {server["pid"] for server in _servers()}
     command = jupyter_command(target, as_root=as_root, display=display, options=options)
-    process = subprocess.Popen(command, env=jupyter_environment(environment))
+    # a session of its own: Ctrl-C reaches us alone, and JupyterLab ends by one signal, without a question
+    process = subprocess.Popen(command, env=jupyter_environment(environment, target), start_new_session=True)
+    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), lambda *_: process.terminate())
     try:
         address = _address(process, target, before)
         if address:
@@ -139,12 +163,11 @@ def launch(
             say(f"JupyterLab is running ({how}):\n\n    {address}\n\nStop it with Ctrl-C.")
         return process.wait()
     except KeyboardInterrupt:
-        say("Stopping JupyterLab; your work is saved in my_labs.")
-        process.wait()  # the terminal's Ctrl-C reached JupyterLab too
+        say("\nJupyterLab is stopped; the notebooks are in my_labs.")
         return 0
     finally:
-        if process.poll() is None:
-            process.terminate()
+        process.terminate()
+        process.wait()
 
 
 def jupyter_command(target: Path, *, as_root: bool, display: bool, options: Sequence[str] = ()) -> list[str]:
@@ -152,25 +175,27 @@ def jupyter_command(target: Path, *, as_root: bool, display: bool, options: Sequ
     return [
         sys.executable, "-m", "jupyterlab",
         f"--ServerApp.root_dir={target.resolve()}",
-        f"--LabApp.default_url=/lab/tree/{_LIST}?factory=Markdown%20Preview",
-        "--LabApp.news_url=None",  # no question about news, no look at the network
+        f"--LabApp.default_url=/lab/tree/{_LIST}",
+        f"--LabApp.workspaces_dir={target.resolve() / '.jupyter' / 'workspaces'}",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        "--ServerApp.answer_yes=True",  # one Ctrl-C ends it
-        "--log-level=WARN",
+        "--Application.log_level=ERROR",
         *(["--allow-root"] if as_root else []),
         *([] if display else ["--no-browser"]),
         *options,
     ]  # fmt: skip
 
 
-def jupyter_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables with this Python's programs and kernels first, activated or not."""
+def jupyter_environment(environment: Mapping[str, str], target: Path) -> dict[str, str]:
+    """The environment variables with this Python's programs and kernels first, and ``target``'s settings."""
     programs = str(Path(sys.executable).parent)
     return {
         "JUPYTER_TOKEN": secrets.token_hex(24),  # made here, JupyterLab does not print the address itself
         **environment,
         "PATH": os.pathsep.join([programs, *filter(None, [environment.get("PATH")])]),
         "JUPYTER_PREFER_ENV_PATH": "1",
+        "JUPYTER_CONFIG_PATH": os.pathsep.join(
+            [str(target.resolve() / ".jupyter"), *filter(None, [environment.get("JUPYTER_CONFIG_PATH")])]
+        ),
     }
 
 
@@ -181,11 +206,11 @@ def _has_display(environment: Mapping[str, str]) -> bool:
 
 
 def _address(process: subprocess.Popen, target: Path, before: set[int]) -> str:
-    """The address of the server that runs on ``target`` since now; empty where it ended before it answered."""
+    """The address of the new server that runs on ``target``; empty where it ended before it answered."""
     while process.poll() is None:
         for server in _servers():
             if server["pid"] not in before and Path(server["root_dir"]).resolve() == target.resolve():
-                return f"{server['url']}lab?token={server['token']}"
+                return f"{server['url']}?token={server['token']}"
         time.sleep(0.2)
     return ""
 
@@ -229,5 +254,7 @@ def _opening(notebook: Path) -> tuple[str, list[str]]:
         text = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     except (ValueError, KeyError, TypeError, StopIteration):
         return "", []
-    first, *rest = text.strip().splitlines() or [""]
-    return first.lstrip("# ").strip(), [line for line in rest if not line.startswith("#")]
+    title, _, rest = text.strip().partition("\n")
+    return title.lstrip("# ").strip(), [
+        line for line in rest.strip().splitlines() if not line.startswith("#")
+    ]

@@ -17,7 +17,7 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["import_torchvision"]
+__all__ = ["import_torchvision", "operators_load"]
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _declared: list[torch.library.Library] = []  # a Library that is collected takes its operators with it
@@ -41,3 +41,9 @@ def import_torchvision() -> ModuleType:
         library.define(operator + _SCHEMA)
     _declared.append(library)
     return importlib.import_module("torchvision")
+
+
+def operators_load() -> bool:
+    """Whether torchvision's compiled operators load here; else their names alone are declared."""
+    import_torchvision()
+    return not _declared

@@ -1,6 +1,6 @@
-"""Every lab as it lies in the repository: current, complete, and without its answers where students look.
+"""Every lab as it lies in the repository: current, complete, no answer where students look.
 
-What runs the notebooks is nbval (``make test``); what runs the exercises is ``tests/classroom/test_proofs.py``.
+Notebooks are run by nbval (``make test``), exercises by ``tests/classroom/test_proofs.py``.
 """
 
 from __future__ import annotations

@@ -45,7 +45,11 @@ def test_a_block_that_nothing_generates_is_refused():
 
 
 def test_the_kill_table_has_a_row_a_lab_and_a_total():
-    found = [Kill("00_a", "x", 1, 2, 4, 4, 3, ()), Kill("00_a", "y", 1, 3, 5, 5, 5, ()), Kill("01_b", "z", 1, 2, 4, 4, 4, ())]
+    found = [
+        Kill("00_a", "x", 1, 2, 4, 4, 3, ()),
+        Kill("00_a", "y", 1, 3, 5, 5, 5, ()),
+        Kill("01_b", "z", 1, 2, 4, 4, 4, ()),
+    ]
     rows = [line.strip("| ").split(" | ") for line in readme.kill_table(found).splitlines()]
     assert rows[2:] == [
         ["00_a", "2", "5", "9", "9", "8"],

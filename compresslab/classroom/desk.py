@@ -34,7 +34,7 @@ class Desk(NamedTuple):
 
 
 def lab(name: str) -> Desk:
-    """The desk of one lab: ``check, hint, reveal, yours = lab("00_measuring")``.
+    """What lies on the desk of one lab, for example ``00_measuring``: four menus, to be unpacked.
 
     Raises:
         CompressionError: there is no such lab.
@@ -76,9 +76,8 @@ class _State:
     def check(self, exercise: Exercise) -> Callable[[Any], None]:
         def check(answer: Any) -> None:
             if answer is not None and answer is self.revealed.get(exercise.name):
-                print(
-                    f"{exercise.name} is the revealed one: it works, for 0 points. Write your own to earn {_points(exercise)}."
-                )
+                print(f"{exercise.name} is the revealed one: it works, for 0 points.", end=" ")
+                print(f"Write your own to earn {_points(exercise)}.")
                 return
             try:
                 done = check_answer(exercise, answer)
@@ -117,9 +116,8 @@ class _State:
     def yours(self, exercise: Exercise) -> Callable[..., Any]:
         written = self.passed.get(exercise.name) or self.revealed.get(exercise.name)
         if written is None:
-            raise Wrong(
-                f"this cell uses your {exercise.name}: write it and run its check, or call reveal.{exercise.name}()"
-            )
+            name = exercise.name
+            raise Wrong(f"this cell uses your {name}: write it and run its check, or call reveal.{name}()")
         return written
 
     def _offer(self, exercise: Exercise) -> str:

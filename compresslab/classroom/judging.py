@@ -1,4 +1,4 @@
-"""The words a judge is written in: readers of a record, and laws. Each says in words what came and what was wanted.
+"""The words a judge is written in: readers of a record, and laws. Each says what came and what was wanted.
 
 A reader takes one ``Recorded`` value and returns plain Python or a tensor, or raises ``Wrong``: the order is
 type, shape, dtype, range. A law compares. What they raise carries ``where``, ``yours`` and ``wanted`` as
@@ -91,7 +91,7 @@ def parts(value: Recorded, *, count: int, what: str = "the answer") -> tuple[Rec
 def true(law: bool, reason: str, **details: object) -> None:
     """Raises the reason where the law does not hold."""
     if not law:
-        raise Wrong(reason, **details)
+        raise Wrong(reason, "", **details)
 
 
 def equal(yours: object, wanted: object, *, what: str = "the answer") -> None:
@@ -107,23 +107,28 @@ def equal(yours: object, wanted: object, *, what: str = "the answer") -> None:
 def close(
     yours: Tensor | float, wanted: Tensor | float, *, tolerance: float = 1e-5, what: str = "the answer"
 ) -> None:
-    """Numbers or tensors agree to the tolerance, relative where they are larger than 1; shows the first that does not."""
+    """Numbers, or tensors of one shape, agree to the tolerance, relative above 1; shows the first apart."""
     mine, theirs = (torch.as_tensor(value, dtype=torch.float64) for value in (yours, wanted))
-    apart = (mine - theirs).abs() > tolerance * theirs.abs().clamp(min=1.0)
+    if theirs.dim() and mine.shape != theirs.shape:
+        raise Wrong(f"{what} has the shape {tuple(theirs.shape)}; yours has {tuple(mine.shape)}")
+    theirs = theirs.expand_as(mine)
+    near = (mine - theirs).abs() <= tolerance * theirs.abs().clamp(min=1.0)  # False for NaN
+    apart = ~(near | (mine == theirs))
     if not apart.any():
         return
     where = _first(apart.numpy())
-    details = dict(where=where, yours=f"{float(mine[where]):.6g}", wanted=f"{float(theirs[where]):.6g}")
+    came, want = f"{float(mine[where]):.6g}", f"{float(theirs[where]):.6g}"
     place = f" at {list(where)}" if where else ""
-    raise Wrong(f"{what}{place} is {details['wanted']}; yours is {details['yours']}", **details)
+    raise Wrong(f"{what}{place} is {want}; yours is {came}", where=where, yours=came, wanted=want)
 
 
 def came(value: Recorded) -> str:
-    """What a value is, for a sentence: ``None``, ``a list``, ``a float (0.5)``, ``a Tensor of shape (3,)``."""
+    """What a value is, in a sentence: ``None``, ``a list``, ``a float (0.5)``, ``a Tensor of shape (3,)``."""
     if value.type == "NoneType":
         return "None (did you forget the return?)"
     if value.array is not None and value.array.size == 1:
-        return f"a {value.type} ({'NaN' if value.array.dtype.kind == 'f' and np.isnan(value.array).all() else value.array.reshape(-1)[0]})"
+        entry = value.array.reshape(-1)[0]
+        return f"a {value.type} ({'NaN' if entry != entry else entry})"
     if value.array is not None:
         return f"a {value.type} of shape {value.shape}"
     return f"a {value.type}"

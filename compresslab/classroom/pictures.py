@@ -5,11 +5,13 @@ Every axis is labelled with its unit, the baseline is named, and no picture need
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from compresslab.clock import Interval
 from compresslab.data import CLASSES, Images
+from compresslab.errors import CompressionError
 from compresslab.reporting import new_figure
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def draw_classes(images: Images) -> Figure:
     for place, name in enumerate(CLASSES):
         axes = figure.add_subplot(1, len(CLASSES), place + 1)
         first = int((images.labels == place).nonzero()[0])
-        axes.imshow(images.pixels[first, 0], cmap="gray_r")
+        axes.imshow(images.pixels[first, 0].numpy(), cmap="gray_r")
         axes.set_title(name, fontsize=8)
         axes.axis("off")
     return figure
@@ -36,25 +38,33 @@ def draw_guesses(guesses: Mapping[str, float], measured: Mapping[str, float | In
     Args:
         guesses: what → the student's factor, above 0.
         measured: the same names → the measured factor, or its interval.
+
+    Raises:
+        CompressionError: a guess that is no positive number.
     """
-    figure = new_figure(7, 0.9 + 0.9 * len(guesses))
+    for name, guess in guesses.items():
+        if isinstance(guess, bool) or not isinstance(guess, int | float) or not 0 < guess < math.inf:
+            raise CompressionError(f"a guess is a positive number such as 2.5, got {guess!r} for {name!r}")
+    figure = new_figure(7, 1.1 + 0.7 * len(guesses))
     axes = figure.add_subplot()
     for row, (name, guess) in enumerate(guesses.items()):
         truth = measured[name]
-        value, low, high = (truth.value, truth.low, truth.high) if isinstance(truth, Interval) else (truth,) * 3
-        axes.barh(row - 0.2, guess, 0.35, color="white", edgecolor="black", hatch="///", label="your guess")
-        axes.barh(row + 0.2, value, 0.35, color="black", label="measured")
-        axes.plot([low, high], [row + 0.2] * 2, color="0.6", linewidth=4, solid_capstyle="butt")
-        for place, number in ((row - 0.2, guess), (row + 0.2, value)):
-            axes.annotate(f" {number:.2f}×", (max(number, high if number == value else 0), place), va="center")
+        value, low, high = (
+            (truth.value, truth.low, truth.high) if isinstance(truth, Interval) else (truth,) * 3
+        )
+        axes.plot([1, guess], [row - 0.15] * 2, color="0.5", linewidth=1, linestyle="--")
+        axes.plot(guess, row - 0.15, "o", color="black", fillstyle="none", markersize=9, label="your guess")
+        axes.plot([low, high], [row + 0.15] * 2, color="0.6", linewidth=5, solid_capstyle="butt")
+        axes.plot(value, row + 0.15, "s", color="black", markersize=7, label="measured")
+        axes.annotate(f"   {guess:.3g}×", (guess, row - 0.15), va="center")
+        axes.annotate(f"   {value:.2f}×", (max(value, high), row + 0.15), va="center")
     axes.axvline(1, color="black", linestyle=":", linewidth=1)
-    axes.set_xscale("log")
-    axes.set_xlim(0.5, 3 * max(*guesses.values(), 1.0))
+    axes.set(xscale="log", xlim=(0.5, 3 * max(*guesses.values(), 1.0)), ylim=(len(guesses) - 0.5, -0.5))
+    axes.xaxis.set_major_formatter("{x:g}×")
     axes.set_yticks(range(len(guesses)), list(guesses))
-    axes.invert_yaxis()
-    axes.set_xlabel("times the baseline's (logarithmic; dotted: no change)")
+    axes.set_xlabel("times the baseline's (logarithmic; dotted: no change; grey: 95 % interval)")
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[:2], labels[:2], loc="lower right", fontsize=8)
+    axes.legend(handles[:2], labels[:2], loc="center right", fontsize=8)
     return figure
 
 
@@ -63,7 +73,9 @@ def draw_ratios(ratios: Mapping[str, Sequence[float]], *, truth: float = 1.0) ->
     figure = new_figure(7, 0.8 + 0.55 * len(ratios))
     axes = figure.add_subplot()
     for row, (name, values) in enumerate(ratios.items()):
-        axes.plot(values, [row] * len(values), "o" if row % 2 else "x", color="black", fillstyle="none", label=name)
+        axes.plot(
+            values, [row] * len(values), "o" if row % 2 else "x", color="black", fillstyle="none", label=name
+        )
     axes.axvline(truth, color="black", linestyle=":", linewidth=1)
     axes.set_yticks(range(len(ratios)), list(ratios))
     axes.set_ylim(-0.6, len(ratios) - 0.4)
@@ -97,8 +109,15 @@ def draw_convolution_cost(
         axes.barh(row, factor, 0.6, color=("0.2", "0.5", "0.8")[row], edgecolor="black")
         axes.annotate(f" {cost[name]:,}  ({factor:.3g}×)", (factor, row), va="center")
     axes.axvline(1, color="black", linestyle=":", linewidth=1)
-    axes.set(xscale="log", xlim=(1 / 300, 2000), xlabel="times the plain 3 × 3 convolution (logarithmic; dotted: equal)")
+    axes.set(
+        xscale="log",
+        xlim=(1 / 300, 2000),
+        xlabel="times the plain 3 × 3 convolution (logarithmic; dotted: equal)",
+    )
+    axes.xaxis.set_major_formatter("{x:g}×")
     axes.set_yticks(range(len(cost)), list(cost))
     axes.invert_yaxis()
-    axes.set_title(f"{channels} channels, {kernel} × {kernel}, stride {stride}, groups {groups}, image {size} × {size}")
+    axes.set_title(
+        f"{channels} channels, {kernel} × {kernel}, stride {stride}, groups {groups}, image {size} × {size}"
+    )
     return figure

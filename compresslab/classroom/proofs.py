@@ -23,12 +23,15 @@ from compresslab.classroom.exercise import Case, Exercise, draw_cases
 from compresslab.classroom.running import Run, run
 from compresslab.errors import Wrong
 
-__all__ = ["GARBAGE", "Kill", "idle_statements", "kills", "problems_with_garbage", "problems_with_right_answers"]
+__all__ = [
+    "GARBAGE", "Kill", "garbage_runs", "idle_statements", "kills", "problems_with_garbage",
+    "problems_with_right_answers",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Kill:
-    """A row of the kill table: how many mistakes were planted, killed on every seed, killed with their own message."""
+    """A row of the kill table: mistakes planted, killed on every seed, killed with their own message."""
 
     lab: str
     name: str
@@ -46,9 +49,13 @@ def problems_with_right_answers(exercise: Exercise, seeds: Sequence[int]) -> lis
     for seed in seeds:
         cases = draw_cases(exercise, seed)
         for place, answer in enumerate(exercise.right):
-            wrong = _outcome(exercise, cases, run(exercise.probe, cases, answer, seconds=exercise.seconds), {})
+            wrong = _outcome(
+                exercise, cases, run(exercise.probe, cases, answer, seconds=exercise.seconds), {}
+            )
             if wrong is not None:
-                found.append(f"{exercise.name}: right answer {place} is rejected on seed {seed}: {wrong.reason}")
+                found.append(
+                    f"{exercise.name}: right answer {place} is rejected on seed {seed}: {wrong.reason}"
+                )
     return found
 
 
@@ -68,12 +75,23 @@ def kills(exercise: Exercise, seeds: Sequence[int]) -> Kill:
                 problems.append(f"{exercise.name}: {title!r} passes on seed {seed}")
             elif wrong.details.get("mistake") != title or twins:
                 misnamed.add(title)
-                problems.append(f"{exercise.name}: {title!r} is told {wrong.reason!r} on seed {seed}; twins: {twins}")
+                problems.append(
+                    f"{exercise.name}: {title!r} is told {wrong.reason!r} on seed {seed}; twins: {twins}"
+                )
+            elif _has_gap(exercise, title, wrong):
+                misnamed.add(title)
+                problems.append(f"{exercise.name}: what {title!r} is told has a gap: {wrong.reason!r}")
     count = len(exercise.mistakes)
     return Kill(
         exercise.lab, exercise.name, exercise.points, len(exercise.right), count,
         killed=count - len(alive), own_message=count - len(alive | misnamed), problems=tuple(problems),
     )  # fmt: skip
+
+
+def _has_gap(exercise: Exercise, title: str, wrong: Wrong) -> bool:
+    """Whether the mistake's words ask for a detail that the judge did not give."""
+    says = next(named.says for named in exercise.mistakes if named.title == title)
+    return "…" in wrong.reason and "…" not in says
 
 
 def _shared(messages: Any) -> Iterator[str]:
@@ -174,13 +192,19 @@ def garbage_runs(exercise: Exercise, seed: int = 0) -> dict[str, Run]:
 
 
 def problems_with_garbage(exercise: Exercise) -> list[str]:
-    """Proof 5 (and 1): each kind of garbage is refused with a sentence of its own, and never crashes the check."""
+    """Proof 5 (and 1): each kind of garbage is refused with its own sentence, and never crashes the check."""
     cases = draw_cases(exercise, 0)
     found = []
     for title, done in garbage_runs(exercise).items():
-        wrong = _outcome(exercise, cases, done, {})
+        try:
+            wrong = _outcome(exercise, cases, done, {})
+        except Exception as error:  # the judge met what it did not read with a reader
+            found.append(f"{exercise.name}: garbage ({title}) crashes the judge: {error!r}")
+            continue
         if wrong is None or not re.search(GARBAGE[title][1], wrong.reason):
-            found.append(f"{exercise.name}: garbage ({title}) is told {wrong.reason if wrong else 'that it passes'!r}")
+            found.append(
+                f"{exercise.name}: garbage ({title}) is told {wrong.reason if wrong else 'that it passes'!r}"
+            )
     return found
 
 
@@ -188,7 +212,7 @@ def problems_with_garbage(exercise: Exercise) -> list[str]:
 
 
 def idle_statements(exercise: Exercise, seeds: Sequence[int]) -> list[str]:
-    """The statements of the judge that can be deleted without any right answer, mistake or garbage noticing."""
+    """Proof 4: the judge's statements that can go without any right answer, mistake or garbage noticing."""
     evidence = []
     for seed in seeds:
         cases = draw_cases(exercise, seed)
@@ -203,7 +227,11 @@ def idle_statements(exercise: Exercise, seeds: Sequence[int]) -> list[str]:
 
 
 def _notices(
-    mutant: Exercise, cases: Sequence[Case], rights: Sequence[Run], mistakes: dict[str, Run], garbage: dict[str, Run]
+    mutant: Exercise,
+    cases: Sequence[Case],
+    rights: Sequence[Run],
+    mistakes: dict[str, Run],
+    garbage: dict[str, Run],
 ) -> bool:
     """Whether a proof fails for an exercise with this judge."""
     try:
@@ -211,7 +239,7 @@ def _notices(
             return True
         for title, done in mistakes.items():
             wrong = _outcome(mutant, cases, done, mistakes)
-            if wrong is None or wrong.details.get("mistake") != title or "…" in wrong.reason:
+            if wrong is None or wrong.details.get("mistake") != title or _has_gap(mutant, title, wrong):
                 return True
         for title, done in garbage.items():
             wrong = _outcome(mutant, cases, done, mistakes)
@@ -239,7 +267,7 @@ def _with_one_statement_deleted(judge: Callable[..., None]) -> Iterator[tuple[st
 
 
 def _statements(tree: ast.Module) -> list[tuple[list[ast.stmt], int]]:
-    """Where each statement below the function's head stands: (the block, the place in it); docstrings are none."""
+    """Where each statement of the function stands: (the block, the place in it); a docstring is none."""
     function = tree.body[0]
     return [
         (block, index)
@@ -249,4 +277,3 @@ def _statements(tree: ast.Module) -> list[tuple[list[ast.stmt], int]]:
         for index, statement in enumerate(block)
         if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
     ]
-

@@ -23,12 +23,13 @@ BLOCKS = ("labs", "kill-table", "tree")
 SEEDS = range(10)
 _BLOCK = re.compile(r"<!-- generated: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
-TOP = {  # what has no docstring to speak for it; a folder that is named here is not opened
+TOP = {  # in this order; what has a docstring speaks for itself
     "README.md": "what this is, and the two commands",
     "pyproject.toml": "what is installed, and how it is checked",
     "Makefile": "make start, make test",
     "LICENSE": "MIT",
     "CONTRIBUTING.md": "how to add a lab or a method",
+    "nbgrader_config.py": "",
     ".ci/run": "what continuous integration calls",
     ".pre-commit-config.yaml": "what runs before a commit",
     "compresslab/": "the package",
@@ -193,7 +194,7 @@ def _first_sentence(words: str) -> str:
     >>> _first_sentence("The honest clock: how many times faster.\n\nMore.")
     'The honest clock: how many times faster'
     """
-    paragraph = " ".join(words.split("\n\n")[0].split())
+    paragraph = " ".join(words.split("\n\n")[0].replace("``", "").split())
     return re.split(r"(?<=[^.])[.!?](?:\s|$)", paragraph)[0]
 
 

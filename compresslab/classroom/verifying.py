@@ -86,7 +86,7 @@ def verify(
     say: Callable[[str], None] = lambda words: None,
 ) -> Verification:
     """What every author's check but nbval finds in these labs, or in all; ``say`` hears how far it is."""
-    rows, problems = [], []
+    rows, problems = [], [] if labs is not None else _stray_folders(root)
     for lab in all_labs() if labs is None else labs:
         for check in (problems_in_source, problems_in_editions, problems_in_labs, problems_with_grading):
             say(f"{lab.name}: {check.__name__.replace('_', ' ')}")
@@ -99,6 +99,15 @@ def verify(
             values = {name: value for name, value in vars(kill).items() if name != "problems"}
             rows.append(Row(**values))
     return Verification(tuple(rows), tuple(problems))
+
+
+def _stray_folders(root: Path) -> list[str]:
+    """Folders of labs/ and solutions/ that belong to no lab."""
+    names = {lab.name for lab in all_labs()}
+    found = [path for part in ("labs", "solutions") for path in sorted((root / part).glob("*/"))]
+    return [
+        f"{path.relative_to(root)} belongs to no lab; remove it" for path in found if path.name not in names
+    ]
 
 
 def problems_in_source(lab: Lab, root: Path) -> list[str]:

@@ -25,7 +25,7 @@ def explore(draw: Callable[..., Figure], **settings: ipywidgets.ValueWidget) -> 
 
     import ipywidgets
 
-    picture = ipywidgets.Image(format="png")
+    picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(align_self="flex-start"))
 
     def redraw(change: Any = None) -> None:
         file = io.BytesIO()

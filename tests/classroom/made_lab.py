@@ -1,4 +1,4 @@
-"""A lab made up for the tests of authoring: one exercise that doubles, a few cells, in a folder of its own."""
+"""A lab made up for the tests of authoring: one exercise, a few cells, a folder of its own."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from typing import Any
 
 import nbformat
 import torch
+
 from compresslab.classroom import judging
 from compresslab.classroom.exercise import Exercise, Hint, Lab, mistake
 
@@ -41,13 +43,15 @@ def whole(exercise: Exercise, answer: Callable[..., Any]) -> str:
 
 def around(exercise: Exercise) -> str:
     """What the exercise's own page imports and defines beside its answers, as a cell of a student might."""
-    page = ast.parse(inspect.getsource(sys.modules[exercise.judge.__module__])) if not exercise.choices else None
+    page = (
+        ast.parse(inspect.getsource(sys.modules[exercise.judge.__module__])) if not exercise.choices else None
+    )
     kept = [
         node
         for node in (page.body if page else ())
         if (isinstance(node, ast.Import | ast.ImportFrom) and "compresslab" not in ast.unparse(node))
         or (isinstance(node, ast.FunctionDef) and not node.decorator_list)
-        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) not in ("__all__", "EXERCISE"))
+        or (isinstance(node, ast.Assign) and not re.search("__all__|EXERCISE|mistake", ast.unparse(node)))
     ]
     return "\n".join(ast.unparse(node) for node in kept if "__future__" not in ast.unparse(node))
 
@@ -62,22 +66,24 @@ def notebook(holes: Mapping[str, str], *, ids: bool = True) -> nbformat.Notebook
     for name, text in holes.items():
         cells.append(nbformat.v4.new_markdown_cell(f"## {name}"))
         cells.append(nbformat.v4.new_code_cell(text, **({"id": name} if ids else {})))
-        cells.append(nbformat.v4.new_code_cell(f"check.{name}({name})", **({"id": f"check-{name}"} if ids else {})))
+        cells.append(
+            nbformat.v4.new_code_cell(f"check.{name}({name})", **({"id": f"check-{name}"} if ids else {}))
+        )
     return nbformat.v4.new_notebook(cells=cells)
 
 
 def saved(book: nbformat.NotebookNode, folder: Path, name: str = "submission.ipynb") -> Path:
     place = folder / name
-    place.write_text(nbformat.writes(book))
+    place.write_text(json.dumps(book))
     return place
 
 
 def code(*texts: str, ids: Sequence[str] = ()) -> nbformat.NotebookNode:
     """A notebook of these code cells."""
-    cells = [nbformat.v4.new_code_cell(text) for text in texts]
-    for cell, identity in zip(cells, ids, strict=False):
-        cell["id"] = identity
-    return nbformat.v4.new_notebook(cells=cells)
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in texts])
+    for cell, identity in zip(book.cells, ids, strict=False):
+        cell["id"] = identity  # afterwards: nbformat would mend a duplicated one
+    return book
 
 
 # A lab of three small exercises, so that a test can spoil one and look at the others.

@@ -1,4 +1,4 @@
-"""A source becomes the instructor's notebook, and that the student's: the same every time, and no answer in it."""
+"""A source becomes the instructor's notebook, and that the student's: always the same, no answer in it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,11 @@ def test_jupytext_leaves_nothing_behind():
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ('exercise="double"', 'exercise="treble"', "the hole 'treble' is no exercise of 90_made; there are double"),
+        (
+            'exercise="double"',
+            'exercise="treble"',
+            "the hole 'treble' is no exercise of 90_made; there are double",
+        ),
         ('exercise="double"', 'excercise="double"', "has the setting excercise"),
         ("nbval-check-output", "nbval-check", "has the tag nbval-check;"),
         ("### BEGIN SOLUTION", "# here", "has one ### BEGIN SOLUTION"),
@@ -204,8 +208,9 @@ def test_a_cell_that_fails_is_shown_with_its_last_line_and_nothing_is_written(tm
 
 
 def test_progress_bars_and_widgets_are_not_stored_and_other_warnings_are_told(tmp_path):
-    source = '# %%\nimport sys\nprint("50%|##", file=sys.stderr)\n\n# %%\nprint("beware", file=sys.stderr)\nprint(1)\n'
-    source += '\n# %%\nfrom ipywidgets import IntSlider\nIntSlider()\n'
+    source = '# %%\nimport sys\nprint("50%|##", file=sys.stderr)\n\n'
+    source += '# %%\nprint("beware", file=sys.stderr)\nprint(1)\n'
+    source += "\n# %%\nfrom ipywidgets import IntSlider\nIntSlider()\n"
     notebook = instructor_notebook(LAB, source)
     heard = []
     execute(notebook, tmp_path, say=heard.append)
@@ -216,5 +221,5 @@ def test_progress_bars_and_widgets_are_not_stored_and_other_warnings_are_told(tm
 
 
 def test_a_lab_without_a_source_says_which_file_to_write(tmp_path):
-    with pytest.raises(CompressionError, match="90_made has no source; write solutions/90_made/90_made.py"):
+    with pytest.raises(CompressionError, match=r"90_made has no source; write solutions/90_made/90_made\.py"):
         build(LAB, tmp_path)

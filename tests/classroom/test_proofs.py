@@ -107,7 +107,9 @@ def test_no_hint_gives_a_right_answer_away(exercise):
     """The third hint has a blank; none holds a line of the shortest right answer that says it all."""
     if not exercise.choices:
         assert "__" in exercise.hints[2].text
-        body = [line.strip() for line in inspect.getsource(exercise.right[0]).splitlines()[1:] if line.strip()]
+        body = [
+            line.strip() for line in inspect.getsource(exercise.right[0]).splitlines()[1:] if line.strip()
+        ]
         assert not any(body[-1] in hint.text for hint in exercise.hints)
 
 

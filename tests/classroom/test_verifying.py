@@ -1,4 +1,4 @@
-"""The author's checks find each thing that an author gets wrong, and say nothing about a lab that is right."""
+"""The author's checks find each thing that an author gets wrong, and nothing in a lab that is right."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def test_an_exercise_without_a_hole_is_found(root):
 
 
 def test_a_long_solution_is_no_long_cell(tmp_path):
-    write_made_lab(tmp_path, SOURCE.replace("    the_double_of_x = 2 * x\n", "    the_double_of_x = 2 * x\n" * 30))
+    write_made_lab(
+        tmp_path, SOURCE.replace("    the_double_of_x = 2 * x\n", "    the_double_of_x = 2 * x\n" * 30)
+    )
     assert problems_in_source(LAB, tmp_path) == []
 
 
@@ -95,7 +97,9 @@ def test_a_missing_source_is_found(tmp_path):
 def test_a_source_that_was_edited_and_not_built_is_found(root):
     write_made_lab(root, SOURCE.replace("numbers.", "weights."))
     solution, student = problems_in_editions(LAB, root)
-    assert "solutions/90_made/90_made.ipynb is not what its source makes (first at the cell text-we" in solution
+    assert (
+        "solutions/90_made/90_made.ipynb is not what its source makes (first at the cell text-we" in solution
+    )
     assert student == (
         "labs/90_made/90_made.ipynb is not what the source makes; run compresslab build 90_made"
     )
@@ -189,7 +193,8 @@ def test_verify_answers_in_json_with_exactly_these_names(root, marks):
     found = json.loads(verify(root, labs=[LAB], seeds=[0, 1]).to_json())
     assert found == {
         "exercises": [
-            {"lab": "90_made", "name": "double", "points": 2, "rights": 2, "mistakes": 4, "killed": 4, "own_message": 4}
+            {"lab": "90_made", "name": "double", "points": 2,
+             "rights": 2, "mistakes": 4, "killed": 4, "own_message": 4}
         ],
         "problems": [],
     }  # fmt: skip
@@ -197,14 +202,21 @@ def test_verify_answers_in_json_with_exactly_these_names(root, marks):
 
 def test_verify_finds_a_mistake_that_passes(root, marks):
     passes = mistake("is right", says="it is not")(lambda x: 2.0 * x)
-    lab = dataclasses.replace(LAB, exercises=(dataclasses.replace(EXERCISE, mistakes=(*EXERCISE.mistakes, passes)),))
+    lab = dataclasses.replace(
+        LAB, exercises=(dataclasses.replace(EXERCISE, mistakes=(*EXERCISE.mistakes, passes)),)
+    )
     found = verify(root, labs=[lab], seeds=[0])
     assert (found.exercises[0].mistakes, found.exercises[0].killed) == (5, 4)
     assert found.problems == ("90_made: double: 'is right' passes on seed 0",)
+
+
+def test_verify_finds_a_folder_that_belongs_to_no_lab(root, marks, monkeypatch):
+    monkeypatch.setattr(verifying, "all_labs", lambda: (LAB,))
+    (root / "labs" / "98_old").mkdir()
+    assert verify(root, seeds=[0]).problems == ("labs/98_old belongs to no lab; remove it",)
 
 
 def test_verify_says_what_it_is_doing(root, marks):
     heard = []
     verify(root, labs=[LAB], seeds=[0], say=heard.append)
     assert heard[0] == "90_made: problems in source"
-    assert verifying.__all__

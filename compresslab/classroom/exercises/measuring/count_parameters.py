@@ -25,10 +25,19 @@ def cases(rng: torch.Generator) -> Iterator[Case]:
     a, b, c = size(), size(), size()
     yield "two linear layers", {"layers": [linear(a, b), ["ReLU", {}], linear(b, c)], "frozen": 0}
     yield "no bias", {"layers": [linear(a, b, bias=False)], "frozen": 0}
-    yield "a shared layer", {"layers": [linear(a, a), ["ReLU", {}], ["Same", {"as": 0}], linear(a, c)], "frozen": 0}
-    yield "BatchNorm, which has buffers", {"layers": [linear(a, b), ["BatchNorm1d", {"num_features": b}]], "frozen": 0}
+    yield (
+        "a shared layer",
+        {"layers": [linear(a, a), ["ReLU", {}], ["Same", {"as": 0}], linear(a, c)], "frozen": 0},
+    )
+    yield (
+        "BatchNorm, which has buffers",
+        {"layers": [linear(a, b), ["BatchNorm1d", {"num_features": b}]], "frozen": 0},
+    )
     yield "a frozen layer", {"layers": [linear(a, b), linear(b, c)], "frozen": 2}
-    yield "a layer inside a layer", {"layers": [["Residual", {"layers": [linear(a, a)]}], linear(a, b)], "frozen": 0}
+    yield (
+        "a layer inside a layer",
+        {"layers": [["Residual", {"layers": [linear(a, a)]}], linear(a, b)], "frozen": 0},
+    )
     yield "no parameters at all", {"layers": [["ReLU", {}]], "frozen": 0}
 
 
@@ -41,7 +50,9 @@ def probe(case: dict[str, Any], count_parameters: Callable[..., Any]) -> dict[st
 
 def judge(case: dict[str, Any], record: Record) -> None:
     count = judging.whole_number(record["count"])
-    distinct = {id(p): p for module in build(case["layers"]).modules() for p in module.parameters(recurse=False)}
+    distinct = {
+        id(p): p for module in build(case["layers"]).modules() for p in module.parameters(recurse=False)
+    }
     judging.equal(count, sum(p.nelement() for p in distinct.values()), what="the number of parameters")
 
 
@@ -60,7 +71,10 @@ def by_modules(model: nn.Module) -> int:
     return total
 
 
-@mistake("counts a shared layer twice", says="you count {yours}, as one does who adds up layer by layer: a layer used twice is learned once")
+@mistake(
+    "counts a shared layer twice",
+    says="you count {yours}, as one does who adds up layer by layer: a layer used twice is learned once",
+)
 def layer_by_layer(model: nn.Module) -> int:
     def total(module: nn.Module) -> int:
         own = sum(parameter.numel() for parameter in module._parameters.values() if parameter is not None)
@@ -69,17 +83,33 @@ def layer_by_layer(model: nn.Module) -> int:
     return total(model)
 
 
-@mistake("counts buffers too", says="you count {yours}, with BatchNorm's running mean, variance and step counter: those are buffers, no optimiser learns them")
+@mistake(
+    "counts buffers too",
+    says="you count {yours}, with BatchNorm's running mean, variance and step counter: those are buffers, no optimiser learns them",
+)
 def with_buffers(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters()) + sum(b.numel() for b in model.buffers())
 
 
-@mistake("leaves frozen parameters out", says="you count {yours}, without the frozen ones: what is not trained today is still stored and multiplied")
+@mistake(
+    "adds up the state dict",
+    says="you count {yours}, all that model.state_dict() lists: buffers are in it, and a shared layer is in it twice",
+)
+def state_dict(model: nn.Module) -> int:
+    return sum(tensor.numel() for tensor in model.state_dict().values())
+
+
+@mistake(
+    "leaves frozen parameters out",
+    says="you count {yours}, without the frozen ones: what is not trained today is still stored and multiplied",
+)
 def trainable_only(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-@mistake("counts tensors instead of numbers", says="you count {yours} tensors; each holds many numbers (numel)")
+@mistake(
+    "counts tensors instead of numbers", says="you count {yours} tensors; each holds many numbers (numel)"
+)
 def tensors(model: nn.Module) -> int:
     return len(list(model.parameters()))
 
@@ -89,9 +119,14 @@ def weights_only(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.dim() > 1)
 
 
-@mistake("looks at the outer layers only", says="you count {yours}: layers inside other layers are missing; model.parameters() goes all the way down")
+@mistake(
+    "looks at the outer layers only",
+    says="you count {yours}: layers inside other layers are missing; model.parameters() goes all the way down",
+)
 def outer_only(model: nn.Module) -> int:
-    return sum(p.numel() for child in dict.fromkeys(model.children()) for p in child.parameters(recurse=False))
+    return sum(
+        p.numel() for child in dict.fromkeys(model.children()) for p in child.parameters(recurse=False)
+    )
 
 
 EXERCISE = Exercise(
@@ -105,10 +140,19 @@ EXERCISE = Exercise(
     probe=probe,
     judge=judge,
     right=(by_parameters, by_modules),
-    mistakes=(layer_by_layer, with_buffers, trainable_only, tensors, weights_only, outer_only),
+    mistakes=(layer_by_layer, with_buffers, state_dict, trainable_only, tensors, weights_only, outer_only),
     hints=(
-        Hint("I do not know where to begin", "model.parameters() walks over every parameter tensor, through all layers."),
-        Hint("my count is far too small", "Σ over parameter tensors of numel(): a (out, in) weight holds out · in numbers."),
-        Hint("I get a tensor or a list, not a number", "return sum(parameter.______() for parameter in model.parameters())"),
+        Hint(
+            "I do not know where to begin",
+            "model.parameters() walks over every parameter tensor, through all layers.",
+        ),
+        Hint(
+            "my count is far too small",
+            "Σ over parameter tensors of numel(): a (out, in) weight holds out · in numbers.",
+        ),
+        Hint(
+            "I get a tensor or a list, not a number",
+            "return sum(parameter.______() for parameter in model.parameters())",
+        ),
     ),
 )

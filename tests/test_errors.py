@@ -1,0 +1,25 @@
+"""The two errors speak to a person."""
+
+from compresslab.errors import CompressionError, Wrong
+
+
+def test_bad_input_can_be_caught_as_a_value_error():
+    assert issubclass(CompressionError, ValueError)
+
+
+def test_a_wrong_answer_is_no_value_error_so_that_a_broken_judge_is_not_mistaken_for_one():
+    assert not issubclass(Wrong, ValueError)
+
+
+def test_a_wrong_answer_prints_its_reason_and_below_it_the_hint_on_offer():
+    assert str(Wrong("the mask is all zero", "count the ones")) == "the mask is all zero\ncount the ones"
+    assert str(Wrong("the mask is all zero")) == "the mask is all zero"
+
+
+def test_jupyter_shows_a_wrong_answer_as_a_line_and_not_as_a_traceback():
+    assert Wrong("too small", "square it")._render_traceback_() == ["✗ too small", "  square it"]
+    assert Wrong("too small")._render_traceback_() == ["✗ too small"]
+
+
+def test_a_wrong_answer_keeps_the_values_that_a_mistakes_message_names():
+    assert Wrong("too small", where=(0, 3), yours=1).details == {"where": (0, 3), "yours": 1}
