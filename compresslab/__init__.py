@@ -1,7 +1,7 @@
 """compresslab: write the core of every classic compression method, see it work, measure it honestly.
 
-The workbench: data and networks, ``measure`` and ``compare``, an honest clock, honest bytes, one training loop.
-The methods are in ``compresslab.techniques``, the teaching in ``compresslab.classroom``; neither is imported here.
+The workbench: data and networks, ``measure`` and ``compare``, an honest clock, honest bytes, a training loop.
+The methods are in ``compresslab.techniques``, the teaching in ``compresslab.classroom``; this imports neither.
 """
 
 from compresslab.clock import Interval, latency, noise_floor, speedup
@@ -14,10 +14,11 @@ from compresslab.costs import (
 )
 from compresslab.data import Images, Splits, fashion_mnist
 from compresslab.errors import CompressionError
+from compresslab.layers import draw_layers, layer_table
 from compresslab.measuring import Measurement, accuracy_drop, measure
 from compresslab.memory import peak_activation_bytes
 from compresslab.models import baseline, load_baseline, read_card, student
-from compresslab.reporting import Report, compare, draw_layers
+from compresslab.reporting import Report, compare
 from compresslab.storage import load_model, save_model
 from compresslab.training import Trained, accuracy, fit
 
@@ -41,6 +42,7 @@ __all__ = [
     "fit",
     "latency",
     "layer_costs",
+    "layer_table",
     "load_baseline",
     "load_model",
     "measure",

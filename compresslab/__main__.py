@@ -167,7 +167,7 @@ def build(
 
 @command
 def verify(as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False) -> None:
-    """Run the author's checks: editions current, no answer in labs/, every mistake killed, no number typed by hand."""
+    """Run the author's checks: editions current, no answer in labs/, every mistake killed, no typed number."""
     from compresslab.classroom.verifying import verify as verify_labs
 
     report = verify_labs(ROOT)

@@ -6,7 +6,6 @@ against itself: its speed-up is the noise floor of this machine, the yardstick f
 
 from __future__ import annotations
 
-import html
 import json
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from compresslab.clock import Clock, Interval, speedup
-from compresslab.costs import LayerCost
+from compresslab.display import Table, new_figure
 from compresslab.errors import CompressionError
 from compresslab.measuring import Measurement, accuracy_drop
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Report", "Row", "compare", "draw_layers", "new_figure"]
+__all__ = ["Report", "Row", "compare"]
 
 HEADINGS = (
     "model", "accuracy", "drop, points [95 %]", "file, kB", "file ratio", "MACs, M", "MACs ratio",
@@ -86,18 +85,13 @@ class Report:
     rows: tuple[Row, ...]
 
     def __str__(self) -> str:
-        table = [HEADINGS, *(row.cells() for row in self.rows)]
-        widths = [max(len(line[column]) for line in table) for column in range(len(HEADINGS))]
-        rule = tuple("─" * width for width in widths)
-        return "\n".join(_line(cells, widths) for cells in (HEADINGS, rule, *table[1:])) + "\n" + self._note()
+        return str(self._table())
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(heading)}</th>" for heading in HEADINGS)
-        rows = (
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells()) + "</tr>"
-            for row in self.rows
-        )
-        return f"<table><tr>{head}</tr>{''.join(rows)}</table><p>{html.escape(self._note())}</p>"
+        return self._table()._repr_html_()
+
+    def _table(self) -> Table:
+        return Table(HEADINGS, tuple(row.cells() for row in self.rows), self._note())
 
     def _note(self) -> str:
         return (
@@ -175,65 +169,6 @@ def compare(
     return Report(tuple(row(measured) for measured in (baseline, *others)))
 
 
-def draw_layers(costs: Sequence[LayerCost]) -> Figure:
-    """Where parameters, file bytes, MACs and time sit: each layer's share of the whole, in four panels.
-
-    A layer with MACs has a bar of its own, in the order in which the layers run; the others are summed by
-    kind.
-
-    Raises:
-        CompressionError: there are no layers.
-    """
-    if not costs:
-        raise CompressionError(
-            "costs has at least one layer, got none; layer_costs(model, inputs) makes them"
-        )
-    bars = _bars(costs)
-    figure = new_figure(12, 1.2 + 0.22 * len(bars))
-    panels = figure.subplots(1, 4, sharey=True)
-    titles = ("parameters", "storage bytes", "MACs", "latency, ms")
-    for number, (axes, title) in enumerate(zip(panels, titles, strict=True)):
-        amounts = [amount[number] for amount in bars.values()]
-        whole = sum(amounts)
-        shares = [100 * amount / whole if whole else 0.0 for amount in amounts]
-        drawn = axes.barh(range(len(bars)), shares, color="0.6", edgecolor="black", linewidth=0.5)
-        axes.bar_label(drawn, [f"{share:.1f}" if share else "0" for share in shares], padding=2, fontsize=7)
-        axes.set(xlabel=f"share of {title.split(',')[0]}, %", xlim=(0, 1.2 * max(shares) or 1))
-        axes.set_title(
-            f"{title}: {whole:,.3f}" if isinstance(whole, float) else f"{title}: {whole:,}", fontsize=10
-        )
-    panels[0].set_yticks(range(len(bars)), list(bars), fontsize=8)
-    panels[0].set_ylabel("layer, in the order they run")
-    panels[0].invert_yaxis()
-    return figure
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, inches wide and high; drawing it is the only thing that loads the plotting library."""
-    import matplotlib.pyplot as plt  # teaches the notebook to show figures, which Figure() alone does not
-
-    figure = plt.figure(figsize=(width, height), layout="constrained")
-    plt.close(figure)  # an open figure would be shown a second time at the end of the cell
-    return figure
-
-
-def _bars(costs: Sequence[LayerCost]) -> dict[str, tuple[int, int, int, float]]:
-    """{label: (parameters, storage bytes, MACs, ms)}: layers with MACs alone, then the others by kind."""
-    groups: dict[str, list[LayerCost]] = {f"{c.name} ({c.kind})": [c] for c in costs if c.macs}
-    for cost in costs:
-        if not cost.macs:
-            groups.setdefault(f"all {cost.kind}", []).append(cost)
-    return {
-        label.removeprefix("all ") if len(group) == 1 else f"{label} ({len(group)})": (
-            sum(cost.parameters for cost in group),
-            sum(cost.storage_bytes for cost in group),
-            sum(cost.macs for cost in group),
-            sum(cost.latency_ms for cost in group),
-        )
-        for label, group in groups.items()
-    }
-
-
 def _pareto(rows: Sequence[Row]) -> list[Row]:
     """The rows that no other beats in both size and accuracy, smallest file first."""
     best: list[Row] = []
@@ -254,8 +189,3 @@ def _draw_point(axes: Axes, row: Row, *, marker: str, baseline: bool) -> None:
         x, y, reach, fmt=marker, color="black", markerfacecolor=fill, markersize=9, capsize=3,
     )  # fmt: skip
     axes.annotate(row.name, (x, y), textcoords="offset points", xytext=(8, 6), fontsize=9)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first, *rest = zip(cells, widths, strict=True)
-    return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)])

@@ -9,10 +9,9 @@ import torch
 from matplotlib import pyplot
 
 from compresslab.clock import Interval
-from compresslab.costs import LayerCost
 from compresslab.errors import CompressionError
 from compresslab.measuring import Measurement
-from compresslab.reporting import Report, Row, compare, draw_layers
+from compresslab.reporting import Report, Row, compare
 
 
 class Machine:
@@ -122,33 +121,6 @@ def test_the_pareto_picture_shows_every_model_at_its_place_and_names_the_baselin
     assert list(front.get_xdata()) == [500, 1000]  # the baseline is beaten in both by "slow"
     assert "filled: baseline" in axes.get_title()
     assert not pyplot.get_fignums()  # a figure left open would be shown twice by a notebook
-
-
-def layers(count):
-    convolutions = [LayerCost(f"conv{i}", "Conv2d", (8, 9, 9), 10, 40, 100, 2592, 0.5) for i in range(count)]
-    norms = [LayerCost(f"norm{i}", "BatchNorm2d", (8, 9, 9), 2, 8, 0, 2592, 0.25) for i in range(count)]
-    return [layer for pair in zip(convolutions, norms, strict=True) for layer in pair]
-
-
-def test_the_layers_picture_has_four_panels_whose_shares_sum_to_one_hundred():
-    figure = draw_layers(layers(20))
-    assert len(figure.axes) == 4
-    for axes in figure.axes:
-        assert sum(bar.get_width() for bar in axes.patches) == pytest.approx(100)
-        assert axes.get_xlabel().endswith(", %")
-    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert labels == [f"conv{i} (Conv2d)" for i in range(20)] + ["all BatchNorm2d (20)"]
-    assert figure.axes[2].patches[-1].get_width() == 0  # norms cost no MACs
-    assert figure.axes[3].patches[-1].get_width() == pytest.approx(100 / 3)
-    assert figure.axes[2].get_title() == "MACs: 2,000"
-
-
-def test_a_network_without_macs_can_be_drawn_and_no_layers_can_not():
-    assert len(draw_layers([LayerCost("relu", "ReLU", (1,), 0, 0, 0, 4, 0.1)]).axes) == 4
-    with pytest.raises(
-        CompressionError, match=r"at least one layer, got none; layer_costs\(model, inputs\) makes them"
-    ):
-        draw_layers([])
 
 
 def test_importing_the_report_does_not_import_the_plotting():

@@ -1,4 +1,4 @@
-"""torchvision's import trap is worked around for its one reason, and a torchvision that loads is left alone."""
+"""The import trap of torchvision is worked around for its one reason; one that loads is left alone."""
 
 import importlib
 import subprocess
@@ -15,7 +15,7 @@ TRAP = "operator torchvision::nms does not exist"
 
 @pytest.fixture
 def importing(monkeypatch):
-    """Answers importlib's next import with the given outcomes, one after the other, and counts what is declared."""
+    """Lets the next imports end in the given outcomes, one after the other; what is declared is listed."""
     declared = []
 
     class Library:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from compresslab.clock import Interval
 from compresslab.data import CLASSES, Images
 from compresslab.errors import CompressionError
-from compresslab.reporting import new_figure
+from compresslab.display import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

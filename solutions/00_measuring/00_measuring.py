@@ -276,6 +276,9 @@ metric("baseline.parameters_bytes", 4 * measured.parameters)
 
 # %%
 costs = cl.layer_costs(baseline, image)
+cl.layer_table(costs)
+
+# %%
 cl.draw_layers(costs)
 
 
