@@ -262,10 +262,13 @@ def _collect(folder: Path, name: str, end: str, seconds: float) -> _Outcome:
 
 def _left(place: Path) -> bytes | None:
     """The content of an ordinary file of a bearable size, never of a link."""
+    flags = (
+        os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
     try:
-        about = place.lstat()
-        if not stat.S_ISREG(about.st_mode) or about.st_size > MAXIMUM_BYTES:
-            return None
-        return place.read_bytes()
+        with open(os.open(place, flags), "rb") as file:
+            ordinary = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            content = file.read(MAXIMUM_BYTES + 1) if ordinary else b""
     except OSError:
         return None
+    return content if ordinary and len(content) <= MAXIMUM_BYTES else None

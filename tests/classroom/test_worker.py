@@ -13,7 +13,7 @@ from submissions import tiny
 from compresslab.classroom import worker
 from compresslab.classroom.exercise import draw_cases
 from compresslab.classroom.exercises import all_labs, find_lab
-from compresslab.classroom.grading import _environment, _write_job, worker_command
+from compresslab.classroom.grading import FORKS, _environment, _write_job, worker_command
 from compresslab.classroom.networks import build
 from compresslab.classroom.recording import from_bytes, to_bytes
 from compresslab.classroom.running import run_from_bytes
@@ -85,6 +85,22 @@ def test_nothing_a_student_writes_beside_the_job_is_imported(tmp_path):
         text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("how", ["fork", "here"])
+def test_a_loud_answer_leaves_a_record_and_two_lines_of_progress_alone(tmp_path, how):
+    if how == "fork" and not FORKS:
+        pytest.skip("this system does not fork safely")
+    loud = "import os, sys\ndef first(x):\n    os.write(1, b'loud')\n    os.write(2, b'loud')\n    return 1"
+    lab = tiny("first")
+    cases = {"first": draw_cases(lab.exercises[0], 1)}
+    _write_job(
+        tmp_path, lab, [Answer("first", (Piece("cell 1", f"print('loud')\n{loud}", (0, 1, 2)),))], cases
+    )
+    command = worker_command(tmp_path, ["first"], fork=how == "fork")
+    done = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("started first\nended first ok\n", "")
+    assert len(run_from_bytes((tmp_path / "first.run").read_bytes()).attempts) == 2
 
 
 # Defining, in this process.
