@@ -30,6 +30,7 @@ __all__ = [
     "bootstrap",
     "evaluating",
     "latency",
+    "median",
     "noise_floor",
     "one_at_a_time",
     "pinned",

@@ -26,8 +26,8 @@ from compresslab.models import ARCHITECTURES, load_baseline, read_card
 from compresslab.vision import operators_load
 
 __all__ = [
-    "Finding", "bubblewrap", "can_run_the_labs", "cores", "dataset", "disk", "examine", "findings_table", "memory",
-    "package", "python", "torchvision", "trained",
+    "Finding", "bubblewrap", "can_run_the_labs", "cores", "dataset", "disk", "examine", "findings_table",
+    "memory", "package", "python", "torchvision", "trained",
 ]  # fmt: skip
 
 _INSTALL = "pip install -e . in the repository"

@@ -91,7 +91,11 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Lab:
-    """A lab: its folder's name, what it is about, and its exercises in the order of the notebook."""
+    """A lab: its folder's name, what it is about, and its exercises in the order of the notebook.
+
+    ``answers_in`` names further modules of the package that hold the answers, beside the technique family of
+    the lab's name; in the grader's worker they can't be imported.
+    """
 
     name: str
     title: str
@@ -99,6 +103,13 @@ class Lab:
     objectives: tuple[str, ...]
     prerequisites: tuple[str, ...]
     exercises: tuple[Exercise, ...]
+    answers_in: tuple[str, ...] = ()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The modules that hold this lab's answers."""
+        family = self.name.partition("_")[2]
+        return (f"compresslab.techniques.{family}", *self.answers_in)
 
     @property
     def minutes(self) -> int:

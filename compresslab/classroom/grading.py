@@ -170,8 +170,7 @@ def _write_job(
             "probe_name": exercise.probe.__name__,
         }
         (folder / f"{answer.name}.cases").write_bytes(to_bytes(list(cases[answer.name])))
-    family = lab.name.partition("_")[2]
-    hidden = ["compresslab.classroom.exercises", f"compresslab.techniques.{family}"]
+    hidden = ["compresslab.classroom.desk", "compresslab.classroom.exercises", *lab.answers]
     (folder / "job.json").write_text(json.dumps({"hidden": hidden, "exercises": tasks}))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from compresslab.classroom.recording import Recorded
 from compresslab.errors import Wrong
 
-__all__ = ["choice", "close", "equal", "number", "parts", "tensor", "true", "whole_number"]
+__all__ = ["came", "choice", "close", "equal", "number", "parts", "tensor", "true", "whole_number"]
 
 
 def whole_number(value: Recorded, *, what: str = "the answer") -> int:

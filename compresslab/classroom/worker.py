@@ -28,6 +28,7 @@ import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ from compresslab.classroom.networks import build
 from compresslab.classroom.recording import MAXIMUM_BYTES, from_bytes
 from compresslab.classroom.running import Run, run, run_to_bytes, said_by
 
-__all__ = ["MARGIN", "main"]
+__all__ = ["MARGIN", "Revealed", "main"]
 
 MARGIN = 2.0  # seconds beyond an exercise's own limit: for its definitions, and for what swallows the limit
 MAXIMUM_MEMORY = 8 * 2**30  # bytes of address space, beside what torch itself has mapped
@@ -53,8 +54,7 @@ def main(folder: Path, names: Sequence[str], *, fork: bool) -> None:
     os.dup2(nothing, 1)  # whatever is printed from here on goes nowhere
     torch.set_num_threads(1)
     job = json.loads((folder / "job.json").read_text())
-    for module in job["hidden"]:
-        sys.modules[module] = None  # type: ignore[assignment]  # importing the answers fails
+    _hide(job["hidden"])
     for name in names:
         progress.write(f"started {name}\n")
         task = job["exercises"][name]
@@ -66,6 +66,16 @@ def main(folder: Path, names: Sequence[str], *, fork: bool) -> None:
             _here(folder, name, task)
             end = "ok"
         progress.write(f"ended {name} {end}\n")
+
+
+def _hide(modules: Sequence[str]) -> None:
+    """Takes the answers away: importing these modules fails, and no package holds them or their names."""
+    for module in modules:
+        sys.modules[module] = None  # type: ignore[assignment]
+    for package in [value for name, value in sys.modules.items() if name.startswith("compresslab") and value]:
+        for name, value in list(vars(package).items()):
+            if (value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")) in modules:
+                delattr(package, name)
 
 
 def _in_a_child(folder: Path, name: str, task: dict[str, Any], nothing: int, progress: int) -> str:

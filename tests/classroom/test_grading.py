@@ -55,6 +55,26 @@ def test_mistakes_earn_nothing_and_are_named_and_other_exercises_are_untouched(t
     assert score.score == last.points
 
 
+@pytest.mark.parametrize(
+    "cheat",
+    [
+        "import compresslab as cl\n\ndef count_parameters(model):\n    return cl.count_parameters(model)",
+        "from compresslab import count_parameters",
+        "from compresslab.costs import count_parameters",
+        "def count_parameters(model):\n    from compresslab import costs\n    return costs.count_parameters(model)",
+        "import sys\n\ndef count_parameters(model):\n"
+        "    return sys.modules['compresslab.reporting'].costs.count_parameters(model)",
+        "def count_parameters(model):\n    import importlib\n"
+        "    return importlib.import_module('compresslab.costs').count_parameters(model)",
+    ],
+)
+def test_importing_the_answer_earns_nothing(cheat, tmp_path):
+    holes = {exercise.name: unwritten(exercise) for exercise in LAB.exercises} | {"count_parameters": cheat}
+    score = grade(LAB, saved(notebook(holes), tmp_path), seed=1)
+    assert (score.status, score.score) == ("graded", 0)
+    assert score.tests[0].output
+
+
 def test_the_same_seed_gives_the_same_score(tmp_path):
     place = saved(code("def first(x): return float(x.mean())", "def second(x): return 1"), tmp_path)
     lab = tiny("first", "second", seconds=5)
@@ -109,7 +129,7 @@ HOSTILE = {
     ),
     "imports": (
         "def imports(x):\n    from compresslab.classroom import lab\n    return lab('00')",
-        "raises ModuleNotFoundError",
+        "raises ImportError",
     ),
     "reveals": ("reveals = reveal.reveals()", "revealed: 0 points"),
     "syntax": ("def syntax(x):\n    return x +", "syntax error in line 2: return x +"),

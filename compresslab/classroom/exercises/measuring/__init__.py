@@ -34,4 +34,5 @@ LAB = Lab(
         read_interval.EXERCISE,
         why_zeros_cost.EXERCISE,
     ),
+    answers_in=tuple(f"compresslab.{page}" for page in ("clock", "costs", "measuring", "memory")),
 )
