@@ -1,7 +1,7 @@
 """compresslab: write the core of every classic compression method, see it work, measure it honestly.
 
 The workbench: data and networks, ``measure`` and ``compare``, an honest clock, honest bytes, a training loop.
-The methods are in ``compresslab.techniques``, the teaching in ``compresslab.classroom``; this imports neither.
+Methods are in ``compresslab.techniques``, the teaching in ``compresslab.classroom``; neither is imported.
 """
 
 from compresslab.clock import Interval, latency, noise_floor, speedup

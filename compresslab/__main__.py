@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from compresslab.errors import CompressionError
 
@@ -167,14 +167,15 @@ def build(
 
 @command
 def verify(as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False) -> None:
-    """Run the author's checks: editions current, no answer in labs/, every mistake killed, no typed number."""
+    """Run the author's checks: editions current, no answer in labs/, all mistakes killed, no typed number."""
     from compresslab.classroom.verifying import verify as verify_labs
 
     report = verify_labs(ROOT)
     if as_json:
         print(report.to_json())
     else:
-        table = Table("lab", "exercise", "points", "rights", "mistakes", "killed", "own message")
+        names = [Column(name, no_wrap=True) for name in ("lab", "exercise")]
+        table = Table(*names, "points", "rights", "mistakes", "killed", "own message")
         for row in report.exercises:
             numbers = (row.points, row.rights, row.mistakes, row.killed, row.own_message)
             table.add_row(row.lab, row.name, *map(str, numbers))

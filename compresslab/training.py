@@ -104,7 +104,7 @@ def fit(
     _check(train, validation, epochs, learning_rate, precision)
     model = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(model, learning_rate)
-    settings = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
+    settings: dict[str, object] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
     settings |= {"images": len(train), "augmented": augmented, "precision": str(precision)}
     history, best = _so_far(checkpoint, model, optimizer, settings)
     steps = math.ceil(len(train) / BATCH_SIZE)  # of one epoch

@@ -4,8 +4,14 @@ from compresslab.display import Table
 
 
 def test_columns_are_as_wide_as_their_widest_cell_and_numbers_end_together():
-    lines = str(Table(("model", "MACs"), (("a long name", "1"), ("b", "1,000")), "a note")).splitlines()
-    assert lines == ["model         MACs", "───────────  ─────", "a long name      1", "b            1,000", "a note"]
+    table = Table(("model", "MACs"), (("a long name", "1"), ("b", "1,000")), "a note")
+    assert str(table).splitlines() == [
+        "model         MACs",
+        "───────────  ─────",
+        "a long name      1",
+        "b            1,000",
+        "a note",
+    ]
 
 
 def test_html_in_a_cell_stays_text():

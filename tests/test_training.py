@@ -147,6 +147,19 @@ def test_the_loss_may_be_any_function_of_model_images_and_labels():
     assert trained.history[-1].loss < trained.history[0].loss
 
 
+def test_every_epoch_shows_each_image_once_in_an_order_of_its_own():
+    shown = []
+
+    def loss(model, images, labels):
+        shown.extend(images.flatten(1).sum(1).tolist())
+        return cross_entropy(model, images, labels)
+
+    fit(network(), TRAIN, VALIDATION, epochs=2, loss=loss, augmented=False)
+    first, second = shown[: len(TRAIN)], shown[len(TRAIN) :]
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
 def test_frozen_parameters_stay():
     model = network()
     model[0].weight.requires_grad_(False)

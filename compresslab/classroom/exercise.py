@@ -37,7 +37,7 @@ class Hint:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer with a name. ``says`` may use the judge's details: ``{where}``, ``{yours}``, ``{wanted}``."""
+    """A wrong answer with a name. ``says`` may use the judge's details: ``{where}``, ``{yours}``, …"""
 
     title: str
     says: str

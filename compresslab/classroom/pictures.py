@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from compresslab.clock import Interval
 from compresslab.data import CLASSES, Images
-from compresslab.errors import CompressionError
 from compresslab.display import new_figure
+from compresslab.errors import CompressionError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,7 +99,7 @@ def convolution_cost(
 def draw_convolution_cost(
     *, channels: int = 16, kernel: int = 3, stride: int = 1, groups: int = 1, size: int = 28
 ) -> Figure:
-    """The costs of this convolution as factors of the plain one: 16 channels, kernel 3, stride 1, one group."""
+    """This convolution's costs as factors of the plain one: 16 channels, kernel 3, stride 1, one group."""
     plain = convolution_cost(channels=16, size=size)
     cost = convolution_cost(channels=channels, kernel=kernel, stride=stride, groups=groups, size=size)
     figure = new_figure(7, 2.2)

@@ -74,7 +74,8 @@ def _hide(modules: Sequence[str]) -> None:
         sys.modules[module] = None  # type: ignore[assignment]
     for package in [value for name, value in sys.modules.items() if name.startswith("compresslab") and value]:
         for name, value in list(vars(package).items()):
-            if (value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")) in modules:
+            home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
+            if home in modules:
                 delattr(package, name)
 
 

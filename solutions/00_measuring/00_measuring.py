@@ -11,6 +11,7 @@
 # {{ lab }}
 
 # %%
+import itertools
 import math
 import time
 
@@ -251,7 +252,7 @@ def peak_activation_bytes(shapes: list[tuple[int, ...]], *, bytes_per_number: in
     """
     ### BEGIN SOLUTION
     sizes = [math.prod(shape) * bytes_per_number for shape in shapes]
-    return max((before + after for before, after in zip(sizes, sizes[1:])), default=sizes[0])
+    return max((before + after for before, after in itertools.pairwise(sizes)), default=sizes[0])
     ### END SOLUTION
 
 

@@ -61,7 +61,8 @@ def test_mistakes_earn_nothing_and_are_named_and_other_exercises_are_untouched(t
         "import compresslab as cl\n\ndef count_parameters(model):\n    return cl.count_parameters(model)",
         "from compresslab import count_parameters",
         "from compresslab.costs import count_parameters",
-        "def count_parameters(model):\n    from compresslab import costs\n    return costs.count_parameters(model)",
+        "def count_parameters(model):\n    from compresslab import costs\n"
+        "    return costs.count_parameters(model)",
         "import sys\n\ndef count_parameters(model):\n"
         "    return sys.modules['compresslab.reporting'].costs.count_parameters(model)",
         "def count_parameters(model):\n    import importlib\n"

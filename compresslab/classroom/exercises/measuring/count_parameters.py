@@ -85,7 +85,8 @@ def layer_by_layer(model: nn.Module) -> int:
 
 @mistake(
     "counts buffers too",
-    says="you count {yours}, with BatchNorm's running mean, variance and step counter: those are buffers, no optimiser learns them",
+    says="you count {yours}, with BatchNorm's running averages and step counter: "
+    "those are buffers, no optimiser learns them",
 )
 def with_buffers(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters()) + sum(b.numel() for b in model.buffers())
@@ -93,7 +94,8 @@ def with_buffers(model: nn.Module) -> int:
 
 @mistake(
     "adds up the state dict",
-    says="you count {yours}, all that model.state_dict() lists: buffers are in it, and a shared layer is in it twice",
+    says="you count {yours}, all that model.state_dict() lists: buffers are in it, "
+    "and a shared layer is in it twice",
 )
 def state_dict(model: nn.Module) -> int:
     return sum(tensor.numel() for tensor in model.state_dict().values())
@@ -101,7 +103,8 @@ def state_dict(model: nn.Module) -> int:
 
 @mistake(
     "leaves frozen parameters out",
-    says="you count {yours}, without the frozen ones: what is not trained today is still stored and multiplied",
+    says="you count {yours}, without the frozen ones: what is not trained today "
+    "is still stored and multiplied",
 )
 def trainable_only(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -121,7 +124,8 @@ def weights_only(model: nn.Module) -> int:
 
 @mistake(
     "looks at the outer layers only",
-    says="you count {yours}: layers inside other layers are missing; model.parameters() goes all the way down",
+    says="you count {yours}: layers inside other layers are missing; "
+    "model.parameters() goes all the way down",
 )
 def outer_only(model: nn.Module) -> int:
     return sum(
