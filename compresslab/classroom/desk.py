@@ -12,6 +12,7 @@ yours.count_parameters(model)               the student's own function, once its
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -108,7 +109,8 @@ class _State:
         def reveal() -> Callable[..., Any]:
             answer = exercise.right[0]
             self.revealed[exercise.name] = answer
-            print(f"{exercise.name}, revealed (0 points):\n\n{_source(answer)}")
+            shown = exercise.explanation or _source(answer, exercise.name)
+            print(f"{exercise.name}, revealed (0 points):\n\n{shown}")
             return answer
 
         return reveal
@@ -132,8 +134,10 @@ def _points(exercise: Exercise) -> str:
     return f"{exercise.points} point" + ("s" if exercise.points != 1 else "")
 
 
-def _source(answer: Callable[..., Any]) -> str:
+def _source(answer: Callable[..., Any], name: str) -> str:
+    """The function's text, under the exercise's name."""
     try:
-        return textwrap.dedent(inspect.getsource(answer))
+        text = textwrap.dedent(inspect.getsource(answer))
     except (OSError, TypeError):
         return "(its source is not at hand)"
+    return re.sub(rf"\b{answer.__name__}\b", name, text)

@@ -85,10 +85,16 @@ def test_yours_is_gone_when_a_later_answer_fails(desk):
 
 def test_a_revealed_function_works_and_earns_nothing(desk, capsys):
     answer = desk.reveal.double()
-    assert "return 2 * x" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("def double(x):\n    return 2 * x\n\n")
     assert desk.yours.double(4) == 8
     desk.check.double(answer)
     assert capsys.readouterr().out.startswith("double is the revealed one: it works, for 0 points")
+
+
+def test_a_revealed_question_shows_its_answer_in_words(capsys):
+    desk = lab("00_measuring")
+    assert desk.reveal.why_zeros_cost()() == "d"
+    assert "d) A dense tensor stores each of its entries" in capsys.readouterr().out
 
 
 def test_an_own_answer_goes_before_the_revealed_one(desk):
