@@ -69,6 +69,7 @@ class Exercise:
         hints: three: a nudge, the formula with its shapes, one line with a blank.
         seconds: how long all cases together may run.
         choices: of a why-question, letter → text; printed above the hole.
+        bonus: beyond the lab's points and minutes, for whoever wants more.
         explanation: what a passed check prints where the statement is a question.
     """
 
@@ -86,6 +87,7 @@ class Exercise:
     hints: tuple[Hint, ...]
     seconds: float = 10.0
     choices: tuple[tuple[str, str], ...] = ()
+    bonus: bool = False
     explanation: str = ""
 
 
@@ -113,11 +115,13 @@ class Lab:
 
     @property
     def minutes(self) -> int:
-        return sum(exercise.minutes for exercise in self.exercises)
+        """What the core exercises take; bonus ones come on top."""
+        return sum(exercise.minutes for exercise in self.exercises if not exercise.bonus)
 
     @property
     def points(self) -> int:
-        return sum(exercise.points for exercise in self.exercises)
+        """What the core exercises earn; bonus ones come on top."""
+        return sum(exercise.points for exercise in self.exercises if not exercise.bonus)
 
     def exercise(self, name: str) -> Exercise:
         """The exercise of this name.

@@ -71,7 +71,10 @@ def grade(lab: Lab, submission: str | Path, *, seed: int | None = None, fork: bo
 
 
 def _ungraded(lab: Lab, status: str, message: str) -> Score:
-    tests = tuple(ExerciseScore(e.name, "fault", e.points, f"not graded: {message}") for e in lab.exercises)
+    tests = tuple(
+        ExerciseScore(e.name, "fault", e.points, f"not graded: {message}", bonus=e.bonus)
+        for e in lab.exercises
+    )
     return Score(lab.name, status, tests, message, 0.0)
 
 
@@ -115,7 +118,7 @@ def _mark(
     exercise: Exercise, answer: Answer, cases: Sequence[Case], outcome: _Outcome | None
 ) -> ExerciseScore:
     def mark(verdict: str, output: str, mistake: str = "") -> ExerciseScore:
-        return ExerciseScore(exercise.name, verdict, exercise.points, output, mistake)
+        return ExerciseScore(exercise.name, verdict, exercise.points, output, mistake, exercise.bonus)
 
     if outcome is None or outcome.run is None:
         return mark("unwritten", answer.problem) if outcome is None else mark("wrong", outcome.words)

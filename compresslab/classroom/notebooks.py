@@ -156,7 +156,7 @@ def _card(exercise: Exercise) -> str:
     points = f"{exercise.points} point" + ("s" if exercise.points != 1 else "")
     stars = "●" * exercise.difficulty + "○" * (5 - exercise.difficulty)
     lines = [
-        f"### Exercise: `{exercise.name}`",
+        f"### {'Bonus' if exercise.bonus else 'Exercise'}: `{exercise.name}`",
         f"{points} · about {exercise.minutes} minutes · difficulty {stars}",
         exercise.statement,
     ]
@@ -166,13 +166,16 @@ def _card(exercise: Exercise) -> str:
 
 
 def _opening(lab: Lab) -> str:
-    count = f"{len(lab.exercises)} exercise" + ("s" if len(lab.exercises) != 1 else "")
+    core = sum(not exercise.bonus for exercise in lab.exercises)
+    count = f"{core} exercise" + ("s" if core != 1 else "")
+    bonus = len(lab.exercises) - core
     return "\n\n".join(
         [
             "**You will**",
             "\n".join(f"- {objective}" for objective in lab.objectives),
             f"**You need** {'; '.join(lab.prerequisites)}.",
-            f"**Time** about {lab.minutes} minutes: {count}, {lab.points} points.",
+            f"**Time** about {lab.minutes} minutes: {count}, {lab.points} points."
+            + (f" On top, for whoever wants more: {bonus} bonus." if bonus else ""),
         ]
     )
 

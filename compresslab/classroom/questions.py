@@ -29,6 +29,7 @@ def question(
     points: int = 1,
     minutes: int = 3,
     difficulty: int = 1,
+    bonus: bool = False,
 ) -> Exercise:
     """An exercise whose answer is a letter.
 
@@ -42,6 +43,7 @@ def question(
         points: what the right letter earns.
         minutes: to think.
         difficulty: 1 to 5.
+        bonus: beyond the lab's points.
     """
     return Exercise(
         name=name, lab=lab, points=points, minutes=minutes, difficulty=difficulty, statement=asks,
@@ -53,6 +55,7 @@ def question(
         ),
         hints=hints,
         choices=tuple((letter, words) for letter, (words, _) in choices.items()),
+        bonus=bonus,
         explanation=f"{key}) {choices[key][0]}",
     )  # fmt: skip
 

@@ -28,6 +28,7 @@ class ExerciseScore:
     max_score: float
     output: str
     mistake: str = ""
+    bonus: bool = False
 
     @property
     def status(self) -> str:
@@ -55,7 +56,8 @@ class Score:
 
     @property
     def max_score(self) -> float:
-        return float(sum(test.max_score for test in self.tests))
+        """The points of the core exercises; with bonus ones a score can be higher."""
+        return float(sum(test.max_score for test in self.tests if not test.bonus))
 
 
 def write_results(score: Score, folder: str | Path) -> Path:
