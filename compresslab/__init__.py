@@ -15,9 +15,9 @@ from compresslab.costs import (
 from compresslab.data import Images, Splits, fashion_mnist
 from compresslab.errors import CompressionError
 from compresslab.layers import draw_layers, layer_table
-from compresslab.measuring import Measurement, accuracy_drop, measure
+from compresslab.measuring import Measurement, accuracy_drop, measure, paired_drop, right_answers
 from compresslab.memory import peak_activation_bytes
-from compresslab.models import baseline, load_baseline, read_card, student
+from compresslab.models import baseline, load_baseline, mlp, read_card, student
 from compresslab.reporting import Report, compare
 from compresslab.storage import load_model, save_model
 from compresslab.training import Trained, accuracy, fit
@@ -46,9 +46,12 @@ __all__ = [
     "load_baseline",
     "load_model",
     "measure",
+    "mlp",
     "noise_floor",
+    "paired_drop",
     "peak_activation_bytes",
     "read_card",
+    "right_answers",
     "save_model",
     "speedup",
     "storage_bytes",

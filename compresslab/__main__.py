@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from compresslab.errors import CompressionError
@@ -40,7 +41,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*positional, **named)
         except CompressionError as error:
-            console.print(f"[bold red]✗[/] {error}", highlight=False, soft_wrap=True)
+            console.print(f"[bold red]✗[/] {escape(str(error))}", highlight=False, soft_wrap=True)
             raise typer.Exit(BAD_INPUT) from None
 
     app.command()(guarded)
@@ -181,23 +182,37 @@ def verify(as_json: Annotated[bool, typer.Option("--json", help="print the repor
             table.add_row(row.lab, row.name, *map(str, numbers))
         console.print(table)
         for problem in report.problems:
-            console.print(f"[bold red]✗[/] {problem}", highlight=False, soft_wrap=True)
+            console.print(f"[bold red]✗[/] {escape(problem)}", highlight=False, soft_wrap=True)
         console.print(f"{len(report.problems)} problems")
     raise typer.Exit(1 if report.problems else 0)
 
 
 @command
-def train(name: Annotated[str, typer.Argument(help="baseline or student")]) -> None:
-    """Train a shipped network again; an interrupted training goes on where it was."""
+def train(
+    name: Annotated[
+        str, typer.Argument(help="baseline, student, mlp, or a lab's long runs: 01_quantization")
+    ],
+) -> None:
+    """Train a shipped network, or repeat a lab's long runs; an interrupted run goes on where it was."""
     from compresslab.data import fashion_mnist
     from compresslab.recipes import RECIPES, train_baseline
+    from compresslab.techniques.quantization import experiments as quantization
 
-    if name not in RECIPES:
-        raise CompressionError(f"there is no recipe for {name!r}; there are {', '.join(RECIPES)}")
+    long_runs = {quantization.LAB: quantization.run_experiments}
+    if name not in RECIPES and name not in long_runs:
+        known = ", ".join([*RECIPES, *long_runs])
+        raise CompressionError(f"there is no recipe for {name!r}; there are {known}")
     try:
+        if name in long_runs:
+            results = long_runs[name](fashion_mnist())
+            table = Table(Column("experiment", no_wrap=True), "accuracy lost", "times smaller")
+            for experiment, result in results.items():
+                table.add_row(experiment, f"{result['drop']:.4f}", f"{result['file_ratio']:.2f}")
+            console.print(table)
+            return
         card = train_baseline(name, fashion_mnist())
     except KeyboardInterrupt:
-        console.print(f"\nInterrupted; every finished epoch is kept. Go on with: compresslab train {name}")
+        console.print(f"\nInterrupted; what had ended is kept. Go on with: compresslab train {name}")
         raise typer.Exit(130) from None
     console.print(f"✓ {name}: validation {card['validation_accuracy']:.2%}, test {card['test_accuracy']:.2%}")
 

@@ -8,6 +8,7 @@ latency from the honest clock. What each number leaves out, ``costs``, ``memory`
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -45,7 +46,9 @@ __all__ = [
     "layer_costs",
     "measure",
     "noise_floor",
+    "paired_drop",
     "peak_activation_bytes",
+    "right_answers",
     "speedup",
     "storage_bytes",
 ]
@@ -109,7 +112,7 @@ def measure(
         raise CompressionError(
             "data has at least one image, got none; try the validation split of fashion_mnist()"
         )
-    correct = _correct(model, data)
+    correct = right_answers(model, data)
     sample = one_at_a_time(data.first(1).inputs())
     time_ms = latency(model, sample, rounds=rounds, seed=seed, clock=clock)
     return Measurement(
@@ -132,8 +135,7 @@ def accuracy_drop(baseline: Measurement, other: Measurement, *, seed: int = 0) -
     """How much accuracy was lost, as a fraction: baseline less other, with its paired bootstrap interval.
 
     Paired: each resampled image is taken from both, so what both get wrong cancels, and the interval is
-        narrower
-    than the two accuracies' own.
+    narrower than the two accuracies' own.
 
     Raises:
         CompressionError: the two were measured on different numbers of images.
@@ -143,18 +145,23 @@ def accuracy_drop(baseline: Measurement, other: Measurement, *, seed: int = 0) -
             f"both are measured on the same images, got {len(baseline.correct)} for {baseline.name} and "
             f"{len(other.correct)} for {other.name}; measure both with the same data"
         )
-    return bootstrap(baseline.correct.double() - other.correct.double(), torch.mean, seed=seed)
+    return paired_drop(baseline.correct, other.correct, seed=seed)
 
 
-def _correct(model: nn.Module, data: Images) -> Tensor:
-    """(images,) bool: the largest logit is the label."""
+def paired_drop(before: Tensor, after: Tensor, *, seed: int = 0) -> Interval:
+    """``accuracy_drop`` of two ``right_answers`` (images,) on the same images."""
+    return bootstrap(before.double() - after.double(), torch.mean, seed=seed)
+
+
+def right_answers(model: Callable[[Tensor], Tensor], data: Images) -> Tensor:
+    """(images,) bool: the largest logit is the label. The model may be whatever is called like one."""
     with evaluating(model):
         return torch.cat(
             [_logits(model, inputs).argmax(dim=1) == labels for inputs, labels in data.batches()]
         )
 
 
-def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
+def _logits(model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     logits = model(inputs)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(inputs):
         came = f"the shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__

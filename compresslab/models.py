@@ -7,6 +7,7 @@ two thin blocks. Every activation is a module of its own, so that a hook can loo
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from compresslab.data import DATA
 from compresslab.errors import CompressionError
 
 __all__ = [
-    "ARCHITECTURES", "ResidualBlock", "ResidualNetwork", "baseline", "load_baseline", "read_card", "student",
+    "ARCHITECTURES", "ResidualBlock", "ResidualNetwork", "baseline", "load_baseline", "mlp", "read_card", "student",
 ]  # fmt: skip
 
 
@@ -79,7 +80,14 @@ def student() -> ResidualNetwork:
     return ResidualNetwork(8, [(16, 2), (32, 2)])
 
 
-ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {"baseline": baseline, "student": student}
+def mlp() -> nn.Sequential:
+    """The untrained wide multilayer perceptron: 784 → 1024 → 1024 → 1024 → 10, nothing but large linear layers."""
+    widths = [28 * 28, 1024, 1024, 1024]
+    hidden = [(nn.Linear(before, after), nn.ReLU()) for before, after in itertools.pairwise(widths)]
+    return nn.Sequential(nn.Flatten(), *itertools.chain(*hidden), nn.Linear(widths[-1], 10))
+
+
+ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {"baseline": baseline, "student": student, "mlp": mlp}
 
 
 def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") -> nn.Module:

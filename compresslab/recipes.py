@@ -24,15 +24,20 @@ __all__ = ["RECIPES", "Recipe", "train_baseline"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What ``fit`` is told: passes over the data, peak learning rate, label smoothing, seed."""
+    """What ``fit`` is told: passes over the data, peak learning rate, label smoothing, seed, augmentation."""
 
     epochs: int
     learning_rate: float = 0.1
     label_smoothing: float = 0.05
     seed: int = 0
+    augmented: bool = True
 
 
-RECIPES = {"baseline": Recipe(epochs=60), "student": Recipe(epochs=30)}
+RECIPES = {
+    "baseline": Recipe(epochs=60),
+    "student": Recipe(epochs=30),
+    "mlp": Recipe(epochs=12, learning_rate=0.03, augmented=False),
+}
 
 
 def train_baseline(
@@ -55,7 +60,7 @@ def train_baseline(
         ARCHITECTURES[name](), data.train, data.validation,
         epochs=recipe.epochs, learning_rate=recipe.learning_rate, seed=recipe.seed,
         loss=functools.partial(cross_entropy, label_smoothing=recipe.label_smoothing),
-        precision=fast_precision(), checkpoint=checkpoint,
+        augmented=recipe.augmented, precision=fast_precision(), checkpoint=checkpoint,
     )  # fmt: skip
     card = {
         "name": name,

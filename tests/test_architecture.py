@@ -24,7 +24,7 @@ LAYERS = """
 errors
 vision  clock  checkpoints
 data  storage
-models  costs  memory  display
+models  costs  memory  display  steps
 measuring
 training  reporting  layers  deployment
 recipes

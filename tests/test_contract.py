@@ -17,6 +17,9 @@ from compresslab.measuring import measure
 from compresslab.models import student
 from compresslab.storage import load_model, save_model
 from compresslab.techniques.pruning import prune_by_magnitude
+from compresslab.techniques.quantization.folding import fold_batch_norm
+from compresslab.techniques.quantization.static import quantize_static
+from compresslab.techniques.quantization import quantize_dynamic, quantize_weights, store_as
 
 METHODS = [
     (
@@ -29,6 +32,37 @@ METHODS = [
             "sparsity is a fraction in [0, 1), got -1; try 0.5": lambda m: prune_by_magnitude(m, sparsity=-1),
         },
     ),
+    ("fold_batch_norm", fold_batch_norm, {}),
+    (
+        "quantize_static",
+        lambda model: quantize_static(model, X),
+        {
+            "inputs are images to calibrate with, got none; try fashion_mnist().train.first(500).inputs()": (
+                lambda m: quantize_static(m, X[:0])
+            ),
+        },
+    ),
+    (
+        "quantize_weights",
+        lambda model: quantize_weights(model, bits=4, group_size=32),
+        {
+            "bits is a whole number from 2 to 8, got 1; try 8, or 4: two in a byte": lambda m: (
+                quantize_weights(m, bits=1)
+            ),
+            "a group has a whole number of at least 2 weights, got 1; "
+            "try 128, or None: one a channel": lambda m: quantize_weights(m, bits=4, group_size=1),
+        },
+    ),
+    (
+        "store_as",
+        lambda model: store_as(model, dtype=torch.float16),
+        {
+            "dtype is one of torch.float16, torch.bfloat16, got torch.float64; try torch.float16": lambda m: (
+                store_as(m, dtype=torch.float64)
+            ),
+        },
+    ),
+    ("quantize_dynamic", quantize_dynamic, {}),
 ]
 
 X = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))

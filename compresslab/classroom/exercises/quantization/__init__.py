@@ -1,18 +1,46 @@
-"""Lab 01, "Fewer bits": number formats, the affine grid, calibration, integer arithmetic, rounding, codebooks."""
+"""Lab 01, "Fewer bits": the affine grid, calibration, integer arithmetic, int4, codebooks."""
 
 from compresslab.classroom.exercise import Lab
+from compresslab.classroom.exercises.quantization import (
+    allocate_bits,
+    channel_scales,
+    codebook,
+    entropy_range,
+    fold_batch_norm,
+    integer_linear,
+    least_squares_range,
+    quantize,
+    scale_and_zero_point,
+    straight_through,
+    unpack_int4,
+    why_dynamic_is_slow,
+)
 
 __all__ = ["LAB"]
 
 LAB = Lab(
     name="01_quantization",
     title="Fewer bits",
-    about="number formats, affine, per-channel, calibration, dynamic, static, QAT, codebooks, int4, mixed precision",
+    about="formats, affine, per-channel, calibration, dynamic, static, QAT, codebooks, int4, mixed precision",
     objectives=(
-        "turn a float tensor into integers and back: scale, zero point, per tensor and per channel, and know the error",
-        "calibrate ranges, compute with integers alone, and deploy a network that is smaller and faster, both measured",
-        "keep a network accurate at 4 and 2 bits: rounding that looks at the data, training, codebooks",
+        "turn floats into integers and back, with one scale or one for each channel, and know the error",
+        "calibrate ranges, compute with integers alone, deploy a network measurably smaller and faster",
+        "keep a network accurate at four and two bits: rounding that looks at the data, training, codebooks",
     ),
     prerequisites=("lab 00", "gradients in PyTorch"),
-    exercises=(),
+    exercises=(
+        scale_and_zero_point.EXERCISE,
+        quantize.EXERCISE,
+        channel_scales.EXERCISE,
+        least_squares_range.EXERCISE,
+        integer_linear.EXERCISE,
+        straight_through.EXERCISE,
+        unpack_int4.EXERCISE,
+        codebook.EXERCISE,
+        entropy_range.EXERCISE,
+        fold_batch_norm.EXERCISE,
+        allocate_bits.EXERCISE,
+        why_dynamic_is_slow.EXERCISE,
+    ),
+    answers_in=("compresslab.storage.packing", "compresslab.steps"),
 )

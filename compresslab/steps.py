@@ -1,0 +1,267 @@
+"""A network written out as steps: which operation reads which values, in the order in which they run.
+
+A PyTorch network says what it does only by doing it: ``forward`` may add, branch and reuse at will. To put
+something *between* two operations (a grid for the activations), or to write the network down for another
+engine, one needs that as data. ``trace`` runs the network once on a placeholder (``torch.fx``) and notes what
+happens; the result is a network again, with the same outputs.
+
+Known are the operations that the kit's networks are made of: Conv2d, Linear, ReLU, the sum of two values,
+the global average pool, Flatten, and what does nothing in evaluation mode. Any other is an error that names
+it.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from compresslab.errors import CompressionError
+
+__all__ = ["INPUT", "ActivationGrid", "Add", "Step", "StepNetwork", "fx_graph", "plain_layer", "trace"]
+
+INPUT = "input"  # what steps call the value that the network is called with
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation: the ``name`` of the value it makes, and the names of its ``inputs``, in order."""
+
+    name: str
+    inputs: tuple[str, ...]
+
+
+class Add(nn.Module):
+    """The sum of two values of one shape: the end of a residual block."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a + b
+
+
+class ActivationGrid(nn.Module):
+    """Moves every value to the nearest of 256: scale · (q - zero_point), q in 0 … 255.
+
+    In an engine this is where floats become bytes. Here they stay floats, and lose just what a byte loses.
+
+    Args:
+        scale: the step of the grid, a positive number.
+        zero_point: the integer that stands for 0.0.
+    """
+
+    only_rounds = True  # so that a new trace leaves it out
+    scale: Tensor  # (), float32
+    zero_point: Tensor  # (), uint8
+
+    def __init__(self, scale: Tensor, zero_point: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale.detach().clone().to(torch.float32))
+        self.register_buffer("zero_point", zero_point.detach().clone().to(torch.uint8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fake_quantize_per_tensor_affine(x, float(self.scale), int(self.zero_point), 0, 255)
+
+    def extra_repr(self) -> str:
+        return f"scale={float(self.scale):.4g}, zero_point={int(self.zero_point)}"
+
+
+class StepNetwork(nn.Module):
+    """A network that runs its steps one after the other; the last one's value is its output.
+
+    The operations are its children, called as their steps are.
+
+    Args:
+        steps: in an order in which every value is made before it is read.
+        operations: {step's name: module}.
+    """
+
+    def __init__(self, steps: Sequence[Step], operations: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.steps = tuple(steps)
+        for step in self.steps:
+            self.add_module(step.name, operations[step.name])
+
+    def walk(self) -> Iterator[tuple[Step, nn.Module]]:
+        """Each step with its operation, in order."""
+        for step in self.steps:
+            yield step, getattr(self, step.name)
+
+    def values(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Each (name, value) as it is made, the input first; a value is let go after its last reader."""
+        last_reader = {name: step.name for step in self.steps for name in step.inputs}
+        alive = {INPUT: x}
+        yield INPUT, x
+        for step, operation in self.walk():
+            alive[step.name] = operation(*(alive[name] for name in step.inputs))
+            for name in set(step.inputs):
+                if last_reader[name] == step.name:
+                    del alive[name]
+            yield step.name, alive[step.name]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _, value in self.values(x):
+            x = value
+        return x
+
+
+def trace(model: nn.Module) -> StepNetwork:
+    """The model as steps, in evaluation mode; the given model is left alone and nothing is shared with it.
+
+    Left out is what does nothing (Identity, Dropout) or only moves activations to a grid: a module whose
+    class says ``only_rounds = True``. Layers become plain: see ``plain_layer``.
+
+    Raises:
+        CompressionError: an operation that is not known here, or a forward that can't be followed.
+    """
+    model = copy.deepcopy(model).eval()
+    modules, steps, operations = dict(model.named_modules()), [], {}
+    called: dict[object, str] = {}  # what the value of each node is called
+    for node in fx_graph(model).nodes:
+        if node.op == "placeholder":
+            called[node] = INPUT
+        elif node.op != "output":
+            operation = _operation(node, modules)
+            called[node] = node.name
+            if _passes(operation):
+                called[node] = called[node.args[0]]
+                continue
+            if isinstance(operation, nn.Conv2d | nn.Linear):
+                operation = plain_layer(operation)
+            steps.append(Step(node.name, tuple(called[argument] for argument in node.args)))
+            operations[node.name] = operation
+    if not steps:
+        raise CompressionError(
+            f"{type(model).__name__} does nothing with its input; a network of steps has at least one: "
+            "give the whole network"
+        )
+    return StepNetwork(steps, operations)
+
+
+def fx_graph(model: nn.Module) -> fx.Graph:
+    """The model's operations as torch.fx writes them down, without those that the output does not need.
+
+    Raises:
+        CompressionError: a forward that depends on the values, or that has not one input and one output.
+    """
+    kind = type(model).__name__
+    try:
+        graph = fx.GraphModule(model, _Tracer().trace(model)).graph
+        graph.eliminate_dead_code()
+    except Exception as error:  # the model's own code runs here: anything may come
+        raise CompressionError(
+            f"{kind} can't be written down as steps ({(str(error).splitlines() or [''])[0]}); its forward "
+            "does the same whatever the values are: try it without if, loops over tensors, or numpy"
+        ) from error
+    inputs = sum(node.op == "placeholder" for node in graph.nodes)
+    if inputs != 1 or not isinstance(graph.output_node().args[0], fx.Node):
+        raise CompressionError(
+            f"{kind} has {inputs} inputs, or several outputs; a network of steps has one of each: "
+            "give the part that maps images to logits"
+        )
+    return graph
+
+
+def plain_layer(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """A new nn.Conv2d or nn.Linear whose weight is what the given layer really multiplies with.
+
+    A compressed layer makes its weight when it is called: integers times a scale, a codebook looked up, a
+    mask. So it is called once, on zeros, and the weight that reaches the product is noted.
+
+    Raises:
+        CompressionError: the layer does not come down to one product with a weight of its own shape.
+    """
+    plain: nn.Conv2d | nn.Linear
+    # on "meta": no random numbers are drawn for weights that are replaced at once
+    if isinstance(layer, nn.Conv2d):
+        reach = [d * k for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        sample = layer.weight.new_zeros(1, layer.in_channels, *reach)
+        plain = nn.Conv2d(
+            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,  # type: ignore[arg-type]
+            layer.dilation, layer.groups, padding_mode=layer.padding_mode, device="meta",  # type: ignore[arg-type]
+        )  # fmt: skip
+    else:
+        sample = layer.weight.new_zeros(1, layer.in_features)
+        plain = nn.Linear(layer.in_features, layer.out_features, device="meta")
+    with torch.no_grad(), _Products() as products:
+        layer(sample)
+    if [w.shape for w in products.weights] != [plain.weight.shape]:
+        raise CompressionError(
+            f"{type(layer).__name__} multiplies with weights {[tuple(w.shape) for w in products.weights]}; "
+            f"as a step it multiplies once, with a weight {tuple(plain.weight.shape)}: replace it afterwards"
+        )
+    w, b = products.weights[0], layer.bias
+    plain.weight = nn.Parameter(w.detach().clone(), layer.weight.requires_grad)
+    plain.bias = None if b is None else nn.Parameter(b.detach().clone(), b.requires_grad)
+    return plain.train(layer.training)
+
+
+class _Products(TorchFunctionMode):
+    """Hears the weight of every convolution and linear product that runs inside the block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: list[Tensor] = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (F.conv2d, F.linear):
+            self.weights.append(args[1])
+        return function(*args, **(kwargs or {}))
+
+
+_LAYERS = (nn.Conv2d, nn.Linear, nn.ReLU, nn.Flatten, nn.AdaptiveAvgPool2d, Add)
+_CALLS = {
+    operator.add: Add, operator.iadd: Add, torch.add: Add, "add": Add,
+    F.relu: nn.ReLU, torch.relu: nn.ReLU, "relu": nn.ReLU,
+}  # fmt: skip
+
+
+class _Tracer(fx.Tracer):
+    """Looks inside every module but torch's own, and but those that are an operation here."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, _LAYERS) or _passes(module) or super().is_leaf_module(module, name)
+
+
+def _operation(node: fx.Node, modules: Mapping[str, nn.Module]) -> nn.Module:
+    """The module that does what the node does."""
+    operation: nn.Module | None = None
+    if node.op == "call_module":
+        operation = modules[str(node.target)]
+    elif node.target in _CALLS and not node.kwargs.keys() - {"inplace"}:
+        operation = _CALLS[node.target]()
+    if operation is None or not _known(operation) or not all(isinstance(a, fx.Node) for a in node.args):
+        raise _unknown(node, operation)
+    return operation
+
+
+def _known(operation: nn.Module) -> bool:
+    match operation:
+        case nn.Conv2d():
+            return operation.padding_mode == "zeros" and not isinstance(operation.padding, str)
+        case nn.AdaptiveAvgPool2d():
+            return operation.output_size in (1, (1, 1))
+        case nn.Flatten():
+            return (operation.start_dim, operation.end_dim) == (1, -1)
+    return isinstance(operation, _LAYERS) or _passes(operation)
+
+
+def _passes(module: nn.Module) -> bool:
+    """Whether a value goes through unchanged, or only rounded."""
+    nothing = isinstance(module, nn.Identity | nn.Dropout | nn.Dropout2d)
+    return nothing or getattr(type(module), "only_rounds", False)
+
+
+def _unknown(node: fx.Node, operation: nn.Module | None) -> CompressionError:
+    called = node.target if node.op == "call_module" else node.name
+    what = operation if operation is not None else getattr(node.target, "__name__", node.target)
+    norm = isinstance(operation, nn.BatchNorm2d)
+    return CompressionError(
+        f"{called} is {what}; steps are Conv2d (padded with zeros), Linear, ReLU, the sum of two values, "
+        "AdaptiveAvgPool2d(1) and Flatten: "
+        + ("fold it with fold_batch_norm(model)" if norm else "build the network of these")
+    )

@@ -1,0 +1,94 @@
+"""Quantization: fewer bits a number. A grid, a range for it, and arithmetic that stays on it."""
+
+from compresslab.techniques.quantization.affine import (
+    channel_range,
+    dequantize,
+    fake_quantize,
+    from_groups,
+    integer_range,
+    quantize,
+    scale_and_zero_point,
+    to_groups,
+)
+from compresslab.techniques.quantization.aware import convert, fake_quantize_straight_through, prepare
+from compresslab.techniques.quantization.calibration import (
+    entropy,
+    least_squares,
+    min_max,
+    moving_average,
+    percentile,
+)
+from compresslab.techniques.quantization.codebook import Codebook, follow_centroids, kmeans, share_weights
+from compresslab.techniques.quantization.dynamic import QuantizedInput, quantize_dynamic
+from compresslab.techniques.quantization.experiments import load_experiment, run_experiments
+from compresslab.techniques.quantization.folding import fold_batch_norm
+from compresslab.techniques.quantization.formats import FloatGrid, format_values, round_to, store_as
+from compresslab.techniques.quantization.integer import requantize, run_in_integers
+from compresslab.techniques.quantization.mixed import allocate_bits, quantize_mixed, sensitivity
+from compresslab.techniques.quantization.rounding import (
+    adaround,
+    bias_correction,
+    correct_biases,
+    gptq,
+    quantize_with_data,
+)
+from compresslab.techniques.quantization.static import quantize_static
+from compresslab.techniques.quantization.weights import (
+    QuantizedConv2d,
+    QuantizedLinear,
+    WeightGrid,
+    on_grid,
+    quantize_layer,
+    quantize_weights,
+    replace_layers,
+)
+
+__all__ = [
+    "Codebook",
+    "FloatGrid",
+    "QuantizedConv2d",
+    "QuantizedInput",
+    "QuantizedLinear",
+    "WeightGrid",
+    "adaround",
+    "allocate_bits",
+    "bias_correction",
+    "channel_range",
+    "convert",
+    "correct_biases",
+    "dequantize",
+    "entropy",
+    "fake_quantize",
+    "fake_quantize_straight_through",
+    "fold_batch_norm",
+    "follow_centroids",
+    "format_values",
+    "from_groups",
+    "gptq",
+    "integer_range",
+    "kmeans",
+    "least_squares",
+    "load_experiment",
+    "min_max",
+    "moving_average",
+    "on_grid",
+    "percentile",
+    "prepare",
+    "quantize",
+    "quantize_dynamic",
+    "quantize_layer",
+    "quantize_mixed",
+    "quantize_static",
+    "quantize_weights",
+    "quantize_with_data",
+    "replace_layers",
+    "requantize",
+    "round_to",
+    "run_experiments",
+    "run_in_integers",
+    "scale_and_zero_point",
+    "sensitivity",
+    "share_weights",
+    "store_as",
+    "to_groups",
+]

@@ -1,0 +1,223 @@
+"""Codebooks: a layer's weights share a few values, and each weight is only the number of its value.
+
+Look at a layer's weights as points on a line and gather them into 2^bits clusters (k-means). The file holds
+the clusters' centres, the *codebook*, and for each weight the index of its centre, in few bits. Unlike an
+affine grid, the values lie where the weights are dense, not at equal steps.
+
+    indices[i] = argmin_k |w[i] - c[k]|,      c[k] = mean of the w[i] with indices[i] = k,      w ≈ c[indices]
+
+Afterwards the codebook is trained on, while the indices stay. All members of a cluster are one number, so by
+the chain rule the gradient of a centre is the *sum* over its members:
+
+    ∂L/∂c[k] = Σ ∂L/∂w[i]   over the i with indices[i] = k
+
+What it saves: n · bits / 8 bytes and 4 · 2^bits for the codebook, in place of 4 n. What it costs: some
+accuracy, which training the codebook wins back in part; and time, for a weight is looked up before it is
+multiplied, and no processor multiplies indices. What is left out: Huffman coding of the indices (another
+quarter of the bytes in the paper), and pruning first.
+
+Source: Han, Mao and Dally 2015, "Deep compression", arXiv:1510.00149, with its linear start: centres at equal
+steps from the smallest weight to the largest, so that the few large weights, which matter most, get some.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from compresslab.errors import CompressionError
+from compresslab.storage.packing import pack, unpack
+from compresslab.techniques.quantization.aware import scaled_gradient
+from compresslab.techniques.quantization.weights import on_grid, replace_layers
+
+__all__ = [
+    "Codebook",
+    "centroid_gradient",
+    "follow_centroids",
+    "kmeans",
+    "linear_start",
+    "nearest",
+    "share_weights",
+]
+
+
+def linear_start(values: Tensor, *, size: int) -> Tensor:
+    """The first centres: ``size`` of them at equal steps, from the smallest of the values to the largest.
+
+    >>> linear_start(torch.tensor([-1.0, 0.0, 0.0, 2.0]), size=4)
+    tensor([-1.,  0.,  1.,  2.])
+    """
+    values = values.detach()
+    share = torch.linspace(0, 1, size, dtype=values.dtype, device=values.device)
+    return torch.lerp(values.min(), values.max(), share)
+
+
+def nearest(values: Tensor, codebook: Tensor) -> Tensor:
+    """The index of the nearest centre of each value: int64, in the shape of the values.
+
+    Halfway between two centres the smaller one counts; among equal centres, the first.
+
+    Args:
+        values: any shape. Not changed.
+        codebook: (size,) centres in any order.
+
+    >>> nearest(torch.tensor([[0.4, 0.5], [0.6, 9.0]]), torch.tensor([0.0, 1.0]))
+    tensor([[0, 0],
+            [1, 1]])
+    """
+    centres, order = codebook.detach().sort(stable=True)
+    halfway = (centres[1:] + centres[:-1]) / 2  # (size - 1,)
+    return order[torch.bucketize(values.detach(), halfway)]
+
+
+def kmeans(values: Tensor, start: Tensor, *, steps: int = 100) -> Tensor:
+    """The centres (size,), rising, after at most ``steps`` rounds: each becomes the mean of its values.
+
+    On a line every cluster is a stretch of the sorted values, so that a round needs no distances: two centres
+    meet halfway, and the mean of a stretch is a difference of running sums. An empty cluster moves to
+    the value that is farthest from its centre. The rounds end early once nothing moves.
+
+    Args:
+        values: any shape, n finite numbers. Not changed.
+        start: (size,) the first centres.
+        steps: 0 or more.
+
+    Raises:
+        CompressionError: no values, or one that is not finite.
+
+    >>> kmeans(torch.tensor([0.0, 1.0, 8.0, 9.0]), torch.tensor([0.0, 9.0]))
+    tensor([0.5000, 8.5000])
+    """
+    _check_values(values)
+    x = values.detach().flatten().double().sort().values  # (n,)
+    sums = torch.cat([x.new_zeros(1), x.cumsum(0)])  # sums[i]: of the first i values
+    centres = start.detach().double().sort().values
+    for _ in range(steps):
+        edges = torch.searchsorted(x, (centres[1:] + centres[:-1]) / 2, right=True)
+        edges = torch.cat([edges.new_zeros(1), edges, edges.new_full((1,), len(x))])  # (size + 1,)
+        members = edges.diff()
+        means = torch.where(members > 0, sums[edges].diff() / members.clamp(min=1), centres)
+        for empty in (members == 0).nonzero().flatten():
+            means[empty] = x[(x - means[nearest(x, means)]).abs().argmax()]
+        before, centres = centres, means.sort().values
+        if torch.equal(before, centres):
+            break
+    return centres.to(start.dtype)
+
+
+def centroid_gradient(gradient: Tensor, indices: Tensor, *, size: int) -> Tensor:
+    """The gradient (size,) of each centre: the sum over the weights that it stands for; 0 if none.
+
+    Args:
+        gradient: of the weights, any shape.
+        indices: int64, in the same shape: which centre stands for the weight.
+        size: how many centres there are.
+
+    >>> gradient, indices = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([1, 1, 0])
+    >>> centroid_gradient(gradient, indices, size=3)
+    tensor([2.0000, 1.5000, 0.0000])
+    """
+    sums = torch.bincount(indices.flatten(), weights=gradient.flatten(), minlength=size)  # in float64
+    return sums.to(gradient.dtype)
+
+
+class _LookUp(torch.autograd.Function):
+    """codebook[indices], whose backward pass is ``centroid_gradient``: torch's own adds one by one."""
+
+    @staticmethod
+    def forward(ctx, codebook, indices):
+        ctx.save_for_backward(indices)
+        ctx.size = len(codebook)
+        return codebook[indices]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (indices,) = ctx.saved_tensors
+        return centroid_gradient(gradient, indices, size=ctx.size), None
+
+
+class Codebook(nn.Module):
+    """A grid of 2^bits values for the weights of a layer: see ``weights.Grid``. The values can be trained.
+
+    Args:
+        codebook: (2^bits,) the values. Copied.
+        bits: 1 to 8.
+    """
+
+    def __init__(self, codebook: Tensor, *, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+        self.codebook = nn.Parameter(codebook.detach().clone())
+
+    def forward(self, w: Tensor) -> Tensor:
+        # paper: the plain sum; here a share of it, or a rate that suits small layers is too high for large
+        centres = scaled_gradient(self.codebook, 1 / math.sqrt(w.numel() / len(self.codebook)))
+        return _LookUp.apply(centres, nearest(w, centres)).to(w.dtype)
+
+    def parts(self, w: Tensor) -> dict[str, Tensor]:
+        """What the file holds of the weight: packed ``indices`` and the ``codebook``."""
+        return {"indices": pack(nearest(w, self.codebook), bits=self.bits), "codebook": self.codebook}
+
+    def load_parts(self, tensors: Mapping[str, Tensor], *, shape: torch.Size) -> Tensor:
+        """The weight again, in its shape; the codebook becomes that of the file."""
+        self.codebook.copy_(tensors["codebook"])
+        indices = unpack(tensors["indices"], bits=self.bits, count=shape.numel(), signed=False)
+        return self.codebook[indices.long()].reshape(shape)
+
+
+def share_weights(model: nn.Module, *, bits: int, skip: Collection[str] = ()) -> nn.Module:
+    """A copy of the model in which the weights of each Conv2d and Linear layer are 2^bits values.
+
+    Each layer has a codebook of its own. In the copy the codebooks can be trained in the place of the
+    weights: give it to ``fit`` with ``after_step=follow_centroids``. The given model is left alone and
+    nothing is shared with it.
+
+    Args:
+        model: with at least one Conv2d or Linear layer.
+        bits: 1 to 8.
+        skip: names of layers that stay as they are, such as ``["head"]``.
+
+    Raises:
+        CompressionError: bits out of range, weights that aren't finite, no layer at all.
+    """
+    _check_bits(bits)
+
+    def make(name: str, layer: nn.Conv2d | nn.Linear) -> nn.Module:
+        if name in skip:
+            return layer
+        centres = kmeans(layer.weight, linear_start(layer.weight, size=2**bits))
+        shared = on_grid(layer, Codebook(centres, bits=bits))
+        shared.weight.requires_grad_(False)  # the codebook learns in its place
+        return shared
+
+    return replace_layers(model, make)
+
+
+@torch.no_grad()
+def follow_centroids(model: nn.Module) -> None:
+    """Moves every shared weight to where its centre went: what ``fit`` calls after each step.
+
+    A weight is told from others by its value, and finds its centre by being the nearest. So it has to move
+    along in small steps: one that stayed behind would one day be nearer to its neighbour's centre.
+    """
+    for layer in model.modules():
+        if isinstance(getattr(layer, "grid", None), Codebook):
+            layer.weight.copy_(layer.grid(layer.weight))  # type: ignore[operator]
+
+
+def _check_bits(bits: int) -> None:
+    if not isinstance(bits, int) or not 1 <= bits <= 8:
+        raise CompressionError(
+            f"bits is a whole number from 1 to 8, got {bits}; try 4: sixteen values a layer"
+        )
+
+
+def _check_values(values: Tensor) -> None:
+    if values.numel() == 0 or not values.isfinite().all():
+        came = "none" if values.numel() == 0 else "NaN or infinity"
+        raise CompressionError(
+            f"values are finite numbers, at least one, got {came}; look for a training that diverged"
+        )
