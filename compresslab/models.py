@@ -20,7 +20,8 @@ from compresslab.data import DATA
 from compresslab.errors import CompressionError
 
 __all__ = [
-    "ARCHITECTURES", "ResidualBlock", "ResidualNetwork", "baseline", "load_baseline", "mlp", "read_card", "student",
+    "ARCHITECTURES", "ResidualBlock", "ResidualNetwork",
+    "baseline", "load_baseline", "mlp", "read_card", "student",
 ]  # fmt: skip
 
 
@@ -81,7 +82,7 @@ def student() -> ResidualNetwork:
 
 
 def mlp() -> nn.Sequential:
-    """The untrained wide multilayer perceptron: 784 → 1024 → 1024 → 1024 → 10, nothing but large linear layers."""
+    """The untrained wide multilayer perceptron, 784 → 1024 → 1024 → 1024 → 10: large linear layers alone."""
     widths = [28 * 28, 1024, 1024, 1024]
     hidden = [(nn.Linear(before, after), nn.ReLU()) for before, after in itertools.pairwise(widths)]
     return nn.Sequential(nn.Flatten(), *itertools.chain(*hidden), nn.Linear(widths[-1], 10))

@@ -139,7 +139,7 @@ def trace(model: nn.Module) -> StepNetwork:
             f"{type(model).__name__} does nothing with its input; a network of steps has at least one: "
             "give the whole network"
         )
-    return StepNetwork(steps, operations)
+    return StepNetwork(steps, operations).eval()
 
 
 def fx_graph(model: nn.Module) -> fx.Graph:

@@ -86,7 +86,7 @@ def test_a_hint_is_shown_step_by_step():
         (("hint", "00", "juggle"), "00_measuring has no exercise 'juggle'; there are count_parameters, "),
         (("hint", "00", "conv_macs", 4), "a hint's step is 1 to 3, got 4; begin with 1"),
         (("hint", "77", "conv_macs"), "no labs are called '77'; there are 00_measuring"),
-        (("train", "resnet"), "there is no recipe for 'resnet'; there are baseline, student, mlp, 01_quantization"),
+        (("train", "resnet"), "no recipe for 'resnet'; there are baseline, student, mlp, 01_quantization"),
         (("build", "nothing"), "no labs are called 'nothing'"),
     ],
 )

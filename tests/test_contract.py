@@ -5,11 +5,13 @@ refused.
 """
 
 import copy
+import functools
 import os
 import re
 
 import pytest
 import torch
+from torch import nn
 
 from compresslab.data import Images
 from compresslab.errors import CompressionError
@@ -17,9 +19,18 @@ from compresslab.measuring import measure
 from compresslab.models import student
 from compresslab.storage import load_model, save_model
 from compresslab.techniques.pruning import prune_by_magnitude
-from compresslab.techniques.quantization.folding import fold_batch_norm
-from compresslab.techniques.quantization.static import quantize_static
 from compresslab.techniques.quantization import quantize_dynamic, quantize_weights, store_as
+from compresslab.techniques.quantization.aware import convert, prepare
+from compresslab.techniques.quantization.codebook import share_weights
+from compresslab.techniques.quantization.folding import fold_batch_norm
+from compresslab.techniques.quantization.mixed import quantize_mixed
+from compresslab.techniques.quantization.rounding import adaround, quantize_with_data
+from compresslab.techniques.quantization.static import quantize_static
+
+
+def layer_names(model):
+    return [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+
 
 METHODS = [
     (
@@ -63,6 +74,31 @@ METHODS = [
         },
     ),
     ("quantize_dynamic", quantize_dynamic, {}),
+    (
+        "quantize_with_data",
+        lambda model: quantize_with_data(model, X, bits=4),
+        {
+            "inputs are images, at least one, got none; try train.first(500).inputs()": (
+                lambda m: quantize_with_data(m, X[:0], bits=4)
+            ),
+        },
+    ),
+    (
+        "adaround",
+        lambda model: quantize_with_data(model, X, bits=3, rounding=functools.partial(adaround, steps=2)),
+        {},
+    ),
+    ("prepare and convert", lambda model: convert(prepare(model, bits=3)), {}),
+    (
+        "share_weights",
+        lambda model: share_weights(model, bits=3),
+        {
+            "bits is a whole number from 1 to 8, got 16; try 4: sixteen values a layer": (
+                lambda m: share_weights(m, bits=16)
+            ),
+        },
+    ),
+    ("quantize_mixed", lambda model: quantize_mixed(model, bits=dict.fromkeys(layer_names(model), 3)), {}),
 ]
 
 X = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))

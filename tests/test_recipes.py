@@ -45,7 +45,8 @@ def test_the_card_says_what_the_weights_reach(made):
     assert card["validation_accuracy"] == accuracy(model, DATA.validation)
     assert card["test_accuracy"] == accuracy(model, DATA.test)
     assert card["parameters"] == sum(parameter.numel() for parameter in model.parameters())
-    assert card["recipe"] == {"epochs": 2, "learning_rate": 0.05, "label_smoothing": 0.1, "seed": 4}
+    settings = {"epochs": 2, "learning_rate": 0.05, "label_smoothing": 0.1, "seed": 4, "augmented": True}
+    assert card["recipe"] == settings
     assert len(card["history"]) == 2
     assert card["torch"] == torch.__version__
     assert datetime.date.fromisoformat(card["date"]) <= datetime.date.today()

@@ -67,6 +67,14 @@ def test_the_given_model_is_left_alone_and_nothing_is_shared(model):
     assert all(module.training for module in model.modules())
 
 
+def test_a_forward_that_differs_in_training_is_written_down_as_in_evaluation():
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return (x + torch.randn_like(x) if self.training else x).relu()
+
+    assert [step.name for step in trace(Noisy().train()).steps] == ["relu"]
+
+
 def test_tracing_again_changes_nothing(model):
     once = trace(model)
     assert torch.equal(trace(once)(X), once(X))

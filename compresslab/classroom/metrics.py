@@ -14,7 +14,7 @@ from typing import Any
 
 from compresslab.errors import CompressionError
 
-__all__ = ["MIME", "collect_metrics", "metric", "read_metrics", "write_metrics"]
+__all__ = ["MIME", "collect_metrics", "metric", "read_metrics", "verdict", "write_metrics"]
 
 MIME = "application/vnd.compresslab.metric+json"
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
@@ -51,6 +51,22 @@ def metric(name: str, value: Any, low: float | None = None, high: float | None =
         numbers |= {f"{name}.low": _plain(name, low), f"{name}.high": _plain(name, high)}
         words += f" [{numbers[name + '.low']}, {numbers[name + '.high']}]"
     _show(numbers, words)
+
+
+def verdict(claim: str, holds: bool) -> None:
+    """Prints the claim and "yes"; where it does not hold, "no", and the cell fails.
+
+    For what may differ in its last digits from machine to machine: the cell's output is the same everywhere,
+    and nbval can compare it.
+
+    Raises:
+        AssertionError: the claim does not hold.
+
+    >>> verdict("drop ≤ 0.002", 0.001 <= 0.002)
+    drop ≤ 0.002: yes
+    """
+    print(f"{claim}: {'yes' if holds else 'no'}")
+    assert holds, f"{claim} does not hold here"
 
 
 def collect_metrics(notebook: Any) -> dict[str, int | float]:

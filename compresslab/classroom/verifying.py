@@ -249,5 +249,5 @@ def problems_with_grading(lab: Lab, root: Path, *, seed: int = 0) -> list[str]:
         found.append(f"the untouched notebook earns {untouched.score:g} points")
     every = sum(exercise.points for exercise in lab.exercises)
     if solved.score != every or solved.max_score != lab.points:
-        found.append(f"the solution earns {solved.score:g} of {every} points, bonus points among them")
+        found.append(f"the solution earns {solved.score:g} of {every} points")
     return found

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import compresslab as cl
-from compresslab.classroom import lab, metric, pictures, widgets
+from compresslab.classroom import lab, metric, pictures, verdict, widgets
 from compresslab.techniques.pruning import prune_by_magnitude
 
 # %%
@@ -48,9 +48,7 @@ metric("baseline.accuracy", measured.accuracy)
 
 # %% tags=["nbval-check-output"]
 promised = cl.read_card("baseline")["test_accuracy"]
-as_promised = abs(measured.accuracy - promised) <= 0.001  # ten images of 10,000: processors round differently
-print("as accurate as its card says:", "yes" if as_promised else "no")
-assert as_promised
+verdict("as accurate as its card says, but for ten images", abs(measured.accuracy - promised) <= 0.001)
 
 # %% [markdown]
 # It gets {{ baseline.accuracy | percent }} of the test images right. What does that cost?

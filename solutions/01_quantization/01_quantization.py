@@ -16,7 +16,7 @@ from torch import Tensor
 
 import compresslab as cl
 from compresslab import deployment as deploy
-from compresslab.classroom import lab, metric, pictures
+from compresslab.classroom import lab, metric, pictures, verdict
 from compresslab.classroom import quantization_pictures as grids
 from compresslab.techniques import quantization as q
 
@@ -32,7 +32,10 @@ folder = Path(mkdtemp())  # for the files that we write
 # Put in your numbers; they are shown beside the truth further down.
 
 # %%
-guess = {"int8 file: times smaller": 4.0, "int8 network: times faster": 4.0}  # the answer one hears most often
+guess = {
+    "int8 file: times smaller": 4.0,
+    "int8 network: times faster": 4.0,
+}  # the answer one hears most often
 
 # %% [markdown]
 # ## What a few bits can say
@@ -53,9 +56,10 @@ formats = {
     "bfloat16": q.store_as(baseline, dtype=torch.bfloat16),
 }
 right = {name: cl.right_answers(model, data.test) for name, model in formats.items()}
+
+# %% tags=["nbval-check-output"]
 for name, model in formats.items():
-    drop = cl.paired_drop(right["float32"], right[name])
-    print(f"{name:8}  {cl.storage_bytes(model):9,} bytes   accuracy lost: {drop.value:.4f}")
+    print(f"{name:8}  {cl.storage_bytes(model):9,} bytes")
 
 # %%
 for name in ("float16", "bfloat16"):
@@ -101,6 +105,7 @@ def scale_and_zero_point(low: float, high: float, *, bits: int) -> tuple[float, 
     return scale, min(max(round(-low / scale), 0), levels)
     ### END SOLUTION
 
+
 # %% [markdown]
 # Rounding to the grid is one line, and the order in that line is where people lose a day: what lies outside must be
 # clamped *before* it is squeezed into eight bits.
@@ -128,6 +133,7 @@ def quantize(x: Tensor, scale: float, zero_point: int, *, bits: int) -> Tensor:
     q = (x / scale).round() + zero_point
     return q.clamp(0, 2**bits - 1).to(torch.uint8)
     ### END SOLUTION
+
 
 # %% [markdown]
 # Now turn the knobs. Which of them lowers the error most? What does a scale for each channel buy?
@@ -174,6 +180,7 @@ def channel_scales(weight: Tensor, *, bits: int) -> tuple[Tensor, Tensor]:
     return q.view(weight.shape), scales
     ### END SOLUTION
 
+
 # %% [markdown]
 # ## Where to cut
 #
@@ -214,6 +221,7 @@ def least_squares_range(samples: Tensor, *, bits: int, candidates: Tensor) -> fl
             best, least = t, error
     return best
     ### END SOLUTION
+
 
 # %% [markdown]
 # Squares are one way to say what is lost. Information is another: keep the range whose histogram, once quantized, is
@@ -256,6 +264,7 @@ def entropy_range(counts: Tensor, *, levels: int) -> int:
     return best
     ### END SOLUTION
 
+
 # %% [markdown]
 # ## Nothing but integers
 #
@@ -292,6 +301,7 @@ def integer_linear(
     return q_y.clamp(0, 255).to(torch.uint8)
     ### END SOLUTION
 
+
 # %% [markdown]
 # With BatchNorm folded into the convolutions (a bonus below), ranges taken from images, and biases in 32 bits, the whole
 # network is such sums. First we simulate it, then we hand the same numbers to an engine that really multiplies bytes.
@@ -314,6 +324,10 @@ metric("int8_static.file_ratio", file_ratio)
 metric("int8_static.speedup_batch64_same_engine", same_engine)
 metric("int8_static.speedup_batch64_torch", against_torch)
 
+# %% tags=["nbval-check-output"]
+verdict("accuracy lost ≤ 0.002", cl.paired_drop(right["float32"], right["int8"]).value <= 0.002)
+verdict("file at least 3.5 times smaller", file_ratio >= 3.5)
+
 # %%
 pictures.draw_guesses(guess, dict(zip(guess, (file_ratio, same_engine), strict=True)))
 
@@ -325,17 +339,29 @@ pictures.draw_guesses(guess, dict(zip(guess, (file_ratio, same_engine), strict=T
 # accuracy. The gain belongs to this processor: where the instruction that multiplies bytes (VNNI) is missing there is
 # hardly any.
 #
-# Integers are the same everywhere. Our simulation and the engine may differ where a sum lies halfway between two steps:
+# Integers are the same everywhere. So what we compute with integers here, step by step as you did for one layer, should
+# be what the engine computes:
 
 # %%
-images = data.validation.first(500).inputs()
-differ = (int8(images) != engine["int8"](images)).float().mean().item()
+images = data.validation.first(200).inputs()
+ours = q.run_in_integers(int8, images, to_grid=q.in_float32)
+differ = (ours != engine["int8"](images)).float().mean().item()
 metric("int8_static.outputs_that_differ", differ)
+
+# %% tags=["nbval-check-output"]
+verdict("at most one output in two hundred differs", differ <= 0.005)
 
 
 # %% exercise="fold_batch_norm"
 def fold_batch_norm(
-    weight: Tensor, bias: Tensor | None, mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor, *, eps: float
+    weight: Tensor,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    *,
+    eps: float,
 ) -> tuple[Tensor, Tensor]:
     """The weight and bias of the one Conv2d that does what a Conv2d and its BatchNorm2d did. About 4 lines.
 
@@ -361,6 +387,7 @@ def fold_batch_norm(
     folded_bias = (bias - mean) * factor + beta
     return weight * factor.view(-1, 1, 1, 1), folded_bias
     ### END SOLUTION
+
 
 # %% [markdown]
 # ## The easy win?
@@ -399,6 +426,7 @@ def why_dynamic_is_slow() -> str:
     return "c"
     ### END SOLUTION
 
+
 # %% [markdown]
 # ## Four bits: two in a byte
 #
@@ -429,12 +457,17 @@ def unpack_int4(packed: Tensor, *, count: int) -> Tensor:
     return torch.where(nibbles < 8, nibbles, nibbles - 16)
     ### END SOLUTION
 
+
 # %%
 # About 5 seconds.
 w4 = q.quantize_weights(baseline, bits=4)
 right["w4_nearest"] = cl.right_answers(w4, data.test)
 metric("w4_nearest.drop", cl.paired_drop(right["float32"], right["w4_nearest"]))
 metric("w4.file_ratio", cl.storage_bytes(baseline) / cl.storage_bytes(w4))
+
+# %% tags=["nbval-check-output"]
+print(f"{cl.storage_bytes(w4):,} bytes")
+verdict("at least 7 times smaller", cl.storage_bytes(baseline) / cl.storage_bytes(w4) >= 7)
 
 # %% [markdown]
 # {{ w4.file_ratio | times }} smaller, for {{ w4_nearest.drop | points }}. Which layer is to blame? Quantize one at a time.
@@ -485,6 +518,7 @@ def allocate_bits(errors: Tensor, sizes: Tensor, budget: int) -> Tensor:
         chosen[best] += 1
     ### END SOLUTION
 
+
 # %% [markdown]
 # The other remedy keeps four bits for all. To round each weight to its *nearest* neighbour is best for the weight and not
 # for the layer: up here can make up for down there. AdaRound ([Nagel et al. 2020](https://arxiv.org/abs/2004.10568)) and
@@ -494,11 +528,21 @@ def allocate_bits(errors: Tensor, sizes: Tensor, budget: int) -> Tensor:
 
 # %%
 # About 25 seconds.
-stored = {name: q.load_experiment(name) for name in ("w4_rounded", "mixed", "w2_aware", "codebook_4bit", "codebook_2bit")}
+names = ("w4_rounded", "mixed", "w2_aware", "codebook_4bit", "codebook_2bit")
+stored = {name: q.load_experiment(name) for name in names}
 for name, model in stored.items():
     right[name] = cl.right_answers(model, data.test)
     metric(f"{name}.drop", cl.paired_drop(right["float32"], right[name]))
     metric(f"{name}.file_ratio", cl.storage_bytes(baseline) / cl.storage_bytes(model))
+
+# %% tags=["nbval-check-output"]
+lost = {name: cl.paired_drop(right["float32"], right[name]).value for name in right}
+verdict("four bits, rounded with the data: lost ≤ 0.005", lost["w4_rounded"] <= 0.005)
+verdict("... and less than to the nearest", lost["w4_rounded"] < lost["w4_nearest"])
+verdict("mixed, in the same bytes: not more than to the nearest", lost["mixed"] <= lost["w4_nearest"])
+verdict("two bits, trained: lost ≤ 0.015", lost["w2_aware"] <= 0.015)
+verdict("a codebook of sixteen: lost ≤ 0.003", lost["codebook_4bit"] <= 0.003)
+verdict("a codebook of four: lost ≤ 0.015", lost["codebook_2bit"] <= 0.015)
 
 # %% [markdown]
 # To the nearest: {{ w4_nearest.drop | points }} lost. With a look at the data: {{ w4_rounded.drop | points }}. With the
@@ -538,6 +582,7 @@ def straight_through(x: Tensor, scale: float, *, bits: int) -> Tensor:
     return passing + (y - passing).detach()
     ### END SOLUTION
 
+
 # %% [markdown]
 # Here is a piece of that training, small and live: one epoch of the small network on 5,000 images.
 
@@ -546,7 +591,9 @@ def straight_through(x: Tensor, scale: float, *, bits: int) -> Tensor:
 small = cl.load_baseline("student")
 start = q.prepare(small, bits=2)
 trained = cl.fit(start, data.train.first(5000), few, epochs=1, learning_rate=0.02, seed=0)
-before, after = (cl.accuracy(model, few) for model in (q.quantize_weights(small, bits=2), q.convert(trained.model)))
+before, after = (
+    cl.accuracy(model, few) for model in (q.quantize_weights(small, bits=2), q.convert(trained.model))
+)
 print(f"two bits to the nearest: {before:.1%} right; after a little training: {after:.1%}")
 assert after > before
 
@@ -588,6 +635,7 @@ def codebook(weights: Tensor, start: Tensor, *, steps: int) -> tuple[Tensor, Ten
     indices = (weights[:, None] - centroids).abs().argmin(dim=1)
     return indices, centroids
     ### END SOLUTION
+
 
 # %% [markdown]
 # The centres can be trained too: each gets the sum of the gradients of its weights. After that, sixteen values cost

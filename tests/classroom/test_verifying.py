@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from made_lab import EXERCISE, LAB, SOURCE, write_made_lab
 
-from compresslab.classroom import verifying
+from compresslab.classroom import grading, verifying
 from compresslab.classroom.building import build, paths
 from compresslab.classroom.exercise import mistake
 from compresslab.classroom.verifying import (
@@ -167,7 +167,6 @@ def test_an_output_in_the_students_notebook_is_found(root):
 @pytest.fixture
 def marks(monkeypatch):
     """Stands in for the grader: gives each notebook the points in this dict."""
-    grading = pytest.importorskip("compresslab.classroom.grading", reason="the grader is not written yet")
     given = {"labs": 0.0, "solutions": 2.0}
 
     class Score:
@@ -182,6 +181,16 @@ def test_a_solution_worth_less_than_everything_is_found(root, marks):
     assert problems_with_grading(LAB, root) == []
     marks["solutions"] = 1.0
     assert problems_with_grading(LAB, root) == ["the solution earns 1 of 2 points"]
+
+
+def test_a_bonus_is_earned_on_top(root, marks):
+    bonus = dataclasses.replace(EXERCISE, name="more", points=3, bonus=True)
+    lab = dataclasses.replace(LAB, exercises=(*LAB.exercises, bonus))
+    assert (lab.points, lab.minutes) == (LAB.points, LAB.minutes)
+    marks["solutions"] = 5.0
+    assert problems_with_grading(lab, root) == []
+    marks["solutions"] = 2.0
+    assert problems_with_grading(lab, root) == ["the solution earns 2 of 5 points"]
 
 
 def test_an_untouched_notebook_that_earns_something_is_found(root, marks):

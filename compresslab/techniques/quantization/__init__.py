@@ -23,7 +23,7 @@ from compresslab.techniques.quantization.dynamic import QuantizedInput, quantize
 from compresslab.techniques.quantization.experiments import load_experiment, run_experiments
 from compresslab.techniques.quantization.folding import fold_batch_norm
 from compresslab.techniques.quantization.formats import FloatGrid, format_values, round_to, store_as
-from compresslab.techniques.quantization.integer import requantize, run_in_integers
+from compresslab.techniques.quantization.integer import in_float32, requantize, run_in_integers
 from compresslab.techniques.quantization.mixed import allocate_bits, quantize_mixed, sensitivity
 from compresslab.techniques.quantization.rounding import (
     adaround,
@@ -65,6 +65,7 @@ __all__ = [
     "format_values",
     "from_groups",
     "gptq",
+    "in_float32",
     "integer_range",
     "kmeans",
     "least_squares",

@@ -31,7 +31,12 @@ from torch import Tensor, nn
 from compresslab.errors import CompressionError
 from compresslab.storage.packing import pack, unpack
 from compresslab.techniques.quantization.aware import scaled_gradient
-from compresslab.techniques.quantization.weights import on_grid, replace_layers
+from compresslab.techniques.quantization.weights import (
+    QuantizedConv2d,
+    QuantizedLinear,
+    on_grid,
+    replace_layers,
+)
 
 __all__ = [
     "Codebook",
@@ -50,9 +55,8 @@ def linear_start(values: Tensor, *, size: int) -> Tensor:
     >>> linear_start(torch.tensor([-1.0, 0.0, 0.0, 2.0]), size=4)
     tensor([-1.,  0.,  1.,  2.])
     """
-    values = values.detach()
-    share = torch.linspace(0, 1, size, dtype=values.dtype, device=values.device)
-    return torch.lerp(values.min(), values.max(), share)
+    low, high = values.detach().aminmax()
+    return torch.linspace(float(low), float(high), size, dtype=values.dtype, device=values.device)
 
 
 def nearest(values: Tensor, codebook: Tensor) -> Tensor:
@@ -70,14 +74,14 @@ def nearest(values: Tensor, codebook: Tensor) -> Tensor:
     """
     centres, order = codebook.detach().sort(stable=True)
     halfway = (centres[1:] + centres[:-1]) / 2  # (size - 1,)
-    return order[torch.bucketize(values.detach(), halfway)]
+    return order[torch.bucketize(values.detach().contiguous(), halfway)]
 
 
 def kmeans(values: Tensor, start: Tensor, *, steps: int = 100) -> Tensor:
     """The centres (size,), rising, after at most ``steps`` rounds: each becomes the mean of its values.
 
     On a line every cluster is a stretch of the sorted values, so that a round needs no distances: two centres
-    meet halfway, and the mean of a stretch is a difference of running sums. An empty cluster moves to
+    meet halfway, and the mean of a stretch is a difference of running sums. An empty cluster takes
     the value that is farthest from its centre. The rounds end early once nothing moves.
 
     Args:
@@ -98,14 +102,24 @@ def kmeans(values: Tensor, start: Tensor, *, steps: int = 100) -> Tensor:
     for _ in range(steps):
         edges = torch.searchsorted(x, (centres[1:] + centres[:-1]) / 2, right=True)
         edges = torch.cat([edges.new_zeros(1), edges, edges.new_full((1,), len(x))])  # (size + 1,)
-        members = edges.diff()
-        means = torch.where(members > 0, sums[edges].diff() / members.clamp(min=1), centres)
-        for empty in (members == 0).nonzero().flatten():
-            means[empty] = x[(x - means[nearest(x, means)]).abs().argmax()]
-        before, centres = centres, means.sort().values
-        if torch.equal(before, centres):
+        members, totals = edges.diff(), sums[edges].diff()
+        _fill_empty(x, centres, members, totals)
+        means = torch.where(members > 0, totals / members.clamp(min=1), centres).sort().values
+        if torch.equal(means, centres):
             break
+        centres = means
     return centres.to(start.dtype)
+
+
+def _fill_empty(x: Tensor, centres: Tensor, members: Tensor, totals: Tensor) -> None:
+    """Gives each empty cluster one of the values farthest from their centres; changes members and totals."""
+    empty = (members == 0).nonzero().flatten()
+    if len(empty):
+        cluster = nearest(x, centres)
+        far = (x - centres[cluster]).abs().topk(min(len(empty), len(x))).indices
+        members.index_add_(0, cluster[far], -torch.ones_like(far))
+        totals.index_add_(0, cluster[far], -x[far])
+        members[empty[: len(far)]], totals[empty[: len(far)]] = 1, x[far]
 
 
 def centroid_gradient(gradient: Tensor, indices: Tensor, *, size: int) -> Tensor:
@@ -120,7 +134,7 @@ def centroid_gradient(gradient: Tensor, indices: Tensor, *, size: int) -> Tensor
     >>> centroid_gradient(gradient, indices, size=3)
     tensor([2.0000, 1.5000, 0.0000])
     """
-    sums = torch.bincount(indices.flatten(), weights=gradient.flatten(), minlength=size)  # in float64
+    sums = torch.bincount(indices.flatten(), weights=gradient.flatten().double(), minlength=size)
     return sums.to(gradient.dtype)
 
 
@@ -142,20 +156,32 @@ class _LookUp(torch.autograd.Function):
 class Codebook(nn.Module):
     """A grid of 2^bits values for the weights of a layer: see ``weights.Grid``. The values can be trained.
 
+    A weight is told from others by its value alone: it finds its centre by being the nearest. So after each
+    step of a training ``follow`` has to move it to where its centre went, before another comes nearer.
+
     Args:
         codebook: (2^bits,) the values. Copied.
         bits: 1 to 8.
     """
 
+    before: Tensor  # where the weights' centres were when they were last followed
+
     def __init__(self, codebook: Tensor, *, bits: int) -> None:
         super().__init__()
         self.bits = bits
         self.codebook = nn.Parameter(codebook.detach().clone())
+        self.register_buffer("before", codebook.detach().clone())
 
     def forward(self, w: Tensor) -> Tensor:
         # paper: the plain sum; here a share of it, or a rate that suits small layers is too high for large
         centres = scaled_gradient(self.codebook, 1 / math.sqrt(w.numel() / len(self.codebook)))
         return _LookUp.apply(centres, nearest(w, centres)).to(w.dtype)
+
+    @torch.no_grad()
+    def follow(self, w: Tensor) -> None:
+        """Moves the weights, in place, to where their centres are now."""
+        w.copy_(self.codebook[nearest(w, self.before)])
+        self.before.copy_(self.codebook)
 
     def parts(self, w: Tensor) -> dict[str, Tensor]:
         """What the file holds of the weight: packed ``indices`` and the ``codebook``."""
@@ -164,6 +190,7 @@ class Codebook(nn.Module):
     def load_parts(self, tensors: Mapping[str, Tensor], *, shape: torch.Size) -> Tensor:
         """The weight again, in its shape; the codebook becomes that of the file."""
         self.codebook.copy_(tensors["codebook"])
+        self.before.copy_(self.codebook)
         indices = unpack(tensors["indices"], bits=self.bits, count=shape.numel(), signed=False)
         return self.codebook[indices.long()].reshape(shape)
 
@@ -196,16 +223,14 @@ def share_weights(model: nn.Module, *, bits: int, skip: Collection[str] = ()) ->
     return replace_layers(model, make)
 
 
-@torch.no_grad()
 def follow_centroids(model: nn.Module) -> None:
     """Moves every shared weight to where its centre went: what ``fit`` calls after each step.
 
-    A weight is told from others by its value, and finds its centre by being the nearest. So it has to move
-    along in small steps: one that stayed behind would one day be nearer to its neighbour's centre.
+    So each weight keeps its cluster, even where two centres pass each other.
     """
     for layer in model.modules():
-        if isinstance(getattr(layer, "grid", None), Codebook):
-            layer.weight.copy_(layer.grid(layer.weight))  # type: ignore[operator]
+        if isinstance(layer, QuantizedConv2d | QuantizedLinear) and isinstance(layer.grid, Codebook):
+            layer.grid.follow(layer.weight)
 
 
 def _check_bits(bits: int) -> None:

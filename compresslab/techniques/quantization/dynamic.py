@@ -10,13 +10,13 @@ The sum runs over products of 8-bit integers and is exact in 32 bits. Here it is
 layer gets s_x (q_x - z_x) and multiplies with s_w q_w. Both factors of every product come from the integers,
 so the output differs from integer arithmetic by float rounding alone.
 
-What it saves: three quarters of the file and, with an integer kernel, of the weights' traffic. Where that
-traffic is most of the work, as in wide linear layers, it is fast. What it costs: before a layer can start,
-its input is read once for the range, and once more to quantize it; its output goes back to floats. A linear
-layer's input is small beside its weights. A **convolution's is not**: a few weights are used again at every
-pixel, so there is little weight traffic to save and much input to range and quantize, at every layer of
-every call. That is why dynamic quantization can be the easy win for multilayer perceptrons and transformers
-and yet slower than floats for convolutional networks: for those, measure the ranges beforehand (static).
+What it saves: three quarters of the file and, with an integer kernel, of the weights' traffic. What it costs:
+before a layer can start, its input is read once for the range and once more to quantize it, and its 32-bit
+sums go back to floats. Whether that pays is the engine's affair. ONNX Runtime has one fused kernel for all of
+it in a *linear* layer: a wide multilayer perceptron is much faster there. For a **convolution** it has only
+the general integer kernel, with separate passes behind it; that kernel alone takes longer than the float
+convolution, and finding the ranges is the least of it (lab 01 measures both). For convolutional networks
+measure the ranges beforehand: the static page.
 
 The range is one for the whole input, so an image's result depends a little on the others in its batch.
 

@@ -67,7 +67,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     Raises:
         CompressionError: a forward that ``torch.fx`` can't follow.
     """
-    folded = copy.deepcopy(model)
+    folded = copy.deepcopy(model).eval()
     for convolution, norm in list(_pairs(folded)):
         folded.set_submodule(
             convolution, _fold(folded.get_submodule(convolution), folded.get_submodule(norm))

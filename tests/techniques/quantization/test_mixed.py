@@ -89,7 +89,7 @@ def test_fewer_bits_move_the_answers_more_and_the_model_is_left_alone():
     found = sensitivity(model, x, choices=(2, 4, 8))
     assert list(found) == [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     summed = torch.tensor(list(found.values())).sum(dim=0)
-    assert summed[0] > 10 * summed[1] > 10 * summed[2] >= 0
+    assert summed[0] > 10 * summed[1] > 10 * summed[2] > -1e-5
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -109,5 +109,5 @@ def test_bad_names_bits_and_no_images_are_refused():
         quantize_mixed(student(), bits={"tail": 4})
     with pytest.raises(CompressionError, match="bits is a whole number from 2 to 8, got 16"):
         quantize_mixed(student(), bits={"head": 16})
-    with pytest.raises(CompressionError, match="at least one, got none; try validation.first"):
+    with pytest.raises(CompressionError, match=r"at least one, got none; try validation\.first"):
         sensitivity(student(), torch.zeros(0, 1, 28, 28), choices=(4,))
