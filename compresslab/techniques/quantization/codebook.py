@@ -216,9 +216,7 @@ def share_weights(model: nn.Module, *, bits: int, skip: Collection[str] = ()) ->
         if name in skip:
             return layer
         centres = kmeans(layer.weight, linear_start(layer.weight, size=2**bits))
-        shared = on_grid(layer, Codebook(centres, bits=bits))
-        shared.weight.requires_grad_(False)  # the codebook learns in its place
-        return shared
+        return on_grid(layer, Codebook(centres, bits=bits))
 
     return replace_layers(model, make)
 

@@ -156,6 +156,22 @@ def test_without_following_a_weight_stays_behind():
     assert torch.equal(shared.weight, shared.grid(shared.weight))
 
 
+def test_a_weight_finds_its_centre_again_after_loading_even_where_two_centres_pass_each_other(tmp_path):
+    torch.manual_seed(0)
+    save_model(share_weights(nn.Linear(20, 5), bits=2), tmp_path / "one")
+    back = load_model(tmp_path / "one", into=share_weights(nn.Linear(20, 5), bits=2))
+    indices = nearest(back.weight, back.grid.codebook)
+    moved = back.grid.codebook.detach().flip(0)
+    with torch.no_grad():
+        back.grid.codebook.copy_(moved)
+    follow_centroids(back)
+    assert torch.equal(back.weight, moved[indices])
+
+
+def test_the_first_centres_lie_at_equal_steps_from_the_smallest_to_the_largest():
+    assert linear_start(torch.tensor([3.0, -1.0, 0.0]), size=5).tolist() == [-1, 0, 1, 2, 3]
+
+
 def test_layers_to_skip_keep_their_weights():
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
     assert type(share_weights(model, bits=2, skip=["1"])[1]) is nn.Linear

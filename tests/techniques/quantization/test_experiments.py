@@ -11,7 +11,9 @@ from compresslab.data import Images, Splits
 from compresslab.errors import CompressionError
 from compresslab.models import student
 from compresslab.techniques.quantization import experiments
+from compresslab.techniques.quantization.codebook import share_weights
 from compresslab.techniques.quantization.experiments import EXPERIMENTS, LAB, load_experiment, run_experiments
+from compresslab.techniques.quantization.weights import quantize_weights
 from compresslab.training import accuracy
 
 SETTINGS = {
@@ -25,8 +27,8 @@ SETTINGS = {
 @pytest.fixture
 def data():
     rng = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8, generator=rng)
-    images = Images(pixels, torch.arange(40) % 10)
+    pixels = torch.randint(0, 256, (160, 1, 28, 28), dtype=torch.uint8, generator=rng)
+    images = Images(pixels, torch.arange(160) % 10)
     return Splits(images, images, images)
 
 
@@ -63,9 +65,13 @@ def test_the_layers_have_the_forms_that_the_names_promise(data, tmp_path):
     for name, distinct in (("w4_rounded", 15), ("w2_aware", 3)):
         w = load_experiment(name, folder=tmp_path).blocks[1].conv2.weight
         assert max(len(row.unique()) for row in w.flatten(1)) <= distinct
+    untrained = quantize_weights(experiments.load_baseline(), bits=2)
+    assert not torch.equal(w, untrained.blocks[1].conv2.weight)
     shared = load_experiment("codebook_2bit", folder=tmp_path)
     layers = [layer for layer in shared.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     assert all(len(layer.weight.unique()) <= 4 for layer in layers)
+    untrained = share_weights(experiments.load_baseline(), bits=2)
+    assert not torch.equal(shared.head.grid.codebook, untrained.head.grid.codebook)
 
 
 def test_mixed_bits_take_no_more_bytes_than_uniform_ones(data, tmp_path):

@@ -46,6 +46,10 @@ def test_a_small_step_does_not_hide_a_large_one():
     assert allocate_bits(errors, sizes, 40).tolist() == [2, 0]
 
 
+def test_a_choice_may_take_the_whole_budget():
+    assert allocate_bits(torch.tensor([[5.0, 1.0]]), torch.tensor([[1, 3]]), 3).tolist() == [1]
+
+
 def test_a_budget_below_the_smallest_choices_is_refused():
     with pytest.raises(CompressionError, match="budget is at least 20 bytes here, got 19; allow fewer bits"):
         allocate_bits(torch.ones(2, 2), torch.tensor([[10, 20]] * 2), 19)

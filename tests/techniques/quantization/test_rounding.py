@@ -78,6 +78,15 @@ def test_with_inputs_that_know_nothing_of_each_other_the_nearest_is_the_best(rou
 
 
 @every_rounding
+def test_what_lies_beyond_the_range_becomes_its_end_and_a_caller_without_gradients_gets_the_same(rounding):
+    w, gram, scale, _ = layer(4, 10)
+    rounded = rounding(w, gram, scale / 2, bits=3)
+    assert (rounded / scale * 2).abs().max() <= 3 + 1e-4
+    with torch.no_grad():
+        assert torch.equal(rounding(w, gram, scale / 2, bits=3), rounded)
+
+
+@every_rounding
 def test_inputs_that_are_always_zero_break_nothing(rounding):
     w, gram, scale, _ = layer(3, 6)
     gram[2], gram[:, 2] = 0, 0
