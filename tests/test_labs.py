@@ -38,10 +38,12 @@ def test_the_author_has_nothing_left_to_do(lab, check):
 @each_lab
 def test_the_opening_states_the_minutes_and_points_of_the_exercises(lab):
     opening = nbformat.read(paths(lab, ROOT)["student"], as_version=4).cells[0].source
-    minutes = sum(exercise.minutes for exercise in lab.exercises)
-    points = sum(exercise.points for exercise in lab.exercises)
+    core = [exercise for exercise in lab.exercises if not exercise.bonus]
+    minutes, points = sum(exercise.minutes for exercise in core), sum(exercise.points for exercise in core)
     assert f"about {minutes} minutes" in opening
     assert f"{points} points" in opening
+    bonus = len(lab.exercises) - len(core)
+    assert (f"{bonus} bonus" in opening) == bool(bonus)
     assert all(objective in opening for objective in lab.objectives)
 
 
