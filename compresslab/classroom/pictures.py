@@ -59,8 +59,14 @@ def draw_guesses(guesses: Mapping[str, float], measured: Mapping[str, float | In
         axes.annotate(f"   {guess:.3g}×", (guess, row - 0.15), va="center")
         axes.annotate(f"   {value:.2f}×", (max(value, high), row + 0.15), va="center")
     axes.axvline(1, color="black", linestyle=":", linewidth=1)
-    axes.set(xscale="log", xlim=(0.5, 3 * max(*guesses.values(), 1.0)), ylim=(len(guesses) - 0.5, -0.5))
+    ends = [
+        1.0,
+        *guesses.values(),
+        *(value.low if isinstance(value, Interval) else value for value in measured.values()),
+    ]
+    axes.set(xscale="log", xlim=(0.6 * min(ends), 3 * max(ends)), ylim=(len(guesses) - 0.5, -0.5))
     axes.xaxis.set_major_formatter("{x:g}×")
+    axes.xaxis.set_minor_formatter("")
     axes.set_yticks(range(len(guesses)), list(guesses))
     axes.set_xlabel("times the baseline's (logarithmic; dotted: no change; grey: 95 % interval)")
     handles, labels = axes.get_legend_handles_labels()

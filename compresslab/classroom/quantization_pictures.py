@@ -150,22 +150,22 @@ def draw_errors(errors: Mapping[str, float], *, label: str) -> Figure:
     return figure
 
 
-def draw_sensitivity(drops: Mapping[str, Mapping[int, float]]) -> Figure:
-    """How much accuracy each layer alone costs at each number of bits, one line of marks a number of bits.
+def draw_sensitivity(moved: Mapping[str, Mapping[int, float]]) -> Figure:
+    """How far each layer alone moves the network's answers at each number of bits, a mark for each.
 
     Args:
-        drops: layer → bits → accuracy lost, as a fraction.
+        moved: layer → bits → mean divergence of the answers, in nats.
     """
-    figure = new_figure(7, 1.2 + 0.2 * len(drops))
+    figure = new_figure(7, 1.2 + 0.2 * len(moved))
     axes = figure.add_subplot()
-    bits: Sequence[int] = sorted({b for row in drops.values() for b in row})
+    bits: Sequence[int] = sorted({b for row in moved.values() for b in row})
     for marker, number in zip("vo^sD", bits, strict=False):
-        points = [100 * row.get(number, float("nan")) for row in drops.values()]
-        axes.plot(points, range(len(drops)), marker, color="black", fillstyle="none", label=f"{number} bits")
-    axes.axvline(0, color="black", linestyle=":", linewidth=1)
-    axes.set_yticks(range(len(drops)), list(drops), fontsize=8)
+        nats = [row.get(number, float("nan")) for row in moved.values()]
+        axes.plot(nats, range(len(moved)), marker, color="black", fillstyle="none", label=f"{number} bits")
+    axes.set_yticks(range(len(moved)), list(moved), fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("validation accuracy lost, points, when this layer alone is quantized")
+    axes.set_xscale("log")
+    axes.set_xlabel("how far the answers move when this layer alone is quantized: KL divergence, nats")
     axes.legend(fontsize=8)
     return figure
 

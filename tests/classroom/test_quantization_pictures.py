@@ -67,10 +67,11 @@ def test_channels_are_drawn_widest_first():
 def test_each_layer_has_its_bar_and_its_marks():
     axes = draw_errors({"stem": 0.1, "head": 0.4}, label="error").axes[0]
     assert [bar.get_width() for bar in axes.patches] == [0.1, 0.4]
-    axes = draw_sensitivity({"stem": {4: 0.0, 2: 0.5}, "head": {4: 0.01, 2: 0.25}}).axes[0]
+    axes = draw_sensitivity({"stem": {4: 0.001, 2: 0.5}, "head": {4: 0.01, 2: 0.25}}).axes[0]
     marks = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
-    assert marks["2 bits"] == [50, 25]
-    assert marks["4 bits"] == [0, 1]
+    assert marks["2 bits"] == [0.5, 0.25]
+    assert marks["4 bits"] == [0.001, 0.01]
+    assert "nats" in axes.get_xlabel()
 
 
 def test_the_widget_redraws_for_each_setting():
