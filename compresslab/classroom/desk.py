@@ -101,7 +101,8 @@ class _State:
                 raise Wrong(f"there are hints 1 to {count} for {exercise.name}, you asked for {step}")
             self.hints_seen[exercise.name] = max(step, self.hints_seen.get(exercise.name, 0))
             chosen = exercise.hints[step - 1]
-            print(f"Hint {step} of {count}: {chosen.symptom}\n\n{textwrap.indent(chosen.text, '    ')}")
+            text = textwrap.fill(chosen.text, 100, initial_indent="    ", subsequent_indent="    ")
+            print(f"Hint {step} of {count}: {chosen.symptom}\n\n{text}")
 
         return hint
 

@@ -178,6 +178,6 @@ def explore_grid(weight: Tensor) -> ipywidgets.VBox:
         lambda **settings: draw_grid(weight, **settings),
         bits=ipywidgets.SelectionSlider(options=list(range(2, 9)), value=4, description="bits"),
         symmetric=ipywidgets.Checkbox(value=True, description="symmetric"),
-        per_channel=ipywidgets.Checkbox(value=False, description="a scale a channel (its min and max)"),
+        per_channel=ipywidgets.Checkbox(value=False, description="a scale per channel"),
         rule=ipywidgets.Dropdown(options=list(RULES), value="min and max", description="range of all"),
     )
