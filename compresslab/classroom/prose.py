@@ -1,4 +1,4 @@
-"""Numbers in prose: ``{{ int8.drop | points }}`` in a source's markdown becomes "0.4 points" in the notebook.
+"""Numbers in prose: ``{{ int8.drop | points }}`` in a source's markdown becomes "0.42 points" there.
 
 The instructor's notebook keeps the name beside the number, in comments that no reader sees; so the student's
 edition can take the number out again and show "…" until the student has measured. A placeholder stands in
@@ -24,11 +24,11 @@ def _percent(value: float) -> str:
 
 
 def _points(value: float) -> str:
-    return f"{100 * value:.1f} points".replace("-", "−")
+    return f"{round(100 * value, 2) + 0.0:.2f} points".replace("-", "−")  # + 0.0: no "-0.00"
 
 
 def _times(value: float) -> str:
-    return f"{value:,.0f}×" if abs(value) >= 100 else f"{value:.1f}×" if abs(value) >= 2 else f"{value:.2f}×"
+    return f"{_three_digits(value)}×"
 
 
 def _count(value: float) -> str:
