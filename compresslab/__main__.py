@@ -125,19 +125,17 @@ def hint(
     step: Annotated[int, typer.Argument(help="1 a nudge, 2 the formula, 3 one line with a blank")] = 1,
 ) -> None:
     """Show one of an exercise's three hints."""
+    from compresslab.classroom.desk import hint_text
     from compresslab.classroom.exercises import find_lab
 
     lab = find_lab(lab_name)
     names = [each.name for each in lab.exercises]
     if exercise not in names:
         raise CompressionError(f"{lab.name} has no exercise {exercise!r}; there are {', '.join(names)}")
-    hints = lab.exercise(exercise).hints
-    if step not in range(1, len(hints) + 1):
-        raise CompressionError(f"a hint's step is 1 to {len(hints)}, got {step}; begin with 1")
-    chosen = hints[step - 1]
-    console.print(
-        f"Hint {step} of {len(hints)}: [bold]{chosen.symptom}[/]\n\n    {chosen.text}", highlight=False
-    )
+    count = len(lab.exercise(exercise).hints)
+    if step not in range(1, count + 1):
+        raise CompressionError(f"a hint's step is 1 to {count}, got {step}; begin with 1")
+    console.print(hint_text(lab.exercise(exercise), step), markup=False, highlight=False)
 
 
 @command

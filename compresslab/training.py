@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from compresslab.checkpoints import keep_checkpoint, resume_checkpoint
 from compresslab.data import Images, normalize
 from compresslab.errors import CompressionError
+from compresslab.measuring import right_answers
 
 __all__ = [
     "BATCH_SIZE",
@@ -159,18 +160,10 @@ def _descend(model, optimizer, batches, rates, loss, precision, done) -> float:
     return float(total) / len(rates)
 
 
-@torch.no_grad()
 def accuracy(model: nn.Module, images: Images, *, precision: torch.dtype = torch.float32) -> float:
     """The share of images whose largest logit is their label; the model runs in evaluation mode meanwhile."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    right = 0
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-        for inputs, labels in images.batches():
-            right += int((model(inputs).argmax(dim=1) == labels).sum())
-    for module, training in modes:
-        module.training = training
-    return right / len(images)
+        return int(right_answers(model, images).sum()) / len(images)
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:

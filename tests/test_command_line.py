@@ -80,6 +80,12 @@ def test_a_hint_is_shown_step_by_step():
         assert f"Hint {step} of 3: {hint.symptom}" in words
 
 
+def test_brackets_in_a_hint_are_text_and_no_markup():
+    hint = find_lab(LAB).exercise("network_macs").hints[2]
+    assert "[layer.register_forward_hook" in hint.text
+    assert hint.text in said("hint", "00", "network_macs", 3)[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

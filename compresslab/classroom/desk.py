@@ -22,7 +22,7 @@ from compresslab.classroom.exercise import Exercise, Lab
 from compresslab.classroom.exercises import find_lab
 from compresslab.errors import Wrong
 
-__all__ = ["Desk", "lab"]
+__all__ = ["Desk", "hint_text", "lab"]
 
 
 class Desk(NamedTuple):
@@ -100,9 +100,7 @@ class _State:
             if step not in range(1, count + 1):
                 raise Wrong(f"there are hints 1 to {count} for {exercise.name}, you asked for {step}")
             self.hints_seen[exercise.name] = max(step, self.hints_seen.get(exercise.name, 0))
-            chosen = exercise.hints[step - 1]
-            text = textwrap.fill(chosen.text, 100, initial_indent="    ", subsequent_indent="    ")
-            print(f"Hint {step} of {count}: {chosen.symptom}\n\n{text}")
+            print(hint_text(exercise, step))
 
         return hint
 
@@ -129,6 +127,13 @@ class _State:
         if seen >= len(exercise.hints):
             return f"All hints seen; reveal.{exercise.name}() hands you a working one, for 0 points."
         return f"Hint on offer: hint.{exercise.name}() - {exercise.hints[seen].symptom}"
+
+
+def hint_text(exercise: Exercise, step: int) -> str:
+    """A hint as a student reads it, in the notebook and in the shell: its symptom, then its text."""
+    chosen = exercise.hints[step - 1]
+    text = textwrap.fill(chosen.text, 100, initial_indent="    ", subsequent_indent="    ")
+    return f"Hint {step} of {len(exercise.hints)}: {chosen.symptom}\n\n{text}"
 
 
 def _points(exercise: Exercise) -> str:
