@@ -17,10 +17,11 @@ from compresslab.errors import CompressionError
 from compresslab.layers import draw_layers, layer_table
 from compresslab.measuring import Measurement, accuracy_drop, measure, paired_drop, right_answers
 from compresslab.memory import peak_activation_bytes
-from compresslab.models import baseline, load_baseline, mlp, read_card, student
+from compresslab.models import baseline, load_baseline, mlp, read_card, student, teacher
 from compresslab.reporting import Report, compare
+from compresslab.seeds import gain_over_seeds, interval_of_one_more, mean_over_seeds
 from compresslab.storage import load_model, save_model
-from compresslab.training import Trained, accuracy, fit
+from compresslab.training import Trained, accuracy, fast_precision, fit
 
 __all__ = [
     "CompressionError",
@@ -39,12 +40,16 @@ __all__ = [
     "count_parameters",
     "draw_layers",
     "fashion_mnist",
+    "fast_precision",
     "fit",
+    "gain_over_seeds",
+    "interval_of_one_more",
     "latency",
     "layer_costs",
     "layer_table",
     "load_baseline",
     "load_model",
+    "mean_over_seeds",
     "measure",
     "mlp",
     "noise_floor",
@@ -56,4 +61,5 @@ __all__ = [
     "speedup",
     "storage_bytes",
     "student",
+    "teacher",
 ]

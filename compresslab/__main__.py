@@ -188,24 +188,25 @@ def verify(as_json: Annotated[bool, typer.Option("--json", help="print the repor
 @command
 def train(
     name: Annotated[
-        str, typer.Argument(help="baseline, student, mlp, or a lab's long runs: 01_quantization")
+        str, typer.Argument(help="baseline, teacher, student, mlp, or a lab's long runs: 01_quantization, …")
     ],
 ) -> None:
     """Train a shipped network, or repeat a lab's long runs; an interrupted run goes on where it was."""
     from compresslab.data import fashion_mnist
     from compresslab.recipes import RECIPES, train_baseline
+    from compresslab.techniques.distillation import experiments as distillation
     from compresslab.techniques.quantization import experiments as quantization
 
-    long_runs = {quantization.LAB: quantization.run_experiments}
+    long_runs = {runs.LAB: runs for runs in (quantization, distillation)}
     if name not in RECIPES and name not in long_runs:
         known = ", ".join([*RECIPES, *long_runs])
         raise CompressionError(f"there is no recipe for {name!r}; there are {known}")
     try:
         if name in long_runs:
-            results = long_runs[name](fashion_mnist())
-            table = Table(Column("experiment", no_wrap=True), "accuracy lost", "times smaller")
-            for experiment, result in results.items():
-                table.add_row(experiment, f"{result['drop']:.4f}", f"{result['file_ratio']:.2f}")
+            columns, rows = long_runs[name].summary(long_runs[name].run_experiments(fashion_mnist()))
+            table = Table(Column(columns[0], no_wrap=True), *columns[1:])
+            for row in rows:
+                table.add_row(*row)
             console.print(table)
             return
         card = train_baseline(name, fashion_mnist())

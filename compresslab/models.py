@@ -2,7 +2,8 @@
 
 ``baseline`` is a residual network (He et al. 2015, arXiv:1512.03385) shrunk to 28 × 28 grey images: a stem,
 seven blocks at four resolutions, an average over space, one linear layer. ``student`` is the same idea with
-two thin blocks. Every activation is a module of its own, so that a hook can look at each of them.
+two thin blocks, ``teacher`` with more and wider ones. Every activation is a module of its own, so that a hook
+can look at each of them.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from compresslab.data import DATA
 from compresslab.errors import CompressionError
 
 __all__ = [
-    "ARCHITECTURES", "ResidualBlock", "ResidualNetwork",
-    "baseline", "load_baseline", "mlp", "read_card", "student",
+    "ARCHITECTURES", "Mirrored", "ResidualBlock", "ResidualNetwork",
+    "baseline", "load_baseline", "mlp", "read_card", "student", "teacher",
 ]  # fmt: skip
 
 
@@ -71,9 +72,31 @@ class ResidualNetwork(nn.Module):
         return self.head(self.pool(self.blocks(self.stem(x))))
 
 
+class Mirrored(nn.Module):
+    """A network that looks twice, first into the mirror: the mean of its logits for both images.
+
+    Twice the MACs, for a network that is asked once and whose answers are written down. Its layers last ran
+    on the image itself.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        mirrored = self.network(x.flip(-1))
+        return (mirrored + self.network(x)) / 2
+
+
 def baseline() -> ResidualNetwork:
     """The untrained network that the labs compress: seven residual blocks, 16 to 112 channels."""
     return ResidualNetwork(16, [(16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (112, 2), (112, 1)])
+
+
+def teacher() -> Mirrored:
+    """The untrained network that others learn from: nine residual blocks, 16 to 192 channels, a mirror."""
+    blocks = [(16, 1), (32, 2), (32, 1), (32, 1), (96, 2), (96, 1), (96, 1), (192, 2), (192, 1)]
+    return Mirrored(ResidualNetwork(16, blocks))
 
 
 def student() -> ResidualNetwork:
@@ -88,7 +111,9 @@ def mlp() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), *itertools.chain(*hidden), nn.Linear(widths[-1], 10))
 
 
-ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {"baseline": baseline, "student": student, "mlp": mlp}
+ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
+    "baseline": baseline, "teacher": teacher, "student": student, "mlp": mlp,
+}  # fmt: skip
 
 
 def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") -> nn.Module:

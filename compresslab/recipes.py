@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from compresslab.data import DATA, Splits
 from compresslab.errors import CompressionError
-from compresslab.models import ARCHITECTURES
+from compresslab.models import ARCHITECTURES, Mirrored
 from compresslab.training import accuracy, cross_entropy, fast_precision, fit
 
 __all__ = ["RECIPES", "Recipe", "train_baseline"]
@@ -35,6 +35,7 @@ class Recipe:
 
 RECIPES = {
     "baseline": Recipe(epochs=60),
+    "teacher": Recipe(epochs=66),
     "student": Recipe(epochs=30),
     "mlp": Recipe(epochs=12, learning_rate=0.03, augmented=False),
 }
@@ -56,26 +57,31 @@ def train_baseline(
     recipe = recipe or RECIPES[name]
     checkpoint = folder / f"{name}.checkpoint.safetensors"
     torch.manual_seed(recipe.seed)  # the first weights
+    model = ARCHITECTURES[name]()
     trained = fit(
-        ARCHITECTURES[name](), data.train, data.validation,
+        model.network if isinstance(model, Mirrored) else model, data.train, data.validation,
         epochs=recipe.epochs, learning_rate=recipe.learning_rate, seed=recipe.seed,
         loss=functools.partial(cross_entropy, label_smoothing=recipe.label_smoothing),
         augmented=recipe.augmented, precision=fast_precision(), checkpoint=checkpoint,
     )  # fmt: skip
+    if isinstance(model, Mirrored):
+        model.network = trained.model  # it learnt without the mirror, and looks into it from now on
+    else:
+        model = trained.model
     card = {
         "name": name,
         "recipe": asdict(recipe),
         "precision": str(fast_precision()).removeprefix("torch."),
         "best_epoch": trained.history.index(trained.best) + 1,
-        "validation_accuracy": accuracy(trained.model, data.validation),
-        "test_accuracy": accuracy(trained.model, data.test),
-        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+        "validation_accuracy": accuracy(model, data.validation),
+        "test_accuracy": accuracy(model, data.test),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),
         "history": [asdict(epoch) for epoch in trained.history],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(trained.model.state_dict(), folder / f"{name}.safetensors")
+    save_file(model.state_dict(), folder / f"{name}.safetensors")
     (folder / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n")
     checkpoint.unlink(missing_ok=True)
     return card

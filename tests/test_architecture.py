@@ -23,8 +23,8 @@ SOURCES = sorted([*MODULES, *(ROOT / "tests").rglob("*.py")])
 LAYERS = """
 errors
 vision  clock  checkpoints
-data  storage
-models  costs  memory  display  steps
+data  storage  seeds
+models  transformers  costs  memory  display  steps
 measuring
 training  reporting  layers  deployment
 recipes

@@ -10,7 +10,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compresslab.data import DATA, fashion_mnist
 from compresslab.errors import CompressionError
-from compresslab.models import ARCHITECTURES, ResidualBlock, baseline, load_baseline, read_card, student
+from compresslab.models import (
+    ARCHITECTURES,
+    Mirrored,
+    ResidualBlock,
+    baseline,
+    load_baseline,
+    read_card,
+    student,
+    teacher,
+)
 from compresslab.training import accuracy
 
 FOLDER = DATA / "baselines"
@@ -44,9 +53,31 @@ def test_every_activation_is_a_module_of_its_own(name):
     relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
     for relu in relus:
         relu.register_forward_hook(lambda module, *_: calls.append(id(module)))
-    model(torch.zeros(2, 1, 28, 28))
+    plain = model.network if isinstance(model, Mirrored) else model
+    plain(torch.zeros(2, 1, 28, 28))
     assert sorted(calls) == sorted(map(id, relus))
-    assert len(relus) == (3 if name == "mlp" else 1 + 2 * len(model.blocks))
+    assert len(relus) == (3 if name == "mlp" else 1 + 2 * len(plain.blocks))
+
+
+def test_a_mirrored_network_says_the_same_of_an_image_and_its_mirror_image_for_twice_the_macs():
+    torch.manual_seed(0)
+    network, x = student().eval(), torch.randn(3, 1, 28, 28)
+    mirrored = Mirrored(network)
+    torch.testing.assert_close(mirrored(x), mirrored(x.flip(-1)))
+    torch.testing.assert_close(mirrored(x), (network(x) + network(x.flip(-1))) / 2)
+    assert macs(mirrored) == 2 * macs(network)
+
+
+def test_the_layers_of_a_mirrored_network_last_ran_on_the_image_itself():
+    network, x, seen = student().eval(), torch.rand(1, 1, 28, 28), []
+    network.stem.register_forward_hook(lambda module, arguments, output: seen.append(arguments[0]))
+    Mirrored(network)(x)
+    assert torch.equal(seen[-1], x)
+
+
+def test_the_teacher_is_larger_and_right_at_least_95_times_in_100():
+    assert sum(p.numel() for p in teacher().parameters()) > sum(p.numel() for p in baseline().parameters())
+    assert read_card("teacher")["test_accuracy"] >= 0.95
 
 
 @pytest.mark.parametrize(("channels", "stride", "size"), [((4, 4), 1, 8), ((4, 8), 1, 8), ((4, 8), 2, 4)])
@@ -100,7 +131,7 @@ def folder(tmp_path):
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(
-        CompressionError, match=r"no network is called 'resnet50'; there are baseline, student"
+        CompressionError, match=r"no network is called 'resnet50'; there are baseline, teacher"
     ):
         load_baseline("resnet50")
 

@@ -10,7 +10,7 @@ from test_training import bright_images, same, stop_at
 from compresslab import recipes
 from compresslab.data import Splits
 from compresslab.errors import CompressionError
-from compresslab.models import ARCHITECTURES, load_baseline, read_card
+from compresslab.models import ARCHITECTURES, Mirrored, load_baseline, read_card
 from compresslab.recipes import RECIPES, Recipe, train_baseline
 from compresslab.training import accuracy
 
@@ -45,8 +45,8 @@ def test_the_card_says_what_the_weights_reach(made):
     assert card["validation_accuracy"] == accuracy(model, DATA.validation)
     assert card["test_accuracy"] == accuracy(model, DATA.test)
     assert card["parameters"] == sum(parameter.numel() for parameter in model.parameters())
-    settings = {"epochs": 2, "learning_rate": 0.05, "label_smoothing": 0.1, "seed": 4, "augmented": True}
-    assert card["recipe"] == settings
+    settings = {"epochs": 2, "learning_rate": 0.05, "label_smoothing": 0.1, "seed": 4}
+    assert card["recipe"] == settings | {"augmented": True}
     assert len(card["history"]) == 2
     assert card["torch"] == torch.__version__
     assert datetime.date.fromisoformat(card["date"]) <= datetime.date.today()
@@ -73,8 +73,19 @@ def test_an_interrupted_training_goes_on(made, tmp_path, monkeypatch):
     assert same(load_baseline("student", folder=tmp_path), load_baseline("student", folder=made[0]))
 
 
+def test_a_mirrored_network_learns_without_the_mirror_and_is_kept_with_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "teacher", lambda: Mirrored(ARCHITECTURES["student"]()))
+    card = train_baseline("teacher", DATA, folder=tmp_path / "teacher", recipe=QUICK)
+    train_baseline("student", DATA, folder=tmp_path / "student", recipe=QUICK)
+    mirrored = load_baseline("teacher", folder=tmp_path / "teacher")
+    plain = load_baseline("student", folder=tmp_path / "student")
+    assert same(mirrored.network, plain)
+    assert card["validation_accuracy"] == accuracy(mirrored, DATA.validation)
+    assert card["history"] == read_card("student", folder=tmp_path / "student")["history"]
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(
-        CompressionError, match="there is no recipe for 'teacher'; there are baseline, student"
+        CompressionError, match="there is no recipe for 'resnet'; there are baseline, teacher"
     ):
-        train_baseline("teacher", DATA, folder=tmp_path)
+        train_baseline("resnet", DATA, folder=tmp_path)

@@ -62,7 +62,8 @@ class Exercise:
         statement: one sentence; it is also what a passed check prints.
         cases: a seeded generator of inputs, the edge cases among them by name.
         probe: runs where the student's code runs. Self-contained: it uses its arguments, ``torch``, ``nn``,
-            ``np``, ``math`` and ``build`` (a network from plain data), and imports nothing.
+            ``np``, ``math`` and ``build`` (a network from plain data), and imports nothing. Where an answer
+            is meant to change its arguments, it forgets the note of that: ``answer.changed = ""``.
         judge: pure; a law or an independent oracle.
         right: at least two right answers, written differently; the first one is what ``reveal`` hands over.
         mistakes: at least four, each with a message of its own.

@@ -197,9 +197,8 @@ def _flatten(node: object, arrays: dict[str, np.ndarray]) -> object:
     if isinstance(node, Recorded):
         fields = {"type": node.type, "text": node.text, "dtype": node.dtype}
         items = None if node.items is None else [_flatten(item, arrays) for item in node.items]
-        values = (
-            None if node.array is None else node.array.item() if node.dtype in _PLAIN else keep(node.array)
-        )
+        plain = node.dtype in _PLAIN and node.array is not None and node.array.ndim == 0
+        values = None if node.array is None else node.array.item() if plain else keep(node.array)
         return {"record": fields, "values": values, "items": items}
     if isinstance(node, dict):
         return {"dict": [[key, _flatten(value, arrays)] for key, value in node.items()]}

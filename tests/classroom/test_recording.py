@@ -57,6 +57,14 @@ def test_a_record_comes_back_equal(value):
     assert same(from_bytes(to_bytes(record)), record)
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 0), (2, 3)])
+def test_a_tensor_of_booleans_comes_back_in_its_shape(shape):
+    record = describe(torch.ones(shape, dtype=torch.bool))
+    back = from_bytes(to_bytes(record))
+    assert same(back, record)
+    assert back.array.shape == shape
+
+
 class LiesAboutItsClass:
     __class__ = torch.Tensor
 

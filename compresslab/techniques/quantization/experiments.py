@@ -36,7 +36,7 @@ from compresslab.techniques.quantization.rounding import adaround, gptq, quantiz
 from compresslab.techniques.quantization.weights import quantize_weights
 from compresslab.training import Trained, accuracy, fast_precision, fit
 
-__all__ = ["EXPERIMENTS", "LAB", "Experiment", "load_experiment", "run_experiments"]
+__all__ = ["EXPERIMENTS", "LAB", "Experiment", "load_experiment", "run_experiments", "summary"]
 
 LAB = "01_quantization"
 Result = tuple[nn.Module, dict]  # the compressed network, and what the run found out, as JSON values
@@ -159,6 +159,14 @@ def run_experiments(data: Splits, *, folder: Path = DATA / "results") -> dict:
         results[name] |= {"drop": drop.value, "drop_low": drop.low, "drop_high": drop.high}
     _write(place, results)
     return results
+
+
+def summary(results: dict) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """What the command line prints of the results: the columns' names, and a row an experiment."""
+    rows: list[tuple[str, ...]] = [
+        (name, f"{run['drop']:.4f}", f"{run['file_ratio']:.2f}") for name, run in results.items()
+    ]
+    return ("experiment", "accuracy lost", "times smaller"), rows
 
 
 def load_experiment(name: str, *, folder: Path = DATA / "results") -> nn.Module:

@@ -1,0 +1,244 @@
+"""The long runs of lab 02: ``compresslab train 02_distillation``.
+
+Every method teaches the same student from three seeds, at the learning rate that did best on validation
+among three tried at another seed; so does the student alone. Beside the table: more labels, other students,
+other teachers, two unlike peers, transformers, and what the embeddings are worth on classes that nobody saw.
+Each run is kept as soon as it ends, so an interrupted command goes on. Test images are read once for each run
+that is reported, never to choose. About 40 minutes on two cores.
+
+Written: ``data/results/02_distillation.json`` (every run: accuracies as fractions, seconds of one thread) and
+``data/results/02_distillation/NAME.safetensors`` (the students of seed 0, and the teacher of the seen
+classes). Runs go side by side, one thread each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from tqdm.auto import tqdm
+
+from compresslab.data import DATA, Images, Splits
+from compresslab.errors import CompressionError
+from compresslab.models import baseline, student
+from compresslab.seeds import gain_over_seeds
+from compresslab.techniques.distillation.comparison import METHODS
+from compresslab.techniques.distillation.inside import deep_transformer
+from compresslab.techniques.distillation.runs import (
+    SEEN,
+    SEEN_TEACHER,
+    STUDENTS,
+    TRANSFORMER,
+    Job,
+    perform,
+    save_whole,
+)
+from compresslab.techniques.distillation.setting import of_classes
+from compresslab.training import fast_precision, fit
+
+__all__ = ["LAB", "load_results", "load_student", "run_experiments", "summary", "values"]
+
+LAB = "02_distillation"
+SEEDS, HELD_OUT_SEEDS, TRIED_AT = (0, 1, 2), (0, 1, 2, 3, 4), 100
+LEARNING_RATES = (0.1, 0.4, 1.6)  # tried for every method, and for the student alone
+TRANSFORMER_RATE = 0.05  # for the transformers, great and small; no other was tried
+LABELS = (1000, 4000)  # beside the table's
+RETRIEVAL = ("alone", "kd", "rkd", "pkt", "sp")
+TEACHERS = ("mlp", "student", "baseline")  # beside "teacher", which the table has
+
+
+def run_experiments(
+    data: Splits, *, folder: Path = DATA / "results", jobs: int | None = None, small: bool = False
+) -> dict:
+    """The results of every run, {"group/name/…/seed": {"test_accuracy": …, "seconds": …}}; runs the missing.
+
+    Args:
+        data: what the further teachers learn from; each run reads Fashion-MNIST for itself.
+        folder: where the results and the weights are kept.
+        jobs: how many runs side by side, by default one a processor.
+        small: a setting of a few images, to try the whole thing out.
+    """
+    results = load_results(folder=folder)
+    with _workers(jobs or os.cpu_count() or 1) as workers:
+        tries = [Job("tries", name, TRIED_AT, learning_rate=rate)
+                 for name in ("alone", *METHODS) for rate in LEARNING_RATES]  # fmt: skip
+        _run(tries, results, folder, workers, small=small)
+        rates = {name: _best(results, name) for name in ("alone", *METHODS)}
+        _run(list(_table(rates)), results, folder, workers, small=small)
+        _train_other_teachers(data, folder / LAB, small=small)
+        _run(list(_beside(rates)), results, folder, workers, small=small)
+    results["learning_rates"] = rates
+    _write(folder, results)
+    return results
+
+
+def load_results(*, folder: Path = DATA / "results") -> dict:
+    """What the runs found, as far as they have ended: {"group/name/…/seed": {…}}."""
+    place = folder / f"{LAB}.json"
+    return dict(json.loads(place.read_text())) if place.exists() else {}
+
+
+def load_student(method: str, *, group: str = "methods", folder: Path = DATA / "results") -> nn.Module:
+    """The student that a method taught from seed 0, in evaluation mode.
+
+    Args:
+        method: a name in METHODS, "alone" or "alone_long".
+        group: "methods", or "held_out" for those that saw only every other class.
+        folder: where the results are kept.
+
+    Raises:
+        CompressionError: no such student.
+    """
+    place = folder / LAB / f"{group}_{method}.safetensors"
+    if not place.exists():
+        there = ", ".join(sorted(file.stem for file in place.parent.glob("*_*.safetensors")))
+        raise CompressionError(
+            f"no student of {group}/{method} is kept; there are {there or 'none'}. "
+            f"Repeat the runs with: compresslab train {LAB}"
+        )
+    network = student()
+    network.load_state_dict(load_file(place))
+    return network.eval()
+
+
+def summary(results: dict) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """What the command line prints of the results: the columns' names, and a row a method, the best first."""
+    alone = values(results, "methods", "alone")
+    gains = {
+        name: gain_over_seeds(values(results, "methods", name), alone) for name in ("alone_long", *METHODS)
+    }
+    rows: list[tuple[str, ...]] = [
+        (name, f"{gain.value:+.4f}", f"{gain.low:+.4f} … {gain.high:+.4f}")
+        for name, gain in sorted(gains.items(), key=lambda item: -item[1].value)
+    ]
+    return ("method", "accuracy gained over the student alone", "95 % interval"), rows
+
+
+def values(results: dict, group: str, *names: str, key: str = "test_accuracy") -> list[float]:
+    """One value a seed, in the order of the seeds: ``values(results, "methods", "kd")``.
+
+    Raises:
+        CompressionError: no run has that name, or that key.
+    """
+    start = "/".join([group, *names]) + "/"
+    runs = {int(name.rpartition("/")[2]): run for name, run in results.items() if _is_seed(name, start)}
+    if not runs:
+        there = ", ".join(sorted({name.rpartition("/")[0] for name in results if "/" in name}))
+        raise CompressionError(
+            f"no run is called {start}SEED; there are {there or 'none'}. "
+            f"Repeat the runs with: compresslab train {LAB}"
+        )
+    if any(key not in run for run in runs.values()):
+        known = ", ".join(sorted(set.intersection(*(set(run) for run in runs.values()))))
+        raise CompressionError(f"the runs {start}SEED have no {key}; they have {known}: choose one of those")
+    return [run[key] for _, run in sorted(runs.items())]
+
+
+def _is_seed(name: str, start: str) -> bool:
+    return name.startswith(start) and name.removeprefix(start).isdigit()
+
+
+def _table(rates: dict[str, float]) -> Iterator[Job]:
+    """The runs of the table: every method, and the student alone, from every seed."""
+    for seed in SEEDS:
+        yield Job("methods", "alone_long", seed, rates["alone"], longer=3)
+        for name, rate in rates.items():
+            yield Job("methods", name, seed, rate)
+
+
+def _beside(rates: dict[str, float]) -> Iterator[Job]:
+    """The runs beside the table: held-out classes, and other labels, teachers, students, peers."""
+    for seed in HELD_OUT_SEEDS:
+        for name in RETRIEVAL:
+            yield Job("held_out", name, seed, rates[name], teacher=SEEN_TEACHER)
+    for labels in LABELS:
+        for seed in SEEDS:
+            for name in ("alone", "kd"):
+                yield Job("labels", name, seed, rates[name], labels=labels)
+    for seed in SEEDS:
+        for teacher in TEACHERS:
+            yield Job("teachers", "kd", seed, rates["kd"], teacher=teacher)
+        for size in STUDENTS:
+            if size != "student":
+                for name in ("alone", "kd"):
+                    yield Job("students", name, seed, rates[name], student=size)
+        for name in ("alone", "response", "tinybert"):
+            yield Job("transformers", name, seed, TRANSFORMER_RATE)
+        yield Job("peers", "mutual", seed, rates["mutual"], peer="double")
+
+
+def _best(results: dict, name: str) -> float:
+    """The learning rate that reached most on validation; the first of equals."""
+    reached = {r: results[f"tries/{name}/{r:g}/{TRIED_AT}"]["validation_accuracy"] for r in LEARNING_RATES}
+    return max(reached, key=lambda rate: reached[rate])
+
+
+def _run(jobs: list[Job], results: dict, folder: Path, workers: Executor, *, small: bool) -> None:
+    missing = [job for job in jobs if not _is_there(job, results, small=small)]
+    started: dict[Future, Job] = {workers.submit(perform, job, folder / LAB, small): job for job in missing}
+    try:
+        for ended in tqdm(as_completed(started), desc=jobs[0].group, total=len(missing), unit="run"):
+            results[started[ended].key] = ended.result()
+            _write(folder, results)
+    except BaseException:  # an interruption too: what has ended is kept, what waits is not begun
+        workers.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def _is_there(job: Job, results: dict, *, small: bool) -> bool:
+    """Whether a run of just these settings is among the results."""
+    wanted = {"learning_rate": job.learning_rate, "small": small}
+    return wanted.items() <= results.get(job.key, {}).items()
+
+
+@contextlib.contextmanager
+def _workers(jobs: int) -> Iterator[Executor]:
+    """Processes of one thread each, without progress bars of their own."""
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    before = os.environ.get("TQDM_DISABLE", "")
+    os.environ["TQDM_DISABLE"] = "1"  # read when a process imports tqdm: ours has, theirs have not
+    try:
+        with ProcessPoolExecutor(
+            jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            yield pool
+    finally:
+        os.environ["TQDM_DISABLE"] = before
+
+
+def _train_other_teachers(data: Splits, folder: Path, *, small: bool) -> None:
+    """The teacher that saw only some classes, and the transformer, where they are not there yet."""
+    settings: dict[str, Any] = {"precision": fast_precision()}
+    if not (folder / SEEN_TEACHER).exists():
+        torch.manual_seed(0)
+        train, validation = of_classes(data.train, SEEN), of_classes(data.validation, SEEN)
+        _train(baseline(), train, validation, folder / SEEN_TEACHER, epochs=1 if small else 8, **settings)
+    if not (folder / TRANSFORMER).exists():
+        torch.manual_seed(0)
+        settings |= {"learning_rate": TRANSFORMER_RATE}
+        place, epochs = folder / TRANSFORMER, 1 if small else 16
+        _train(deep_transformer(), data.train, data.validation, place, epochs=epochs, **settings)
+
+
+def _train(network: nn.Module, train: Images, validation: Images, place: Path, **settings) -> None:
+    checkpoint = place.with_suffix(".checkpoint.safetensors")
+    trained = fit(network, train, validation, checkpoint=checkpoint, **settings)
+    save_whole(trained.model, place)
+    checkpoint.unlink()
+
+
+def _write(folder: Path, results: dict) -> None:
+    place = folder / f"{LAB}.json"
+    unfinished = place.with_name(place.name + ".part")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+    os.replace(unfinished, place)

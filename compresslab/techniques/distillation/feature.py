@@ -1,0 +1,144 @@
+"""Feature distillation: the student's inner layers learn to look like the teacher's.
+
+*Hints* (FitNets): a layer in the middle of the student should produce the features of one in the middle of
+the teacher. The teacher's has more channels, so a small regressor r translates, trained with the student:
+
+    hint = mean of (r(a_student) - a_teacher)²              r: a 1 × 1 convolution
+
+The cosine form compares directions only, place by place: 1 - cos(r(a_student), a_teacher).
+
+*Attention transfer* asks for less: not which features, only where they are. The attention map of a layer
+is the energy of all its channels at each place, as one vector of length 1; it needs no regressor.
+
+    Q = Σ_c a_c²  (h·w numbers),        attention = mean over images of ‖Q_s / ‖Q_s‖ - Q_t / ‖Q_t‖‖²
+
+What it costs: the teacher's features, which are large (cache its logits; run it for these), and for hints the
+regressor's parameters while training. The regressor belongs to the training, not to the student: it is a
+module of its own, and no file of the student has it. What is left out: features of two resolutions (choose
+layers of one), and FitNets' two stages (first the hint alone, then the response; here a weighted sum).
+
+Source: Romero et al. 2014, "FitNets: hints for thin deep nets", arXiv:1412.6550; Zagoruyko and Komodakis
+2016, "Paying more attention to attention", arXiv:1612.03928.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from compresslab.errors import CompressionError
+from compresslab.techniques.distillation.response import full_precision
+
+__all__ = ["Regressor", "attention_loss", "attention_map", "cosine_hint_loss", "hint_loss", "unit_length"]
+
+_SHORTEST = 1e-12  # a shorter vector has no direction
+
+
+class Regressor(nn.Module):
+    """A 1 × 1 convolution from the student's features to the teacher's: (n, student, h, w) → (n, teacher, h, w).
+
+    It is used while training and never shipped: its parameters are not the student's.
+
+    Args:
+        student_channels: channels of the student's layer.
+        teacher_channels: channels of the teacher's layer.
+    """  # noqa: E501
+
+    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(student_channels, teacher_channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.conv(features)
+
+
+def unit_length(x: Tensor, *, dim: int) -> Tensor:
+    """Vectors along a dimension, each over its Euclidean length; one without length stays 0, with gradient 0.
+
+    >>> unit_length(torch.tensor([[3.0, -4.0], [0.0, 0.0]]), dim=1)
+    tensor([[ 0.6000, -0.8000],
+            [ 0.0000,  0.0000]])
+    """
+    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return x / torch.where(length > _SHORTEST, length, torch.inf)
+
+
+def hint_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
+    """The mean square between the regressed features and the teacher's, over all their numbers.
+
+    Paper: half the sum; here: the mean, so that the weight does not depend on the size of the layer.
+
+    Args:
+        features: the student's after its ``Regressor``, any shape.
+        teacher_features: in the same shape. Get no gradient.
+
+    Raises:
+        CompressionError: two shapes.
+    """
+    mine, theirs = _same_shape(features, teacher_features)
+    return (mine - theirs).square().mean()
+
+
+def cosine_hint_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
+    """The mean over images and places of 1 - cosine between the two vectors of channels: 0 to 2.
+
+    How long the vectors are makes no difference. A vector of zeros has cosine 0 with every other.
+
+    Args:
+        features: the student's after its ``Regressor``, (n, channels) or (n, channels, h, w).
+        teacher_features: in the same shape. Get no gradient.
+
+    Raises:
+        CompressionError: two shapes.
+    """
+    mine, theirs = _same_shape(features, teacher_features)
+    return 1 - (unit_length(mine, dim=1) * unit_length(theirs, dim=1)).sum(dim=1).mean()
+
+
+def attention_map(features: Tensor) -> Tensor:
+    """Where a layer looks: the sum of squares over channels, (n, c, h, w) → (n, h·w), each row of length 1.
+
+    Raises:
+        CompressionError: features that aren't of shape (n, c, h, w).
+    """
+    if features.dim() != 4:
+        raise CompressionError(
+            f"features have shape (n, c, h, w), got {tuple(features.shape)}; "
+            "take them from a convolution or a block, before the average over space"
+        )
+    energy = full_precision(features).square().sum(dim=1)  # (n, h, w)
+    return unit_length(energy.flatten(1), dim=1)
+
+
+def attention_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
+    """The mean over the images of the squared distance between the two attention maps: 0 to 2.
+
+    Paper: the distance, not squared; the authors' code: squared, but averaged over the h·w places too.
+    Here: squared, because it is smooth at 0, and summed, so that it does not depend on the resolution.
+
+    Args:
+        features: the student's, (n, c, h, w).
+        teacher_features: (n, any c, h, w), for the same images. Get no gradient.
+
+    Raises:
+        CompressionError: other shapes, two resolutions or two numbers of images.
+    """
+    mine, theirs = attention_map(features), attention_map(teacher_features.detach())
+    if len(features) != len(teacher_features) or features.shape[2:] != teacher_features.shape[2:]:
+        raise CompressionError(
+            "the student's and the teacher's features agree in n, h and w, "
+            f"got {tuple(features.shape)} and {tuple(teacher_features.shape)}; "
+            "choose layers of one resolution, and give both the same images"
+        )
+    return (mine - theirs).square().sum(dim=1).mean()
+
+
+def _same_shape(features: Tensor, teacher_features: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in full precision, the teacher's detached."""
+    if features.shape != teacher_features.shape:
+        raise CompressionError(
+            "the student's and the teacher's features have one shape, "
+            f"got {tuple(features.shape)} and {tuple(teacher_features.shape)}; "
+            "choose layers of one resolution, and translate the channels with a Regressor"
+        )
+    return full_precision(features), full_precision(teacher_features).detach()

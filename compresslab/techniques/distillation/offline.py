@@ -1,0 +1,151 @@
+"""Offline distillation: a fixed teacher, whose knowledge is written down once and then read.
+
+A teacher that no longer changes says the same of the same image every time. So its logits, the features that
+hints come from, its attention maps and its embeddings are computed once for a fixed set of views (images that
+were shifted, mirrored and erased beforehand), and each training step only looks them up. The teacher and the
+student see the same view (Beyer et al. 2021, arXiv:2106.05237, call that consistent teaching).
+
+    loss of a step = loss(student(view), knowledge[view], label)         gradients reach the student alone
+
+What it saves: one run of the teacher in every step. What it costs: memory for the knowledge (features are
+the large part), and no view that was not drawn beforehand. What is left out: a teacher that learns too
+(``online``), or that was a student a moment ago (``self_distillation``).
+
+Source: Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network", arXiv:1503.02531.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from compresslab.clock import evaluating
+from compresslab.data import Images
+from compresslab.errors import CompressionError
+from compresslab.techniques.distillation.feature import attention_map
+from compresslab.techniques.distillation.response import UNLABELLED
+from compresslab.techniques.distillation.taps import tapped
+from compresslab.training import Trained, augment, fit
+
+__all__ = ["Knowledge", "Pupil", "distill", "draw_views", "know", "numbered", "without_labels"]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a teacher says of n views, written down.
+
+    Attributes:
+        logits: (n, classes), its response.
+        embeddings: (n, width), what it hands to its last layer; relations are taken between rows.
+        attention: {layer: (n, height · width)}, its attention maps.
+        features: {layer: (n, channels, height, width)}, in half precision where autocast made them so.
+    """
+
+    logits: Tensor
+    embeddings: Tensor
+    attention: Mapping[str, Tensor] = field(default_factory=dict)
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def storage_bytes(self) -> int:
+        """How much memory the knowledge takes."""
+        kept = [self.logits, self.embeddings, *self.attention.values(), *self.features.values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+
+
+class Pupil(nn.Module):
+    """A student with what it needs only while it learns: (n, 1, 28, 28) → the student's logits.
+
+    Attributes:
+        student: the network that is shipped.
+        companion: a regressor, exits or nothing; its parameters learn along, and stay behind.
+    """
+
+    def __init__(self, student: nn.Module, companion: nn.Module | None = None) -> None:
+        super().__init__()
+        self.student = student
+        self.companion = companion if companion is not None else nn.Identity()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.student(inputs)
+
+
+def draw_views(images: Images, count: int, *, seed: int) -> Images:
+    """Each image ``count`` times, each time shifted, mirrored and erased anew: (count · n) images.
+
+    Raises:
+        CompressionError: count below 1.
+    """
+    if count < 1:
+        raise CompressionError(f"count is a whole number from 1 up, got {count}; 4 views an image do well")
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.cat([augment(images.pixels, generator) for _ in range(count)])
+    return Images(pixels, images.labels.repeat(count))
+
+
+def without_labels(images: Images) -> Images:
+    """The same images, their labels forgotten."""
+    return Images(images.pixels, torch.full_like(images.labels, UNLABELLED))
+
+
+def numbered(views: Images) -> Images:
+    """The same views with their numbers, 0 … n - 1, for labels: ``fit`` hands them to the loss."""
+    return Images(views.pixels, torch.arange(len(views)))
+
+
+def know(
+    teacher: nn.Module,
+    images: Images,
+    *,
+    embedding: str = "pool",
+    attention: Sequence[str] = (),
+    features: Sequence[str] = (),
+    precision: torch.dtype = torch.float32,
+) -> Knowledge:
+    """What a teacher says of images, in evaluation mode and without gradients.
+
+    Args:
+        teacher: images (n, 1, 28, 28) → logits (n, classes); left as it is.
+        images: the views that the student will see; their labels are not read.
+        embedding: the submodule whose output (n, width) is the embedding.
+        attention: submodules whose outputs (n, channels, height, width) give attention maps.
+        features: submodules whose outputs are kept whole.
+        precision: float32, or bfloat16 to autocast.
+    """
+    layers = [embedding, *attention, *features]
+    collected: list[list[Tensor]] = [[] for _ in range(1 + len(layers))]
+    with evaluating(teacher), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        for inputs, _ in images.batches():
+            logits, outputs = tapped(teacher, inputs, layers)
+            maps = [attention_map(output.float()) for output in outputs[1 : 1 + len(attention)]]
+            kept = [logits.float(), outputs[0].float(), *maps, *outputs[1 + len(attention) :]]
+            for column, part in zip(collected, kept, strict=True):
+                column.append(part.contiguous())
+    logits, embeddings, *rest = (torch.cat(column) for column in collected)
+    split = len(attention)
+    return Knowledge(
+        logits, embeddings, dict(zip(attention, rest[:split], strict=True)),
+        dict(zip(features, rest[split:], strict=True)),
+    )  # fmt: skip
+
+
+def distill(
+    pupil: Pupil, views: Images, validation: Images, teach: Callable[..., Tensor], **settings
+) -> Trained:
+    """A trained copy of the pupil's student, taught on fixed views; the given pupil is left alone.
+
+    Args:
+        pupil: the student, with its companion.
+        views: what it sees, in batches of 128; the labels are for ``teach`` to know.
+        validation: images to choose the epoch by.
+        teach: (pupil, views (b, 1, 28, 28), numbers of the views (b,)) → scalar to minimise.
+        **settings: of ``compresslab.training.fit``: epochs, learning_rate, seed, precision, …
+
+    Returns:
+        The student of the best epoch, without its companion, and the history.
+    """
+    trained = fit(pupil, numbered(views), validation, loss=teach, augmented=False, **settings)
+    return Trained(trained.model.student, trained.history)  # type: ignore[arg-type]

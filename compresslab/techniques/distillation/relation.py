@@ -1,0 +1,223 @@
+"""Relation distillation: the student keeps what lies near what, in whatever space it likes.
+
+A network turns a batch of n images into n points. These losses never compare a point of the student with
+one of the teacher, only what is between the points of each; so the two spaces may have any dimensions, and
+no regressor is needed. Features (n, …) are flattened to points first.
+
+- *RKD, distance*: all distances, over their mean, are alike. δ is the Huber loss (½ x², linear beyond 1).
+
+      d_ij = ‖a_i - a_j‖ / μ,   μ = mean of ‖a_i - a_j‖ over i ≠ j;       loss = mean over i, j of δ(d_s - d_t)
+
+- *RKD, angle*: so are the angles of all triangles, seen from the corner j.
+
+      e_ij = (a_i - a_j) / ‖a_i - a_j‖;      ψ_ijk = e_ij · e_kj;         loss = mean over i, j, k of δ(ψ_s - ψ_t)
+
+- *PKT*: so is the probability that i would choose j as its neighbour; the kernel is the cosine, moved to 0 … 1.
+
+      p_ij = k_ij / Σ_{m≠i} k_im,   k_ij = (1 + cos(a_i, a_j)) / 2;       loss = mean over i of KL(p_t ‖ p_s)
+
+- *SP, similarity preserving*: so are the inner products, each row as a vector of length 1.
+
+      G = A Aᵀ,   each row over its length;                               loss = ‖G_s - G_t‖² / n²
+
+What it saves: nothing by itself. What it costs: n² numbers a batch (the angles n³), and the teacher's features.
+What is left out: relations across batches. Two names to keep apart: "PKD" is usually Patient knowledge
+distillation, not PKT. Whether PKT keeps the *ranking* of the neighbours is a question for ``kendall_tau``.
+
+Source: RKD: Park et al. 2019, "Relational knowledge distillation", arXiv:1904.05068; PKT: Passalis and Tefas
+2018, "Learning deep representations with probabilistic knowledge transfer", arXiv:1803.10837; SP: Tung and
+Mori 2019, "Similarity-preserving knowledge distillation", arXiv:1907.09682.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compresslab.errors import CompressionError
+from compresslab.techniques.distillation.feature import unit_length
+from compresslab.techniques.distillation.response import full_precision
+
+__all__ = [
+    "distances",
+    "kendall_tau",
+    "neighbour_probabilities",
+    "pkt_loss",
+    "rkd_angle_loss",
+    "rkd_distance_loss",
+    "similarity_loss",
+]
+
+_LEAST = 1e-7  # keeps the logarithm of a probability finite, as in the authors' code of PKT
+
+
+def distances(features: Tensor) -> Tensor:
+    """The Euclidean distances of all pairs: (n, …) → (n, n); where two points are one, 0 with gradient 0."""
+    points = full_precision(features).flatten(1)
+    # the faster way, over inner products, can take the root of a small negative number
+    return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def rkd_distance_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
+    """How far the distances, over their mean, are from the teacher's: the mean Huber loss of all n² pairs.
+
+    The mean distance is over i ≠ j; points that all coincide have distances 0. With one image the loss is 0.
+    Paper: the sum; here and in the authors' code: the mean, which has the n zeros of i = j in it.
+
+    Args:
+        features: the student's, (n, …).
+        teacher_features: (n, …), of any other size, for the same images. Get no gradient.
+
+    Raises:
+        CompressionError: two numbers of images, or features without a second dimension.
+    """
+    _check_images(features, teacher_features)
+    mine, theirs = (
+        _over_their_mean(distances(features)),
+        _over_their_mean(distances(teacher_features.detach())),
+    )
+    return F.smooth_l1_loss(mine, theirs)
+
+
+def rkd_angle_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
+    """How far the cosines of all angles are from the teacher's: the mean Huber loss of all n³ triples.
+
+    Where two of the three points are one there is no angle: its cosine is 0, with gradient 0. As in the
+    authors' code, these triples count in the mean.
+
+    Args:
+        features: the student's, (n, …).
+        teacher_features: (n, …), of any other size, for the same images. Get no gradient.
+
+    Raises:
+        CompressionError: two numbers of images, or features without a second dimension.
+    """
+    _check_images(features, teacher_features)
+    return F.smooth_l1_loss(_cosines_at_corners(features), _cosines_at_corners(teacher_features.detach()))
+
+
+def neighbour_probabilities(features: Tensor, *, with_itself: bool = False) -> Tensor:
+    """How likely image i (row) chooses image j (column) as its neighbour: (n, …) → (n, n), rows sum to 1.
+
+    An image is not its own neighbour: the diagonal is 0. A row without any neighbour (a single image, or all
+    others exactly opposite) is 0.
+
+    Args:
+        features: (n, …).
+        with_itself: count the image among its neighbours. Paper: no; the authors' code: yes.
+
+    >>> neighbour_probabilities(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
+    tensor([[0.0000, 1.0000, 0.0000],
+            [0.5000, 0.0000, 0.5000],
+            [0.0000, 1.0000, 0.0000]])
+    """
+    directions = unit_length(full_precision(features).flatten(1), dim=1)
+    kernel = ((1 + _inner_products(directions)) / 2).clamp(min=0)  # rounding can go below
+    if not with_itself:
+        kernel = kernel * ~torch.eye(len(kernel), dtype=torch.bool, device=kernel.device)
+    total = kernel.sum(dim=1, keepdim=True)
+    return kernel / torch.where(total > 0, total, torch.inf)
+
+
+def pkt_loss(features: Tensor, teacher_features: Tensor, *, with_itself: bool = False) -> Tensor:
+    """The mean over the images of KL(teacher ‖ student) between their neighbour probabilities, in nats.
+
+    Paper: the sum over all pairs; the authors' code: their mean, which is this one / n. As there, 1e-7 is
+    added to both probabilities in the logarithm.
+
+    Args:
+        features: the student's, (n, …).
+        teacher_features: (n, …), of any other size, for the same images. Get no gradient.
+        with_itself: see ``neighbour_probabilities``.
+
+    Raises:
+        CompressionError: two numbers of images, or features without a second dimension.
+    """
+    _check_images(features, teacher_features)
+    p = neighbour_probabilities(teacher_features.detach(), with_itself=with_itself)
+    q = neighbour_probabilities(features, with_itself=with_itself)
+    return (p * ((p + _LEAST) / (q + _LEAST)).log()).sum(dim=1).mean()
+
+
+def similarity_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
+    """The squared difference of the two matrices of inner products, rows of length 1, summed, over n².
+
+    Args:
+        features: the student's, (n, …).
+        teacher_features: (n, …), of any other size, for the same images. Get no gradient.
+
+    Raises:
+        CompressionError: two numbers of images, or features without a second dimension.
+    """
+    _check_images(features, teacher_features)
+    return (_similarities(features) - _similarities(teacher_features.detach())).square().mean()
+
+
+def kendall_tau(x: Tensor, y: Tensor) -> Tensor:
+    """Kendall's τ-b: how far two rankings agree, 1 for the same order, -1 for the reverse: (…, n) → (…,).
+
+    The share of pairs in one order minus that in opposite orders; a pair tied in x or in y is in neither, and
+    the denominator √(pairs not tied in x · pairs not tied in y) makes up for it. NaN where all of x or y tie.
+    Takes n² numbers a ranking. Source: Kendall 1945, "The treatment of ties in ranking problems".
+
+    Args:
+        x: values to rank, (…, n).
+        y: values for the same n things, in the same shape.
+
+    Returns:
+        float64 in [-1, 1].
+
+    Raises:
+        CompressionError: two shapes, or fewer than two values.
+
+    >>> kendall_tau(torch.tensor([1, 2, 3, 4]), torch.tensor([10, 20, 40, 30]))
+    tensor(0.6667, dtype=torch.float64)
+    """
+    if x.shape != y.shape or x.dim() == 0 or x.shape[-1] < 2:
+        raise CompressionError(
+            f"two rankings have one shape (…, n) with n ≥ 2, got {tuple(x.shape)} and {tuple(y.shape)}; "
+            "give the similarities to the same neighbours twice: the teacher's, the student's"
+        )
+    a, b = _orders(x), _orders(y)
+    agreement = (a * b).sum(dim=(-1, -2))
+    return agreement / (a.square().sum(dim=(-1, -2)) * b.square().sum(dim=(-1, -2))).sqrt()
+
+
+def _orders(x: Tensor) -> Tensor:
+    """For each pair 1, 0 or -1, as the first is larger, equal or smaller: (…, n) → (…, n, n)."""
+    x = x.detach().double()
+    return (x.unsqueeze(-1) - x.unsqueeze(-2)).sign()
+
+
+def _over_their_mean(pairs: Tensor) -> Tensor:
+    """Distances (n, n) over their mean off the diagonal, which is 0 itself and adds nothing to the sum."""
+    n = len(pairs)
+    mean = pairs.sum() / max(n * (n - 1), 1)
+    return pairs / torch.where(mean > 0, mean, torch.inf)
+
+
+def _cosines_at_corners(features: Tensor) -> Tensor:
+    """The cosine of the angle at corner j between i and k: (n, …) → (n, n, n), as [j, i, k]."""
+    points = full_precision(features).flatten(1)
+    edges = points.unsqueeze(0) - points.unsqueeze(1)  # [j, i] = a_i - a_j
+    return _inner_products(unit_length(edges, dim=2))
+
+
+def _similarities(features: Tensor) -> Tensor:
+    """The inner products of all pairs, each row of length 1: (n, …) → (n, n)."""
+    return unit_length(_inner_products(full_precision(features).flatten(1)), dim=1)
+
+
+def _inner_products(x: Tensor) -> Tensor:
+    """Inner products of all pairs, (…, n, d) → (…, n, n): never in bfloat16, which autocast would take."""
+    with torch.autocast(x.device.type, enabled=False):
+        return x @ x.mT
+
+
+def _check_images(features: Tensor, teacher_features: Tensor) -> None:
+    if min(features.dim(), teacher_features.dim()) < 2 or len(features) != len(teacher_features):
+        raise CompressionError(
+            "the student's and the teacher's features are (n, …) for the same n images, "
+            f"got {tuple(features.shape)} and {tuple(teacher_features.shape)}; give both one batch"
+        )

@@ -1,0 +1,117 @@
+"""What an embedding is worth without its classifier: finding images of the same kind, also of new kinds.
+
+A good embedding puts images of one class side by side, even of classes that no label named in training. Two
+measures, both by cosine similarity (as the Euclidean distance between rows of unit length):
+
+- *Recall@1*: the share of images whose nearest other image is of their class.
+- *5-way 1-shot accuracy*: five classes are drawn and one image of each, its *prototype*; what share of the
+  other images of these classes lies nearest to the prototype of its own? The mean over many such episodes.
+
+What is left out: recall at more than one neighbour, more than one shot, and training for either.
+
+Source: Recall@1 of embeddings: Song et al. 2015, arXiv:1511.06452; prototypes: Snell, Swersky and Zemel
+2017, arXiv:1703.05175 (there with Euclidean distances); both as measures of relational distillation: Park et
+al. 2019, arXiv:1904.05068.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compresslab.errors import CompressionError
+
+__all__ = ["draw_support", "one_shot_accuracy", "recall_at_1"]
+
+_ROWS = 1024  # similarities of so many images are held at once
+
+
+def recall_at_1(embeddings: Tensor, labels: Tensor) -> float:
+    """The share of images whose nearest other image, by cosine, has their label; never the image itself.
+
+    Of equally near ones, the first counts. An image that is alone in its class always fails.
+
+    Args:
+        embeddings: (n, width), at least two rows; a row of zeros is equally near to all.
+        labels: (n,).
+
+    Raises:
+        CompressionError: other shapes, or fewer than two images.
+
+    >>> recall_at_1(torch.tensor([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
+    0.6666666666666666
+    """
+    _check(embeddings, labels)
+    unit = F.normalize(embeddings.detach(), dim=1)
+    right = 0
+    for rows in torch.arange(len(unit)).split(_ROWS):
+        similarity = unit[rows] @ unit.T  # (rows, n)
+        similarity[torch.arange(len(rows)), rows] = -torch.inf
+        right += int((labels[similarity.argmax(dim=1)] == labels[rows]).sum())
+    return right / len(unit)
+
+
+def draw_support(labels: Tensor, *, ways: int, generator: torch.Generator) -> Tensor:
+    """The numbers (ways,) of one image each of ``ways`` classes, classes and images drawn evenly.
+
+    Only classes with at least two images take part: one to show, and one to ask.
+
+    Args:
+        labels: (n,).
+        ways: how many classes, from 2 up.
+        generator: where the chance comes from.
+
+    Raises:
+        CompressionError: ways out of range, or more than there are classes.
+    """
+    classes, counts = labels.unique(return_counts=True)
+    classes = classes[counts >= 2]
+    if not 2 <= ways <= len(classes):
+        raise CompressionError(
+            f"ways is a whole number from 2 to the {len(classes)} classes with two or more images, "
+            f"got {ways}; try fewer ways, or images of more classes"
+        )
+    drawn = classes[torch.randperm(len(classes), generator=generator)[:ways]]
+    images = [(labels == label).nonzero().squeeze(1) for label in drawn]
+    return torch.stack([of[torch.randint(len(of), (), generator=generator)] for of in images])
+
+
+def one_shot_accuracy(
+    embeddings: Tensor, labels: Tensor, *, ways: int = 5, episodes: int = 600, generator: torch.Generator
+) -> float:
+    """The mean over episodes of the share of images that lie nearest, by cosine, to their class's prototype.
+
+    An episode asks all images of its classes but the prototypes (the papers: 15 a class), so its share says
+    more. Of equally near prototypes, the first counts.
+
+    Args:
+        embeddings: (n, width).
+        labels: (n,).
+        ways: classes an episode, from 2 up.
+        episodes: how many, from 1 up.
+        generator: where the chance comes from.
+
+    Raises:
+        CompressionError: other shapes, ways or episodes out of range.
+    """
+    _check(embeddings, labels)
+    if not isinstance(episodes, int) or episodes < 1:
+        raise CompressionError(f"episodes is a whole number from 1 up, got {episodes}; try 600")
+    unit = F.normalize(embeddings.detach(), dim=1)
+    shares = []
+    for _ in range(episodes):
+        support = draw_support(labels, ways=ways, generator=generator)
+        asked = torch.isin(labels, labels[support])
+        asked[support] = False
+        nearest = (unit[asked] @ unit[support].T).argmax(dim=1)
+        shares.append((labels[support][nearest] == labels[asked]).double().mean())
+    return float(torch.stack(shares).mean())
+
+
+def _check(embeddings: Tensor, labels: Tensor) -> None:
+    if embeddings.dim() != 2 or labels.shape != embeddings.shape[:1] or len(labels) < 2:
+        raise CompressionError(
+            "embeddings are (n, width) and labels (n,), n from 2 up, got "
+            f"{tuple(embeddings.shape)} and {tuple(labels.shape)}; flatten(1) makes rows of features"
+        )
