@@ -493,8 +493,9 @@ for name in ("alone", "kd", "rkd", "pkt", "sp"):
 # from all.
 #
 # What are such relations good for? For classes that nobody has taught. In these runs the teacher and the students saw
-# only every other class; the embeddings must then find, among images of the five others, one of the same class. Recall
-# counts how often the nearest image is one; in the one-shot game, five images are all that is known of the classes.
+# only every other class, and each method kept its learning rate, which is a part of what is compared here. The
+# embeddings must then find, among images of the five other classes, one of the same class. Recall counts how often the
+# nearest image is one; in the one-shot game, five images are all that is known of the classes.
 
 # %%
 plain = d.values(results, "held_out", "alone", key="recall_at_1")
