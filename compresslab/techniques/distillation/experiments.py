@@ -7,8 +7,8 @@ Each run is kept as soon as it ends, so an interrupted command goes on. Test ima
 that is reported, never to choose. About 40 minutes on two cores.
 
 Written: ``data/results/02_distillation.json`` (every run: accuracies as fractions, seconds of one thread) and
-``data/results/02_distillation/NAME.safetensors`` (the students of seed 0, and the teacher of the seen
-classes). Runs go side by side, one thread each.
+``data/results/02_distillation/NAME.safetensors`` (the students of seed 0, the teacher of the seen classes and
+the transformer). Runs go side by side, one thread each.
 """
 
 from __future__ import annotations

@@ -118,14 +118,15 @@ def perform(job: Job, folder: Path, small: bool = False) -> dict:
     except CompressionError as error:
         if "must stay finite" not in str(error):
             raise
-        torch.manual_seed(
-            job.seed
-        )  # a run that diverged has taught nothing: the untrained student stands for it
+        # a run that diverged has taught nothing: the untrained student stands for it
+        torch.manual_seed(job.seed)
         learned = Learned(STUDENTS[job.student](), {"diverged": str(error)})
     seconds = time.perf_counter() - start
-    network, found = learned.network, {"learning_rate": job.learning_rate, "seconds": round(seconds, 1)}
-    found["small"] = small
-    found["validation_accuracy"] = accuracy(network, setting.validation)
+    network = learned.network
+    found = {
+        "learning_rate": job.learning_rate, "small": small, "seconds": round(seconds, 1),
+        "validation_accuracy": accuracy(network, setting.validation),
+    }  # fmt: skip
     if job.group == "held_out":
         found |= _on_unseen_classes(network, of_classes(data.test, UNSEEN))
     elif job.group != "tries":
@@ -161,14 +162,13 @@ def embed(network: nn.Module, images: Images) -> torch.Tensor:
 
 
 def _learn(job: Job, setting: Setting, folder: Path) -> Learned:
-    make: Callable[[], nn.Module] = STUDENTS[job.student]
-    if job.group == "transformers":
+    inside = job.group == "transformers"
+    if inside and job.method != "alone":
         teacher = deep_transformer()
         teacher.load_state_dict(load_file(folder / TRANSFORMER))
-        if job.method != "alone":
-            answers_alone = job.method == "response"
-            return learn_inside(setting, teacher.eval(), answers_alone=answers_alone, seed=job.seed)
-        make = shallow_transformer
+        answers_alone = job.method == "response"
+        return learn_inside(setting, teacher.eval(), answers_alone=answers_alone, seed=job.seed)
+    make: Callable[[], nn.Module] = shallow_transformer if inside else STUDENTS[job.student]
     if job.method.startswith("alone"):
         return learn_alone(setting, make, seed=job.seed, longer=job.longer)
     method = METHODS[job.method]
