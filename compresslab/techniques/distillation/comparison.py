@@ -29,10 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.clock import evaluating
-from compresslab.data import Images
 from compresslab.models import student as small_student
 from compresslab.techniques.distillation import feature, relation
-from compresslab.techniques.distillation.offline import Pupil, know, numbered
+from compresslab.techniques.distillation.offline import Pupil, distill, know
 from compresslab.techniques.distillation.online import Peers, peer_losses
 from compresslab.techniques.distillation.response import (
     UNLABELLED,
@@ -103,22 +102,16 @@ def _fresh(make: MakeStudent, seed: int) -> nn.Module:
     return make()
 
 
-def _fit(setting: Setting, model: nn.Module, images: Images, *, seed: int, **more: Any) -> Any:
-    """The trained network, by the setting's learning rate and precision."""
-    more = {"epochs": setting.passes, "augmented": False} | more
-    more |= {"learning_rate": setting.learning_rate, "precision": setting.precision, "seed": seed}
-    return fit(model, images, setting.validation, **more).model
-
-
 def _by_labels(setting: Setting, model: nn.Module, *, seed: int, longer: int = 1, **more: Any) -> Any:
     """The network after as many steps as the others take, or a few more, on the labelled images alone."""
     epochs = longer * math.ceil(setting.passes * len(setting.views) / len(setting.labelled))
-    return _fit(setting, model, setting.labelled, seed=seed, epochs=epochs, augmented=True, **more)
+    settings = setting.training(seed) | {"epochs": epochs, "augmented": True} | more
+    return fit(model, setting.labelled, setting.validation, **settings).model
 
 
 def _taught(setting: Setting, pupil: Pupil, teach: Callable[..., Tensor], seed: int) -> nn.Module:
     """The pupil's student, after its passes over the views."""
-    return _fit(setting, pupil, numbered(setting.views), seed=seed, loss=teach).student
+    return distill(pupil, setting.views, setting.validation, teach, **setting.training(seed)).model
 
 
 def _offline(term: Callable[..., Tensor]) -> Callable[..., Learned]:

@@ -61,9 +61,7 @@ def learn_inside(setting: Setting, teacher: PatchTransformer, *, answers_alone: 
             loss = loss + attention_matrix_loss(scores, teacher_scores)
         return loss
 
-    trained = distill(
-        Pupil(student, projection), setting.views, setting.validation, teach, epochs=setting.passes,
-        learning_rate=setting.learning_rate, precision=setting.precision, seed=seed,
-    )  # fmt: skip
+    pupil = Pupil(student, projection)
+    trained = distill(pupil, setting.views, setting.validation, teach, **setting.training(seed))
     left = sum(parameter.numel() for parameter in projection.parameters())
     return Learned(trained.model, {} if answers_alone else {"projection_parameters": left})

@@ -120,7 +120,7 @@ def perform(job: Job, folder: Path, small: bool = False) -> dict:
             raise
         # a run that diverged has taught nothing: the untrained student stands for it
         torch.manual_seed(job.seed)
-        learned = Learned(STUDENTS[job.student](), {"diverged": str(error)})
+        learned = Learned(_untrained(job)(), {"diverged": str(error)})
     seconds = time.perf_counter() - start
     network = learned.network
     found = {
@@ -162,19 +162,23 @@ def embed(network: nn.Module, images: Images) -> torch.Tensor:
 
 
 def _learn(job: Job, setting: Setting, folder: Path) -> Learned:
-    inside = job.group == "transformers"
-    if inside and job.method != "alone":
+    if job.group == "transformers" and job.method != "alone":
         teacher = deep_transformer()
         teacher.load_state_dict(load_file(folder / TRANSFORMER))
         answers_alone = job.method == "response"
         return learn_inside(setting, teacher.eval(), answers_alone=answers_alone, seed=job.seed)
-    make: Callable[[], nn.Module] = shallow_transformer if inside else STUDENTS[job.student]
+    make = _untrained(job)
     if job.method.startswith("alone"):
         return learn_alone(setting, make, seed=job.seed, longer=job.longer)
     method = METHODS[job.method]
     if job.peer:
         return learn_together(setting, make, STUDENTS[job.peer], strength=method.strength, seed=job.seed)
     return method.run(setting, make, strength=method.strength, seed=job.seed)
+
+
+def _untrained(job: Job) -> Callable[[], nn.Module]:
+    """What makes the network that a job trains."""
+    return shallow_transformer if job.group == "transformers" else STUDENTS[job.student]
 
 
 def _on_unseen_classes(network: nn.Module, images: Images) -> dict:

@@ -11,6 +11,7 @@ teacher's knowledge of them can be written down (``offline``).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,11 @@ class Setting:
     def steps(self) -> int:
         """How many batches of views a run sees."""
         return self.passes * -(-len(self.views) // BATCH_SIZE)
+
+    def training(self, seed: int) -> dict[str, Any]:
+        """What ``compresslab.training.fit`` is told, whatever is taught: its settings, by name."""
+        rate, precision = self.learning_rate, self.precision
+        return {"epochs": self.passes, "learning_rate": rate, "precision": precision, "seed": seed}
 
     @property
     def taught(self) -> Knowledge:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from compresslab.data import Images, Splits, normalize
 from compresslab.errors import CompressionError
 from compresslab.models import ResidualNetwork, student, teacher
-from compresslab.techniques.distillation import comparison, feature, relation
+from compresslab.techniques.distillation import comparison, feature, offline, relation
 from compresslab.techniques.distillation.comparison import (
     GENERATIONS,
     HINT,
@@ -80,7 +80,8 @@ def steps(monkeypatch):
 
         return fit(*args, after_step=step, **settings)
 
-    monkeypatch.setattr(comparison, "fit", counting)
+    for page in (comparison, offline):
+        monkeypatch.setattr(page, "fit", counting)
     return counts
 
 
@@ -133,8 +134,7 @@ def test_without_a_teacher_there_is_nothing_to_learn_offline(name):
 def test_each_training_takes_as_many_steps_as_the_student_alone(name, steps):
     place = setting() if name in OFFLINE else untaught()
     METHODS[name].run(place, strength=METHODS[name].strength, seed=0)
-    trainings = {"born_again": GENERATIONS + 1, "noisy_student": 2}.get(name, 1)
-    assert steps == [place.steps] * trainings
+    assert steps == [place.steps] * {"born_again": GENERATIONS + 1, "noisy_student": 2}.get(name, 1)
 
 
 @pytest.mark.parametrize(("passes", "longer"), [(1, 1), (3, 1), (2, 3)])
