@@ -195,9 +195,10 @@ def train(
     from compresslab.data import fashion_mnist
     from compresslab.recipes import RECIPES, train_baseline
     from compresslab.techniques.distillation import experiments as distillation
+    from compresslab.techniques.pruning import experiments as pruning
     from compresslab.techniques.quantization import experiments as quantization
 
-    long_runs = {runs.LAB: runs for runs in (quantization, distillation)}
+    long_runs = {runs.LAB: runs for runs in (quantization, distillation, pruning)}
     if name not in RECIPES and name not in long_runs:
         known = ", ".join([*RECIPES, *long_runs])
         raise CompressionError(f"there is no recipe for {name!r}; there are {known}")

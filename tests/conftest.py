@@ -1,6 +1,9 @@
 """What the tests share: one thread, so that they repeat; no deadline, so that a busy machine fails none."""
 
+from concurrent.futures import Executor, Future
+
 import hypothesis
+import pytest
 import torch
 
 torch.set_num_threads(1)
@@ -8,3 +11,21 @@ hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("patient")
+
+
+class AtOnce(Executor):
+    """Runs each task when it is handed in."""
+
+    def submit(self, task, /, *args, **settings):
+        future = Future()
+        try:
+            future.set_result(task(*args, **settings))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def at_once():
+    """What runs long runs in the tests: here and now, without processes."""
+    return AtOnce()

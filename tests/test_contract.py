@@ -19,6 +19,12 @@ from compresslab.measuring import measure
 from compresslab.models import student
 from compresslab.storage import load_model, save_model
 from compresslab.techniques.pruning import prune_by_magnitude
+from compresslab.techniques.pruning.channels import recalibrate_batch_norm, remove_channels
+from compresslab.techniques.pruning.dependencies import dependency_groups
+from compresslab.techniques.pruning.granularity import channel, local_masks, magnitudes
+from compresslab.techniques.pruning.masking import masked
+from compresslab.techniques.pruning.obs import compensated, prune_with_sparse_gpt
+from compresslab.techniques.pruning.storing import store_sparsely
 from compresslab.techniques.quantization import quantize_dynamic, quantize_weights, store_as
 from compresslab.techniques.quantization.aware import convert, prepare
 from compresslab.techniques.quantization.codebook import share_weights
@@ -32,6 +38,15 @@ def layer_names(model):
     return [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
 
 
+def halves(model):
+    return local_masks(magnitudes(model), sparsity=0.5)
+
+
+def remove_half_of_a_group(model):
+    name, group = next(iter(dependency_groups(model).items()))
+    return remove_channels(model, {name: range(group.channels // 2)})
+
+
 METHODS = [
     (
         "prune_by_magnitude",
@@ -41,6 +56,56 @@ METHODS = [
                 m, sparsity=50
             ),
             "sparsity is a fraction in [0, 1), got -1; try 0.5": lambda m: prune_by_magnitude(m, sparsity=-1),
+        },
+    ),
+    (
+        "prune_by_magnitude, channel by channel",
+        lambda model: prune_by_magnitude(model, sparsity=0.5, granularity=channel),
+        {},
+    ),
+    (
+        "masked",
+        lambda model: masked(model, halves(model)),
+        {
+            "the mask of head is torch.bool (10, 32) as its weight, got torch.bool (2,); "
+            "compute it from scores in the weight's shape": lambda m: masked(m, {"head": torch.ones(2) > 0}),
+        },
+    ),
+    ("compensated", lambda model: compensated(model, halves(model), BATCHES), {}),
+    (
+        "prune_with_sparse_gpt",
+        lambda model: prune_with_sparse_gpt(model, BATCHES, sparsity=0.5),
+        {
+            "sparsity is a fraction in [0, 1), got 2; did you mean 0.02?": lambda m: prune_with_sparse_gpt(
+                m, BATCHES, sparsity=2
+            ),
+        },
+    ),
+    (
+        "remove_channels",
+        remove_half_of_a_group,
+        {
+            "group stem.0 keeps none of its 8 channels, and nothing would pass; keep at least one": (
+                lambda m: remove_channels(m, {"stem.0": []})
+            ),
+        },
+    ),
+    (
+        "recalibrate_batch_norm",
+        lambda model: recalibrate_batch_norm(model, BATCHES),
+        {
+            "batches has at least one batch of images, got none; try train.batches(500)": (
+                lambda m: recalibrate_batch_norm(m, [])
+            ),
+        },
+    ),
+    (
+        "store_sparsely",
+        lambda model: store_sparsely(prune_by_magnitude(model, sparsity=0.8)),
+        {
+            "forms is a list of forms, at least one, got []; try [BITMAP]": (
+                lambda m: store_sparsely(m, forms=[])
+            ),
         },
     ),
     ("fold_batch_norm", fold_batch_norm, {}),
@@ -102,6 +167,7 @@ METHODS = [
 ]
 
 X = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+BATCHES = [(X, torch.arange(3))]
 every_method = pytest.mark.parametrize(
     "compress", [pytest.param(method, id=name) for name, method, _ in METHODS]
 )

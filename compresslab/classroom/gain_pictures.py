@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_accuracy", "draw_by_teacher", "draw_gains", "draw_taxonomy"]
+__all__ = [
+    "STYLES",
+    "TINT",
+    "apart",
+    "draw_accuracy",
+    "draw_by_teacher",
+    "draw_gains",
+    "draw_intervals",
+    "draw_taxonomy",
+]
 
 KNOWLEDGE = {  # the rows of the taxonomy
     "response": "what the network answers",
@@ -35,12 +44,13 @@ TINT = (0.45, 0.68, 0.85)  # of a bar and of the best cell: black text on it sta
 STYLES = ("o-", "s--", "^:", "D-.", "v-", "P--")  # of the series, which need no colours
 
 
-def draw_gains(gains: Mapping[str, Interval], *, label: str) -> Figure:
+def draw_gains(gains: Mapping[str, Interval], *, label: str, against: str = "student alone") -> Figure:
     """A bar from low to high for each gain, best first; one that may be nothing (it covers 0) is hollow.
 
     Args:
         gains: method → gain, a fraction; drawn in points (hundredths).
         label: of the axis, with its unit, such as "gain in test accuracy, points".
+        against: what the dashed line at 0 stands for.
     """
     figure = new_figure(7, 1.1 + 0.3 * len(gains))
     axes = figure.add_subplot()
@@ -51,7 +61,7 @@ def draw_gains(gains: Mapping[str, Interval], *, label: str) -> Figure:
         axes.plot(100 * gain.value, row, "o", color="black", markersize=5, markerfacecolor=dot)
         axes.annotate(_points(gain), (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     axes.axvline(0, color="black", linestyle="--", linewidth=1, zorder=0)
-    axes.annotate("student alone", (0, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
+    axes.annotate(against, (0, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
     axes.set_yticks(range(len(ranked)), list(ranked))
     axes.set(xlabel=f"{label}\n(bar: 95 % interval; hollow: covers 0)", ylim=(len(ranked) - 0.4, -0.6))
     axes.use_sticky_edges = False  # a bar keeps its distance from the frame
@@ -153,7 +163,7 @@ def draw_accuracy(
     ends = {}
     for style, (name, points) in zip(cycle(STYLES), curves.items(), strict=False):
         counts, accuracies = zip(*sorted(points, key=lambda point: point[0]), strict=True)
-        _draw_intervals(axes, counts, accuracies, style=style, label=name)
+        draw_intervals(axes, counts, accuracies, style=style, label=name, times=100)
         ends[name] = (counts[-1], 100 * accuracies[-1].value)
     axes.set(
         xscale="log",
@@ -165,7 +175,7 @@ def draw_accuracy(
     axes.xaxis.set_minor_formatter("")
     (first, last), (low, high) = axes.get_xlim(), axes.get_ylim()
     axes.set_xlim(first, last * (last / first) ** 0.25)  # room for the names
-    heights = _apart([height for _, height in ends.values()], gap=0.07 * (high - low))
+    heights = apart([height for _, height in ends.values()], gap=0.07 * (high - low))
     for (name, (count, _)), height in zip(ends.items(), heights, strict=True):
         axes.annotate(name, (count, height), (9, 0), textcoords="offset points", va="center", fontsize=9)
     return figure
@@ -184,9 +194,9 @@ def draw_by_teacher(points: Sequence[tuple[str, float, Interval]], *, alone: Int
     percent = [100 * accuracy for accuracy in teachers]
     axes.axhspan(100 * alone.low, 100 * alone.high, color="0.9", zorder=0)
     axes.axhline(100 * alone.value, color="black", linestyle="--", linewidth=1)
-    _draw_intervals(axes, percent, students, style="o", label="with a teacher")
+    draw_intervals(axes, percent, students, style="o", label="with a teacher", times=100)
     first, last = axes.get_xlim()
-    places, grid = _apart(percent, gap=0.04 * (last - first)), ("data", "axes fraction")
+    places, grid = apart(percent, gap=0.04 * (last - first)), ("data", "axes fraction")
     for name, x, student, place in zip(names, percent, students, places, strict=True):
         tip, above = (x, 100 * student.high), (place, 1.03)
         axes.annotate("", tip, above, textcoords=grid, arrowprops={"arrowstyle": "-", "linestyle": ":"})
@@ -198,13 +208,13 @@ def draw_by_teacher(points: Sequence[tuple[str, float, Interval]], *, alone: Int
     return figure
 
 
-def _draw_intervals(
-    axes: Axes, x: Sequence[float], accuracies: Sequence[Interval], *, style: str, label: str
+def draw_intervals(
+    axes: Axes, x: Sequence[float], values: Sequence[Interval], *, style: str, label: str, times: float = 1.0
 ) -> None:
-    """Accuracies in percent, with their intervals as bars."""
-    y = [100 * a.value for a in accuracies]
-    below = [100 * (a.value - a.low) for a in accuracies]
-    above = [100 * (a.high - a.value) for a in accuracies]
+    """A mark for each value and a bar from its low to its high; ``times`` 100 draws fractions in percent."""
+    y = [times * v.value for v in values]
+    below = [times * (v.value - v.low) for v in values]
+    above = [times * (v.high - v.value) for v in values]
     axes.errorbar(
         x,
         y,
@@ -218,10 +228,10 @@ def _draw_intervals(
     )
 
 
-def _apart(places: Sequence[float], *, gap: float) -> list[float]:
+def apart(places: Sequence[float], *, gap: float) -> list[float]:
     """The places in their order, each moved up until it is a gap above the next lower one.
 
-    >>> _apart([2.0, 1.0, 1.1], gap=0.5)
+    >>> apart([2.0, 1.0, 1.1], gap=0.5)
     [2.0, 1.0, 1.5]
     """
     moved, lowest = list(places), -math.inf

@@ -64,6 +64,9 @@ def test_the_student_alone_is_the_dashed_line_at_zero():
     dashed = [list(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "--"]
     assert dashed == [[0, 0]]
     assert "student alone" in texts(axes)
+    (other,) = draw_gains(GAINS, label="points", against="fine-tuned").axes
+    assert "fine-tuned" in texts(other)
+    assert "student alone" not in texts(other)
 
 
 def test_a_gain_that_rounds_to_nothing_has_no_minus():

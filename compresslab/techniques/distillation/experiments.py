@@ -13,22 +13,25 @@ the transformer). Runs go side by side, one thread each.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import multiprocessing
-import os
+import functools
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from tqdm.auto import tqdm
 
 from compresslab.data import DATA, Images, Splits
 from compresslab.errors import CompressionError
+from compresslab.long_runs import (
+    read_results,
+    run_missing,
+    save_whole,
+    values_by_seed,
+    workers,
+    write_results,
+)
 from compresslab.models import baseline, student
 from compresslab.seeds import gain_over_seeds
 from compresslab.techniques.distillation.comparison import METHODS
@@ -40,7 +43,6 @@ from compresslab.techniques.distillation.runs import (
     TRANSFORMER,
     Job,
     perform,
-    save_whole,
 )
 from compresslab.techniques.distillation.setting import of_classes
 from compresslab.training import fast_precision, fit
@@ -68,23 +70,31 @@ def run_experiments(
         small: a setting of a few images, to try the whole thing out.
     """
     results = load_results(folder=folder)
-    with _workers(jobs or os.cpu_count() or 1) as workers:
+
+    def settings(job: Job) -> dict:
+        return {"learning_rate": job.learning_rate, "small": small}
+
+    with workers(jobs) as pool:
+
+        def run(jobs: list[Job]) -> None:
+            at_work = functools.partial(perform, folder=folder / LAB, small=small)
+            run_missing(jobs, at_work, settings=settings, results=results, place=_place(folder), pool=pool)
+
         tries = [Job("tries", name, TRIED_AT, learning_rate=rate)
                  for name in ("alone", *METHODS) for rate in LEARNING_RATES]  # fmt: skip
-        _run(tries, results, folder, workers, small=small)
+        run(tries)
         rates = {name: _best(results, name) for name in ("alone", *METHODS)}
-        _run(list(_table(rates)), results, folder, workers, small=small)
+        run(list(_table(rates)))
         _train_other_teachers(data, folder / LAB, small=small)
-        _run(list(_beside(rates)), results, folder, workers, small=small)
+        run(list(_beside(rates)))
     results["learning_rates"] = rates
-    _write(folder, results)
+    write_results(results, _place(folder))
     return results
 
 
 def load_results(*, folder: Path = DATA / "results") -> dict:
     """What the runs found, as far as they have ended: {"group/name/…/seed": {…}}."""
-    place = folder / f"{LAB}.json"
-    return dict(json.loads(place.read_text())) if place.exists() else {}
+    return read_results(_place(folder))
 
 
 def load_student(method: str, *, group: str = "methods", folder: Path = DATA / "results") -> nn.Module:
@@ -129,22 +139,11 @@ def values(results: dict, group: str, *names: str, key: str = "test_accuracy") -
     Raises:
         CompressionError: no run has that name, or that key.
     """
-    start = "/".join([group, *names]) + "/"
-    runs = {int(name.rpartition("/")[2]): run for name, run in results.items() if _is_seed(name, start)}
-    if not runs:
-        there = ", ".join(sorted({name.rpartition("/")[0] for name in results if "/" in name}))
-        raise CompressionError(
-            f"no run is called {start}SEED; there are {there or 'none'}. "
-            f"Repeat the runs with: compresslab train {LAB}"
-        )
-    if any(key not in run for run in runs.values()):
-        known = ", ".join(sorted(set.intersection(*(set(run) for run in runs.values()))))
-        raise CompressionError(f"the runs {start}SEED have no {key}; they have {known}: choose one of those")
-    return [run[key] for _, run in sorted(runs.items())]
+    return values_by_seed(results, group, *names, key=key, command=f"compresslab train {LAB}")
 
 
-def _is_seed(name: str, start: str) -> bool:
-    return name.startswith(start) and name.removeprefix(start).isdigit()
+def _place(folder: Path) -> Path:
+    return folder / f"{LAB}.json"
 
 
 def _table(rates: dict[str, float]) -> Iterator[Job]:
@@ -182,39 +181,6 @@ def _best(results: dict, name: str) -> float:
     return max(reached, key=lambda rate: reached[rate])
 
 
-def _run(jobs: list[Job], results: dict, folder: Path, workers: Executor, *, small: bool) -> None:
-    missing = [job for job in jobs if not _is_there(job, results, small=small)]
-    started: dict[Future, Job] = {workers.submit(perform, job, folder / LAB, small): job for job in missing}
-    try:
-        for ended in tqdm(as_completed(started), desc=jobs[0].group, total=len(missing), unit="run"):
-            results[started[ended].key] = ended.result()
-            _write(folder, results)
-    except BaseException:  # an interruption too: what has ended is kept, what waits is not begun
-        workers.shutdown(wait=False, cancel_futures=True)
-        raise
-
-
-def _is_there(job: Job, results: dict, *, small: bool) -> bool:
-    """Whether a run of just these settings is among the results."""
-    wanted = {"learning_rate": job.learning_rate, "small": small}
-    return wanted.items() <= results.get(job.key, {}).items()
-
-
-@contextlib.contextmanager
-def _workers(jobs: int) -> Iterator[Executor]:
-    """Processes of one thread each, without progress bars of their own."""
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    before = os.environ.get("TQDM_DISABLE", "")
-    os.environ["TQDM_DISABLE"] = "1"  # read when a process imports tqdm: ours has, theirs have not
-    try:
-        with ProcessPoolExecutor(
-            jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            yield pool
-    finally:
-        os.environ["TQDM_DISABLE"] = before
-
-
 def _train_other_teachers(data: Splits, folder: Path, *, small: bool) -> None:
     """The teacher that saw only some classes, and the transformer, where they are not there yet."""
     settings: dict[str, Any] = {"precision": fast_precision()}
@@ -234,11 +200,3 @@ def _train(network: nn.Module, train: Images, validation: Images, place: Path, *
     trained = fit(network, train, validation, checkpoint=checkpoint, **settings)
     save_whole(trained.model, place)
     checkpoint.unlink()
-
-
-def _write(folder: Path, results: dict) -> None:
-    place = folder / f"{LAB}.json"
-    unfinished = place.with_name(place.name + ".part")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
-    os.replace(unfinished, place)

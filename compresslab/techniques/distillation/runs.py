@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from compresslab.clock import evaluating
 from compresslab.data import Images, Splits, fashion_mnist
 from compresslab.errors import CompressionError
+from compresslab.long_runs import save_whole
 from compresslab.models import Mirrored, ResidualNetwork, baseline, load_baseline, student
 from compresslab.techniques.distillation.comparison import (
     HINT,
@@ -50,7 +50,6 @@ __all__ = [
     "embed",
     "half",
     "perform",
-    "save_whole",
     "setting_of",
 ]
 
@@ -134,14 +133,6 @@ def perform(job: Job, folder: Path, small: bool = False) -> dict:
     if job.seed == KEPT_SEED and job.group in ("methods", "held_out"):
         save_whole(network, folder / f"{job.group}_{job.method}.safetensors")
     return found | learned.details
-
-
-def save_whole(network: nn.Module, place: Path) -> None:
-    """Writes the network's weights to a file, or leaves what was there: never half of them."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = place.with_name(place.name + ".part")
-    save_file(network.state_dict(), unfinished)
-    os.replace(unfinished, place)
 
 
 def setting_of(job: Job, folder: Path, *, small: bool = False) -> Setting:

@@ -1,6 +1,167 @@
-"""Pruning: fewer weights. A criterion scores them, a granularity says what goes together."""
+"""Pruning: fewer weights. A criterion scores them, a granularity says what goes together, a schedule when."""
 
-from compresslab.techniques.pruning.criteria import magnitude
-from compresslab.techniques.pruning.granularity import fine_grained_mask, prune_by_magnitude
+from compresslab.techniques.pruning.channels import (
+    channel_scores,
+    empty_like,
+    load_pruned,
+    recalibrate_batch_norm,
+    remove_channels,
+)
+from compresslab.techniques.pruning.comparison import CRITERIA, GRANULARITIES
+from compresslab.techniques.pruning.criteria import (
+    batch_norm_scale,
+    gradient,
+    magnitude,
+    optimal_brain_damage,
+    random_scores,
+    taylor,
+    wanda,
+)
+from compresslab.techniques.pruning.curves import (
+    masked_curve,
+    surgeon_curves,
+    tuned_accuracies,
+    tuned_curve,
+)
+from compresslab.techniques.pruning.dependencies import Group, Member, dependency_groups
+from compresslab.techniques.pruning.evidence import (
+    input_norms,
+    input_second_moments,
+    mean_gradients,
+    squared_gradients,
+)
+from compresslab.techniques.pruning.experiments import (
+    load_network,
+    load_results,
+    run_experiments,
+    values,
+)
+from compresslab.techniques.pruning.granularity import (
+    channel,
+    channel_mask,
+    fine,
+    fine_grained_mask,
+    global_masks,
+    group_mask,
+    group_scores,
+    kernel,
+    kernel_mask,
+    layer,
+    local_masks,
+    magnitudes,
+    n_of_m_mask,
+    prune_by_magnitude,
+    vector,
+    vector_mask,
+)
+from compresslab.techniques.pruning.masking import (
+    keep_masks,
+    masked,
+    masks_of,
+    prunable_layers,
+    sparsities,
+    sparsity_table,
+)
+from compresslab.techniques.pruning.obs import (
+    compensate,
+    compensated,
+    delete_weight,
+    output_error,
+    prune_with_sparse_gpt,
+    sparse_gpt,
+    surgeon_scores,
+)
+from compresslab.techniques.pruning.schedule import (
+    Pruned,
+    cubic_sparsity,
+    fit_masked,
+    geometric_sparsity,
+    prune_iteratively,
+    rewind,
+)
+from compresslab.techniques.pruning.sensitivity import (
+    accuracy_lost,
+    answers_moved,
+    scan_sensitivity,
+    sparsities_under_budget,
+)
+from compresslab.techniques.pruning.sparse_products import as_sparse_product
+from compresslab.techniques.pruning.storing import SparseConv2d, SparseLinear, store_sparsely
+from compresslab.techniques.pruning.widths import keep_channels, keep_channels_within
 
-__all__ = ["fine_grained_mask", "magnitude", "prune_by_magnitude"]
+__all__ = [
+    "CRITERIA",
+    "GRANULARITIES",
+    "Group",
+    "Member",
+    "Pruned",
+    "SparseConv2d",
+    "SparseLinear",
+    "accuracy_lost",
+    "answers_moved",
+    "as_sparse_product",
+    "batch_norm_scale",
+    "channel",
+    "channel_mask",
+    "channel_scores",
+    "compensate",
+    "compensated",
+    "cubic_sparsity",
+    "delete_weight",
+    "dependency_groups",
+    "empty_like",
+    "fine",
+    "fine_grained_mask",
+    "fit_masked",
+    "geometric_sparsity",
+    "global_masks",
+    "gradient",
+    "group_mask",
+    "group_scores",
+    "input_norms",
+    "input_second_moments",
+    "keep_channels",
+    "keep_channels_within",
+    "keep_masks",
+    "kernel",
+    "kernel_mask",
+    "layer",
+    "load_network",
+    "load_pruned",
+    "load_results",
+    "local_masks",
+    "magnitude",
+    "magnitudes",
+    "masked",
+    "masked_curve",
+    "masks_of",
+    "mean_gradients",
+    "n_of_m_mask",
+    "optimal_brain_damage",
+    "output_error",
+    "prunable_layers",
+    "prune_by_magnitude",
+    "prune_iteratively",
+    "prune_with_sparse_gpt",
+    "random_scores",
+    "recalibrate_batch_norm",
+    "remove_channels",
+    "rewind",
+    "run_experiments",
+    "scan_sensitivity",
+    "sparse_gpt",
+    "sparsities",
+    "sparsities_under_budget",
+    "sparsity_table",
+    "squared_gradients",
+    "store_sparsely",
+    "surgeon_curves",
+    "surgeon_scores",
+    "taylor",
+    "tuned_accuracies",
+    "tuned_curve",
+    "values",
+    "vector",
+    "vector_mask",
+    "wanda",
+]

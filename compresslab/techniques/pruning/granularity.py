@@ -1,92 +1,289 @@
-"""What is removed together? Fine-grained: every weight stands alone, anywhere in its layer.
+"""What is removed together? From a single weight to a whole layer; a group lives or dies whole.
 
-Each layer keeps its highest scores; the rest of its weights becomes zero.
+A *granularity* lays a weight out as rows, one a group: every group is a run of neighbours in memory.
 
-    mask[i] = score[i] is not among the round(sparsity · n) lowest,    w ← w · mask
+    fine      one weight                       out · in · height · width groups
+    vector    a row of a kernel                out · in · height
+    kernel    a 2-D slice of a filter          out · in
+    channel   a filter, or a neuron            out
+    layer     all of it                        1
+    n of m    any n of m neighbouring inputs   fine, with a fixed number in every m
 
-What it saves by itself: **nothing**. A zero takes as many bytes in a dense file, and as long to multiply,
-as any other number: a smaller file needs a format that leaves zeros out, a faster run needs kernels that
-skip them. What it costs: some accuracy, which training with the mask held fixed wins back. What is left
-out: that training, a threshold across layers, and every coarser granularity.
+A group's score is the sum of its weights' scores, and the lowest groups go:
 
-Source: Han, Pool, Tran and Dally 2015, "Learning both weights and connections", arXiv:1506.02626.
+    score[g] = Σ score[i] over i in g,    mask[g] = score[g] not among the round(sparsity · groups) lowest
+
+What it saves by itself: **nothing**. A zero takes as many bytes in a dense file, and as long to multiply, as
+any other number. The coarser the group, the fewer the indices of a sparse file and the simpler the kernel
+that skips it; whole channels can be cut out and leave a smaller dense network. What it costs: accuracy, the
+more the coarser, for weights that matter die beside those that don't. What is left out: the cutting, the
+files, and training with the masks held fixed, which have pages of their own.
+
+Overviews list "random" and "structured" beside these. They are other axes: *random* is a criterion, a control
+that takes any granularity; *structured* is a property that all but ``fine`` have to some degree.
+
+Source: Han, Pool, Tran and Dally 2015, "Learning both weights and connections", arXiv:1506.02626; Mao et al.
+2017, "Exploring the regularity of sparse structure in convolutional neural networks", arXiv:1705.08922;
+n of m: Mishra et al. 2021, "Accelerating sparse deep neural networks", arXiv:2104.08378.
 """
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from compresslab.errors import CompressionError
 from compresslab.techniques.pruning.criteria import magnitude
+from compresslab.techniques.pruning.masking import Masks, masked, prunable_layers
 
-__all__ = ["fine_grained_mask", "prune_by_magnitude"]
+__all__ = [
+    "Granularity", "channel", "channel_mask", "check_sparsity", "fine", "fine_grained_mask", "global_masks",
+    "group_mask", "group_scores", "kernel", "kernel_mask", "layer", "local_masks", "magnitudes",
+    "n_of_m_mask", "prune_by_magnitude", "vector", "vector_mask",
+]  # fmt: skip
+
+Granularity = Callable[[Tensor], Tensor]  # scores (out, …) → (groups, weights of a group), row-major
 
 
-def fine_grained_mask(scores: Tensor, *, sparsity: float) -> Tensor:
-    """Which weights stay: True but for exactly round(sparsity · n) of the lowest scores.
+def fine(scores: Tensor) -> Tensor:
+    """Every weight by itself: any shape → (n, 1)."""
+    return scores.reshape(-1, 1)
 
-    Among equal scores the one that comes first (in row-major order) is dropped first. Half a weight is
-    rounded as Python does, to the even number.
+
+def vector(scores: Tensor) -> Tensor:
+    """Rows of kernels: (out, in, height, width) → (out · in · height, width).
+
+    A Linear layer's (out, in) is read as kernels of 1 × 1, so there a vector is one weight.
+    """
+    return _kernels(scores).flatten(0, 2)
+
+
+def kernel(scores: Tensor) -> Tensor:
+    """Kernels: (out, in, height, width) → (out · in, height · width); of a Linear layer, one weight."""
+    return _kernels(scores).flatten(0, 1).flatten(1)
+
+
+def channel(scores: Tensor) -> Tensor:
+    """Filters, or neurons, all that makes one output: (out, in, …) → (out, in · …)."""
+    return _kernels(scores).flatten(1)
+
+
+def layer(scores: Tensor) -> Tensor:
+    """The layer as one group: any shape → (1, n). It has a use across layers: see ``global_masks``."""
+    return scores.reshape(1, -1)
+
+
+def group_scores(scores: Tensor, granularity: Granularity) -> Tensor:
+    """The sum over each group: (groups,).
+
+    >>> group_scores(torch.tensor([[3.0, 1.0], [2.0, 1.0]]), channel)
+    tensor([4., 3.])
+    """
+    return granularity(scores).sum(dim=1)
+
+
+def group_mask(scores: Tensor, granularity: Granularity, *, sparsity: float) -> Tensor:
+    """Which weights stay: all but those of exactly round(sparsity · groups) of the lowest groups.
+
+    Among equal groups the one that comes first (in row-major order) is dropped first. Half a group is rounded
+    as Python does, to the even number.
 
     Args:
-        scores: any shape; a high score is a weight to keep. Not changed.
-        sparsity: the share to drop, 0 ≤ sparsity < 1.
+        scores: in the weight's shape; a high score is a weight to keep. Not changed.
+        granularity: ``fine``, ``vector``, ``kernel``, ``channel`` or ``layer``.
+        sparsity: the share of groups to drop, 0 ≤ sparsity < 1.
 
     Returns:
         A bool mask in the shape of ``scores``.
 
     Raises:
-        CompressionError: sparsity out of range, or scores that are not numbers.
+        CompressionError: sparsity out of range, scores that are not numbers, a shape without such groups.
+    """
+    check_sparsity(sparsity)
+    summed = _numbers(group_scores(scores, granularity))
+    kept = torch.ones_like(summed, dtype=torch.bool)
+    kept[summed.argsort(stable=True)[: round(sparsity * len(summed))]] = False
+    return _spread(kept, scores, granularity)
+
+
+def fine_grained_mask(scores: Tensor, *, sparsity: float) -> Tensor:
+    """Which weights stay, each one by itself: see ``group_mask``.
 
     >>> fine_grained_mask(torch.tensor([[3.0, 1.0], [2.0, 1.0]]), sparsity=0.25)
     tensor([[ True, False],
             [ True,  True]])
     """
-    _check(sparsity)
-    if scores.isnan().any():
+    return group_mask(scores, fine, sparsity=sparsity)
+
+
+def vector_mask(scores: Tensor, *, sparsity: float) -> Tensor:
+    """Which rows of the kernels stay: see ``group_mask``."""
+    return group_mask(scores, vector, sparsity=sparsity)
+
+
+def kernel_mask(scores: Tensor, *, sparsity: float) -> Tensor:
+    """Which kernels stay: see ``group_mask``."""
+    return group_mask(scores, kernel, sparsity=sparsity)
+
+
+def channel_mask(scores: Tensor, *, sparsity: float) -> Tensor:
+    """Which filters or neurons stay: see ``group_mask``.
+
+    >>> channel_mask(torch.tensor([[3.0, 1.0], [2.0, 1.0]]), sparsity=0.5)
+    tensor([[ True,  True],
+            [False, False]])
+    """
+    return group_mask(scores, channel, sparsity=sparsity)
+
+
+def n_of_m_mask(scores: Tensor, *, n: int = 2, m: int = 4) -> Tensor:
+    """Which weights stay: the n highest of every m neighbouring inputs, at each output and kernel position.
+
+    Neighbours are taken along dimension 1, the inputs, because that is what a product sums over. Among equal
+    scores the one that comes first is dropped first.
+
+    Args:
+        scores: (out, in) or (out, in, height, width); in is a multiple of m. Not changed.
+        n: how many stay, 1 ≤ n ≤ m.
+        m: of how many.
+
+    Returns:
+        A bool mask in the shape of ``scores``.
+
+    Raises:
+        CompressionError: n and m out of range, an in that m does not divide, scores that are not numbers.
+
+    >>> n_of_m_mask(torch.tensor([[3.0, 1.0, 2.0, 1.0]]))
+    tensor([[ True, False,  True, False]])
+    """
+    if not (isinstance(n, int) and isinstance(m, int) and 1 <= n <= m):
+        raise CompressionError(f"n of m are whole numbers, 1 ≤ n ≤ m, got {n} of {m}; try 2 of 4")
+    inputs = _kernels(scores).shape[1]
+    if inputs % m:
         raise CompressionError(
-            "scores are numbers, got NaN; look for a division by zero, or for a training that diverged"
+            f"{n} of {m} takes a multiple of {m} inputs, got {inputs} in {tuple(scores.shape)}; "
+            "leave this layer dense"
         )
-    mask = torch.ones(scores.numel(), dtype=torch.bool, device=scores.device)
-    lowest_first = scores.flatten().argsort(stable=True)
-    mask[lowest_first[: round(sparsity * scores.numel())]] = False
-    return mask.reshape(scores.shape)
+    runs = _numbers(scores).movedim(1, -1).unflatten(-1, (-1, m))  # (out, …, in / m, m)
+    lowest = runs.argsort(dim=-1, stable=True)[..., : m - n]
+    mask = torch.ones_like(runs, dtype=torch.bool).scatter(-1, lowest, False)
+    return mask.flatten(-2).movedim(-1, 1).contiguous()
 
 
-def prune_by_magnitude(model: nn.Module, *, sparsity: float) -> nn.Module:
-    """A copy of the model in which every Conv2d and Linear layer has that share of its weights at zero.
+def local_masks(
+    scores: Mapping[str, Tensor],
+    *,
+    sparsity: float | Mapping[str, float],
+    granularity: Granularity = fine,
+) -> Masks:
+    """A mask for each layer, with a threshold of its own: every layer loses the same share of its groups.
+
+    Args:
+        scores: {layer's name: scores in its weight's shape}. Not changed.
+        sparsity: the share of groups to drop, 0 ≤ sparsity < 1; or {layer's name: share}, one for each layer.
+        granularity: what goes together.
+
+    Raises:
+        CompressionError: as ``group_mask``, or a layer without a sparsity.
+    """
+    shares = sparsity if isinstance(sparsity, Mapping) else dict.fromkeys(scores, sparsity)
+    if missing := scores.keys() - shares.keys():
+        raise CompressionError(
+            f"sparsity has a share for each layer, got none for {', '.join(sorted(missing))}; "
+            "give 0 to spare it"
+        )
+    return {name: group_mask(s, granularity, sparsity=shares[name]) for name, s in scores.items()}
+
+
+def global_masks(scores: Mapping[str, Tensor], *, sparsity: float, granularity: Granularity = fine) -> Masks:
+    """A mask for each layer, with one threshold for all: where scores are low, more goes.
+
+    Groups of several layers may differ in size, so here they are compared by their score *a weight*, and the
+    lowest go, in order, for as long as no more than round(sparsity · n) of all n weights are dropped: exactly
+    so many where groups are single weights. Among equal groups the first of the first layer goes first. A
+    layer may lose all its groups, and then nothing gets through it: look at ``masking.sparsity_table``.
+
+    Args:
+        scores: {layer's name: scores in its weight's shape}, on one scale. Not changed.
+        sparsity: the share of all weights to drop, 0 ≤ sparsity < 1.
+        granularity: what goes together.
+
+    Raises:
+        CompressionError: sparsity out of range, scores that are not numbers, a shape without such groups.
+    """
+    check_sparsity(sparsity)
+    groups = {name: granularity(s) for name, s in scores.items()}  # {name: (groups, weights of a group)}
+    means = _numbers(torch.cat([group.sum(dim=1) / group.shape[1] for group in groups.values()]))
+    sizes = torch.cat(
+        [torch.full_like(group[:, 0], group.shape[1], dtype=torch.int64) for group in groups.values()]
+    )
+    order = means.argsort(stable=True)
+    dropped = sizes[order].cumsum(dim=0) <= round(sparsity * int(sizes.sum()))
+    kept = torch.empty_like(dropped).scatter(0, order, ~dropped)
+    parts = kept.split([len(group) for group in groups.values()])
+    return {name: _spread(part, scores[name], granularity) for name, part in zip(groups, parts, strict=True)}
+
+
+def magnitudes(model: nn.Module) -> dict[str, Tensor]:
+    """The magnitude of every weight of the Conv2d and Linear layers: {layer's name: scores in its shape}.
+
+    Raises:
+        CompressionError: no such layer.
+    """
+    return {name: magnitude(found.weight) for name, found in prunable_layers(model).items()}
+
+
+def prune_by_magnitude(model: nn.Module, *, sparsity: float, granularity: Granularity = fine) -> nn.Module:
+    """A copy of the model in which every Conv2d and Linear layer has that share of its groups at zero.
 
     Each layer has its own threshold; biases stay. The given model is left alone and nothing is shared with
     it.
 
     Args:
         model: with at least one Conv2d or Linear layer.
-        sparsity: the share of each layer's weights to set to zero, 0 ≤ sparsity < 1.
+        sparsity: the share of each layer's groups to set to zero, 0 ≤ sparsity < 1.
+        granularity: what goes together; single weights unless told.
 
     Raises:
         CompressionError: sparsity out of range, or nothing to prune.
     """
-    _check(sparsity)
-    pruned = copy.deepcopy(model)
-    layers = [layer for layer in pruned.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    if not layers:
-        raise CompressionError(
-            f"model has Conv2d or Linear layers to prune, got {type(model).__name__} without any; "
-            "give the whole network"
-        )
-    with torch.no_grad():
-        for layer in layers:
-            layer.weight.mul_(fine_grained_mask(magnitude(layer.weight), sparsity=sparsity))
-    return pruned
+    return masked(model, local_masks(magnitudes(model), sparsity=sparsity, granularity=granularity))
 
 
-def _check(sparsity: float) -> None:
+def check_sparsity(sparsity: float) -> None:
+    """Nothing, if sparsity is a fraction in [0, 1).
+
+    Raises:
+        CompressionError: it isn't.
+    """
     if isinstance(sparsity, int | float) and 0 <= sparsity < 1:
         return
     percent = isinstance(sparsity, int | float) and 1 < sparsity < 100 and math.isfinite(sparsity)
     hint = f"did you mean {sparsity / 100:g}?" if percent else "try 0.5"
     raise CompressionError(f"sparsity is a fraction in [0, 1), got {sparsity}; {hint}")
+
+
+def _kernels(scores: Tensor) -> Tensor:
+    """Scores (out, in, height, width); those of a Linear layer, (out, in), with kernels of 1 × 1."""
+    if scores.dim() not in (2, 4):
+        raise CompressionError(
+            f"scores are those of a weight (out, in) or (out, in, height, width), got {tuple(scores.shape)}; "
+            "give them in the weight's shape, or choose fine"
+        )
+    return scores if scores.dim() == 4 else scores[:, :, None, None]
+
+
+def _numbers(scores: Tensor) -> Tensor:
+    if scores.isnan().any():
+        raise CompressionError(
+            "scores are numbers, got NaN; look for a division by zero, or for a training that diverged"
+        )
+    return scores
+
+
+def _spread(kept: Tensor, scores: Tensor, granularity: Granularity) -> Tensor:
+    """Each group's fate (groups,) for all its weights: bool, in the shape of ``scores``."""
+    return kept[:, None].expand_as(granularity(scores)).reshape(scores.shape)

@@ -1,13 +1,13 @@
 """The plan of the long runs: chosen by validation, kept as each one ends, none run twice."""
 
 import json
-from concurrent.futures import Executor, Future
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from compresslab.errors import CompressionError
+from compresslab.long_runs import write_results
 from compresslab.models import student
 from compresslab.techniques.distillation import experiments
 from compresslab.techniques.distillation.comparison import METHODS
@@ -27,18 +27,6 @@ from compresslab.techniques.distillation.experiments import (
 BEST = {name: LEARNING_RATES[number % 3] for number, name in enumerate(("alone", *METHODS))}
 
 
-class AtOnce(Executor):
-    """Runs each task when it is handed in."""
-
-    def submit(self, task, /, *args, **settings):
-        future = Future()
-        try:
-            future.set_result(task(*args, **settings))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 def figures(job):
     """Made up: a try is best at BEST; test speaks for the others, loudly, wherever it may speak."""
     found = {"learning_rate": job.learning_rate, "small": False, "seconds": 1.0}
@@ -51,7 +39,7 @@ def figures(job):
 
 
 @pytest.fixture
-def ran(monkeypatch):
+def ran(monkeypatch, at_once):
     """The jobs that ran, in their order; nothing is trained."""
     jobs = []
 
@@ -60,7 +48,7 @@ def ran(monkeypatch):
         return figures(job)
 
     monkeypatch.setattr(experiments, "perform", perform)
-    monkeypatch.setattr(experiments, "_workers", lambda jobs: AtOnce())
+    monkeypatch.setattr(experiments, "workers", lambda jobs: at_once)
     monkeypatch.setattr(experiments, "_train_other_teachers", lambda data, folder, *, small: None)
     return jobs
 
@@ -132,36 +120,10 @@ def test_what_was_interrupted_goes_on_with_what_is_missing(ran, tmp_path, monkey
 @pytest.mark.parametrize("other", [{"learning_rate": 7.0}, {"small": True}])
 def test_a_run_of_other_settings_is_run_anew(ran, tmp_path, other):
     whole = run_experiments(None, folder=tmp_path)
-    experiments._write(tmp_path, whole | {"methods/kd/0": whole["methods/kd/0"] | other})
+    write_results(whole | {"methods/kd/0": whole["methods/kd/0"] | other}, tmp_path / f"{LAB}.json")
     ran.clear()
     assert run_experiments(None, folder=tmp_path) == whole
     assert [job.key for job in ran] == ["methods/kd/0"]
-
-
-def test_results_are_written_whole_after_every_run(ran, tmp_path, monkeypatch):
-    write, written = experiments._write, []
-
-    def watched(folder, results):
-        write(folder, results)
-        written.append(load_results(folder=folder))
-
-    monkeypatch.setattr(experiments, "_write", watched)
-    results = run_experiments(None, folder=tmp_path)
-    assert [len(found) for found in written] == [*range(1, len(ran) + 1), len(ran) + 1]
-    assert all(json.dumps(results[name]) == json.dumps(run) for each in written for name, run in each.items())
-    assert list(tmp_path.iterdir()) == [tmp_path / f"{LAB}.json"]
-
-
-def test_an_interrupted_writing_leaves_the_results_before(tmp_path, monkeypatch):
-    experiments._write(tmp_path, {"methods/kd/0": {"test_accuracy": 0.8}})
-
-    def interrupted(*places):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(experiments.os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        experiments._write(tmp_path, {})
-    assert load_results(folder=tmp_path) == {"methods/kd/0": {"test_accuracy": 0.8}}
 
 
 def test_before_the_first_run_there_are_no_results(tmp_path):
@@ -186,26 +148,13 @@ def test_values_come_in_the_order_of_their_seeds():
     assert values({"methods/kd/0": RESULTS["methods/kd/0"]}, "methods", "kd", key="seconds") == [3.0]
 
 
-@pytest.mark.parametrize(
-    ("names", "start"),
-    [
-        (("methods", "sp"), "methods/sp/"),
-        (("tries", "kd"), "tries/kd/"),
-        (("students", "kd"), "students/kd/"),
-    ],
-)
-def test_a_run_of_another_name_is_refused(names, start):
+def test_a_run_of_another_name_is_refused_and_the_refusal_says_what_repeats_the_runs():
     text = (
-        f"^no run is called {start}SEED; there are methods/kd, methods/kd_long, "
+        "^no run is called methods/sp/SEED; there are methods/kd, methods/kd_long, "
         f"students/kd/half, tries/kd/4. Repeat the runs with: compresslab train {LAB}$"
     )
     with pytest.raises(CompressionError, match=text):
-        values(RESULTS, *names)
-
-
-def test_where_nothing_ran_the_refusal_says_so():
-    with pytest.raises(CompressionError, match=r"there are none\. Repeat the runs with"):
-        values({}, "methods", "kd")
+        values(RESULTS, "methods", "sp")
 
 
 def test_the_summary_has_a_row_a_method_the_best_first(ran, tmp_path):

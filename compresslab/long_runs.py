@@ -1,0 +1,151 @@
+"""Runs for which a notebook has no time, side by side: each is kept as soon as it ends, and none runs twice.
+
+A lab's results are one JSON file, {run's key: what it found}. A job is missing unless a run of that key with
+just its settings is among the results, so an interrupted command goes on and a changed setting is run anew.
+The workers are processes of one thread each: with networks of this size two of them do more than one process
+with two threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from tqdm.auto import tqdm
+
+from compresslab.errors import CompressionError
+
+__all__ = ["Job", "read_results", "run_missing", "save_whole", "values_by_seed", "workers", "write_results"]
+
+
+class Job(Protocol):
+    """One run, by its name in the results."""
+
+    @property
+    def key(self) -> str: ...
+
+
+J = TypeVar("J", bound=Job)
+
+
+def run_missing(
+    jobs: Sequence[J],
+    perform: Callable[[J], dict],
+    *,
+    settings: Callable[[J], Mapping[str, Any]],
+    results: dict,
+    place: Path,
+    pool: Executor,
+) -> None:
+    """Runs the jobs that are not among the results, and keeps what each found; a bar shows how far it is.
+
+    A run that fails, or an interruption, ends all: what has ended by then is kept.
+
+    Args:
+        jobs: with different keys.
+        perform: job → what it found, as JSON values; a function that can be sent to another process.
+        settings: job → what its run depends on, as JSON values; kept with what was found.
+        results: {key: found}, added to.
+        place: the JSON file that keeps them.
+        pool: what runs them, such as ``workers()``.
+    """
+    missing = [job for job in jobs if not _is_there(job.key, settings(job), results)]
+    started: dict[Future, J] = {pool.submit(perform, job): job for job in missing}
+    try:
+        for ended in tqdm(as_completed(started), desc=_group(jobs), total=len(missing), unit="run"):
+            job = started[ended]
+            results[job.key] = {**ended.result(), **settings(job)}
+            write_results(results, place)
+    except BaseException:  # an interruption too: what has ended is kept, what waits is not begun
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+@contextlib.contextmanager
+def workers(jobs: int | None = None) -> Iterator[Executor]:
+    """Processes of one thread each, by default one a processor, without progress bars of their own."""
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    settings: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    before = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"  # read when a process imports tqdm: ours has, theirs have not
+    try:
+        with ProcessPoolExecutor(jobs or os.cpu_count() or 1, mp_context=context, **settings) as pool:
+            yield pool
+    finally:
+        os.environ.pop("TQDM_DISABLE")
+        if before is not None:
+            os.environ["TQDM_DISABLE"] = before
+
+
+def read_results(place: Path) -> dict:
+    """What the runs found, as far as they have ended: {key: found}; empty where there is no file yet."""
+    return dict(json.loads(place.read_text())) if place.exists() else {}
+
+
+def write_results(results: Mapping[str, Any], place: Path) -> None:
+    """Writes the results as JSON in the order of their keys, or leaves what was there: never half of them."""
+    unfinished = _unfinished(place)
+    unfinished.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+    os.replace(unfinished, place)
+
+
+def save_whole(network: nn.Module, place: Path) -> None:
+    """Writes the network's weights to a file, or leaves what was there: never half of them."""
+    unfinished = _unfinished(place)
+    save_file(network.state_dict(), unfinished)
+    os.replace(unfinished, place)
+
+
+def values_by_seed(results: Mapping[str, Any], *names: str, key: str, command: str) -> list[float]:
+    """One value a seed, in the order of the seeds: the results ``NAME/…/0``, ``NAME/…/1``, …
+
+    Args:
+        results: {"name/…/seed": {key: value}}.
+        names: what comes before the seed.
+        key: which of the values.
+        command: what repeats the runs, for the error.
+
+    Raises:
+        CompressionError: no run has that name, or that key.
+    """
+    start = "/".join(names) + "/"
+    runs = {int(name.rpartition("/")[2]): run for name, run in results.items() if _is_seed(name, start)}
+    if not runs:
+        there = ", ".join(sorted({name.rpartition("/")[0] for name in results if "/" in name}))
+        raise CompressionError(
+            f"no run is called {start}SEED; there are {there or 'none'}. Repeat the runs with: {command}"
+        )
+    if any(key not in run for run in runs.values()):
+        known = ", ".join(sorted(set.intersection(*(set(run) for run in runs.values()))))
+        raise CompressionError(f"the runs {start}SEED have no {key}; they have {known}: choose one of those")
+    return [run[key] for _, run in sorted(runs.items())]
+
+
+def _is_there(key: str, settings: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
+    """Whether a run of just these settings is among the results."""
+    return key in results and settings.items() <= results[key].items()
+
+
+def _group(jobs: Sequence[Job]) -> str:
+    """What the first job's key begins with: the progress bar's title."""
+    return jobs[0].key.partition("/")[0] if jobs else ""
+
+
+def _is_seed(name: str, start: str) -> bool:
+    """Whether a run is called so, with nothing but its seed behind."""
+    return name.startswith(start) and name.removeprefix(start).isdigit()
+
+
+def _unfinished(place: Path) -> Path:
+    """Where a file is written before it takes its place; its folder is made."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place.with_name(place.name + ".part")

@@ -1,0 +1,262 @@
+"""Tensors with many zeros on disk: the numbers that are not zero, and where they stood.
+
+A zero takes as many bytes as any other number until a file leaves it out. Then every number that stays must
+say where it belongs, and that costs bytes too. Three ways to say it, for n numbers of v bits, a share s of
+them zero at random places:
+
+    form             says                                          bits for each of the n
+    bitmap           is it there? one bit                          1 + (1 - s) v
+    relative index   zeros skipped since the last one, b bits      (1 - s) (v + b) / (1 - s^2^b)
+    CSR              where a row begins, each number's column      (1 - s) (v + 8, 16 or 32), and the rows
+
+b bits count 2^b - 1 zeros. Where more lie between two numbers, a *filler* is stored: the largest gap and the
+value 0.0, which stands for one more zero. It costs v + b bits as well, hence the division above.
+
+What it saves, in float32: a bitmap pays from s = 3 % on, gaps of 4 bits from 11 %, CSR with 16-bit columns
+from 33 %. The bitmap is the smallest up to 80 %, then gaps of 5 bits, beyond 89 % of 6, and so on; CSR
+only beyond 99 %, but its rows can be read on their own. What it costs: time, for a tensor is made dense again
+before anything is multiplied. What is left out: fewer bits for the values, and Huffman coding.
+
+A number counts as zero if it equals zero. So -0.0, which is what a mask makes of a negative weight, is left
+out of these forms and comes back as 0.0; all other numbers come back bit by bit, NaN and infinities too.
+
+Source: Han, Mao and Dally 2015, "Deep compression", arXiv:1510.00149, for the relative index with fillers.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from compresslab.errors import CompressionError
+from compresslab.storage.packing import pack, unpack
+
+__all__ = [
+    "AGAIN",
+    "Layout",
+    "Parts",
+    "bitmap_layout",
+    "checked_values",
+    "csr_layout",
+    "from_bitmap",
+    "from_csr",
+    "from_relative_index",
+    "gap_reach",
+    "places_and_gaps",
+    "relative_index_layout",
+    "to_bitmap",
+    "to_csr",
+    "to_relative_index",
+]
+
+Parts = Mapping[str, Tensor]
+Layout = dict[str, tuple[torch.dtype, int]]  # {index part: (dtype, how many)}
+AGAIN = "write the tensor again, or give the shape and the bits with which it was written"
+
+
+# bitmap
+
+
+def to_bitmap(tensor: Tensor) -> dict[str, Tensor]:
+    """``bitmap`` (⌈n / 8⌉,) uint8, the lowest bit first, and the ``values`` (nonzeros,) in row-major order.
+
+    >>> parts = to_bitmap(torch.tensor([[0.0, 5.0], [7.0, 0.0]]))
+    >>> bin(parts["bitmap"].item()), parts["values"].tolist()
+    ('0b110', [5.0, 7.0])
+    """
+    flat = tensor.detach().flatten()
+    there = flat != 0
+    return {"bitmap": pack(there.to(torch.uint8), bits=1), "values": flat[there]}
+
+
+def from_bitmap(parts: Parts, shape: Sequence[int]) -> Tensor:
+    """The tensor of that shape again.
+
+    Raises:
+        CompressionError: parts that are missing, of another size, or that do not fit each other.
+    """
+    values = checked_values(parts, shape, bitmap_layout)
+    there = unpack(parts["bitmap"], bits=1, count=math.prod(shape), signed=False).bool()
+    if there.sum() != len(values):
+        raise CompressionError(
+            f"a bitmap that marks {int(there.sum())} numbers comes with as many values, got {len(values)}; "
+            f"{AGAIN}"
+        )
+    return _scatter(values, there.nonzero().flatten(), shape)
+
+
+def bitmap_layout(shape: Sequence[int], stored: int) -> Layout:
+    """The dtype and the length of each index part of a tensor of that shape: one bit a number."""
+    return {"bitmap": (torch.uint8, -(-math.prod(shape) // 8))}
+
+
+# relative index
+
+
+def to_relative_index(tensor: Tensor, *, bits: int = 4) -> dict[str, Tensor]:
+    """``gaps`` (stored,), packed, how many zeros come before each of the ``values`` (stored,).
+
+    A gap of 2^bits zeros or more is written with fillers: the gap 2^bits - 1 before one of the zeros itself.
+    Zeros after the last number need none.
+
+    Args:
+        tensor: any shape, read in row-major order. Not changed.
+        bits: 1 to 8, of each gap.
+
+    Raises:
+        CompressionError: bits out of range.
+
+    >>> parts = to_relative_index(torch.tensor([0.0, 5.0, 0, 0, 0, 0, 0, 7.0]), bits=2)
+    >>> parts["values"].tolist(), unpack(parts["gaps"], bits=2, count=3, signed=False).tolist()
+    ([5.0, 0.0, 7.0], [1, 3, 1])
+    """
+    flat, reach = tensor.detach().flatten(), gap_reach(bits)
+    places, skipped = places_and_gaps(flat)
+    last = (skipped // reach + 1).cumsum(0) - 1  # where each number stands among those stored
+    stored = int(last[-1]) + 1 if len(last) else 0
+    gaps, values = places.new_full((stored,), reach - 1), flat.new_zeros(stored)  # all fillers at first
+    gaps[last], values[last] = skipped % reach, flat[places]
+    return {"gaps": pack(gaps, bits=bits), "values": values}
+
+
+def from_relative_index(parts: Parts, shape: Sequence[int], *, bits: int = 4) -> Tensor:
+    """The tensor of that shape again.
+
+    Raises:
+        CompressionError: parts that are missing, of another size, or gaps that lead beyond the end.
+    """
+    values = checked_values(parts, shape, functools.partial(relative_index_layout, bits=bits))
+    gaps = unpack(parts["gaps"], bits=bits, count=len(values), signed=False)
+    places = (gaps.long() + 1).cumsum(0) - 1
+    if len(places) and places[-1] >= math.prod(shape):
+        raise CompressionError(
+            f"gaps lead to numbers in a tensor of {math.prod(shape)}, got one at {int(places[-1])}; {AGAIN}"
+        )
+    return _scatter(values, places, shape)
+
+
+def relative_index_layout(shape: Sequence[int], stored: int, *, bits: int) -> Layout:
+    """The dtype and the length of each index part: so many bits a stored value, fillers included."""
+    return {"gaps": (torch.uint8, -(-stored * bits // 8))}
+
+
+def gap_reach(bits: int) -> int:
+    """How many places one stored gap leads on at most: 2^bits.
+
+    Raises:
+        CompressionError: bits out of range.
+    """
+    if not isinstance(bits, int) or not 1 <= bits <= 8:
+        raise CompressionError(f"bits is a whole number from 1 to 8, got {bits}; try 5: up to 31 zeros a gap")
+    return 2**bits
+
+
+def places_and_gaps(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each nonzero of (n,) stands, and how many zeros come right before it: (nonzeros,) int64 each."""
+    places = flat.nonzero().flatten()
+    return places, places.diff(prepend=places.new_full((1,), -1)) - 1
+
+
+# compressed sparse rows
+
+
+def to_csr(tensor: Tensor) -> dict[str, Tensor]:
+    """``row_pointers`` (rows + 1,), ``columns`` (nonzeros,) and ``values`` (nonzeros,).
+
+    The values of row r are those from row_pointers[r] up to row_pointers[r + 1]. The tensor is read as a
+    matrix: (out, …) has a row for each output, fewer than two dimensions are one row. Both indices have the
+    smallest unsigned type in which the largest possible one fits.
+
+    >>> {name: part.tolist() for name, part in to_csr(torch.tensor([[0.0, 5.0], [0, 0], [7, 8]])).items()}
+    {'row_pointers': [0, 1, 1, 3], 'columns': [1, 0, 1], 'values': [5.0, 7.0, 8.0]}
+    """
+    matrix = tensor.detach().reshape(_rows_and_columns(tensor.shape))
+    there = matrix != 0
+    ends = there.sum(1).cumsum(0)  # (rows,)
+    found = {"row_pointers": torch.cat([ends.new_zeros(1), ends]), "columns": there.nonzero()[:, 1]}
+    layout = csr_layout(tensor.shape, len(found["columns"]))
+    return {name: part.to(layout[name][0]) for name, part in found.items()} | {"values": matrix[there]}
+
+
+def from_csr(parts: Parts, shape: Sequence[int]) -> Tensor:
+    """The tensor of that shape again.
+
+    Raises:
+        CompressionError: parts that are missing or of another size, pointers that fall or do not end at the
+            last value, columns out of range or out of order.
+    """
+    values = checked_values(parts, shape, csr_layout)
+    pointers, columns = parts["row_pointers"].long(), parts["columns"].long()
+    rows, width = _rows_and_columns(shape)
+    if pointers[0] != 0 or pointers[-1] != len(values) or (pointers.diff() < 0).any():
+        raise CompressionError(
+            f"row_pointers rise from 0 to the {len(values)} values, got {_few(pointers)}; {AGAIN}"
+        )
+    if (columns >= width).any():
+        raise CompressionError(
+            f"columns lie in 0 … {width - 1}, got {int(columns.max())} among them; {AGAIN}"
+        )
+    row = torch.arange(rows, device=columns.device).repeat_interleave(pointers.diff())
+    places = row * width + columns
+    if (places.diff() <= 0).any():
+        raise CompressionError(f"columns rise within a row, got {_few(columns)}; {AGAIN}")
+    return _scatter(values, places, shape)
+
+
+def csr_layout(shape: Sequence[int], stored: int) -> Layout:
+    """The dtype and the length of each index part, in the smallest unsigned types that suffice."""
+    rows, width = _rows_and_columns(shape)
+    return {
+        "row_pointers": (_smallest_type(stored), rows + 1),
+        "columns": (_smallest_type(width - 1), stored),
+    }
+
+
+def _rows_and_columns(shape: Sequence[int]) -> tuple[int, int]:
+    rows = shape[0] if len(shape) > 1 else 1
+    return rows, math.prod(shape) // max(rows, 1)
+
+
+def _smallest_type(largest: int) -> torch.dtype:
+    types = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+    return next(dtype for dtype in types if largest < 256**dtype.itemsize)
+
+
+# what they share
+
+
+def checked_values(
+    parts: Parts, shape: Sequence[int], layout: Callable[[Sequence[int], int], Layout]
+) -> Tensor:
+    """The values (stored,) among the parts, once every index part has the dtype and length it must have.
+
+    Raises:
+        CompressionError: a part is missing, or is of another dtype or length.
+    """
+    missing = [name for name in ("values", *layout(shape, 0)) if name not in parts]
+    if missing:
+        raise CompressionError(f"{missing[0]} is a part of such a tensor, got {', '.join(parts)}; {AGAIN}")
+    values = parts["values"]
+    if values.dim() != 1:
+        raise CompressionError(f"values have one dimension, got {tuple(values.shape)}; {AGAIN}")
+    for name, (dtype, length) in layout(shape, len(values)).items():
+        if (parts[name].shape, parts[name].dtype) != ((length,), dtype):
+            raise CompressionError(
+                f"{name} of {len(values)} values in a tensor {tuple(shape)} is ({length},) {dtype}, got "
+                f"{tuple(parts[name].shape)} {parts[name].dtype}; {AGAIN}"
+            )
+    return values
+
+
+def _scatter(values: Tensor, places: Tensor, shape: Sequence[int]) -> Tensor:
+    flat = values.new_zeros(math.prod(shape))
+    flat[places] = values
+    return flat.reshape(tuple(shape))
+
+
+def _few(integers: Tensor) -> str:
+    return ", ".join(map(str, integers[:4].tolist())) + (", …" if len(integers) > 4 else "")

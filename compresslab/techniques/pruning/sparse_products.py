@@ -1,0 +1,70 @@
+"""What zeros are worth to the clock: a layer as a product with a sparse matrix.
+
+The rows of a CSR matrix (compressed sparse rows) hold only what is not zero, and where it stands. A Linear
+layer is such a product as it is; a convolution must be unrolled into one first, each output place a column:
+
+    y = W x,    W (out, in · height · width) sparse,    x (in · height · width, places)
+
+What it saves: the products with zeros. What it costs: a look-up for every number that is left, the unrolling,
+and room for its columns. So it pays only where few weights are left; measure it. What is left out:
+convolutions in groups; gradients.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compresslab.errors import CompressionError
+
+__all__ = ["as_sparse_product"]
+
+
+def as_sparse_product(layer: nn.Conv2d | nn.Linear) -> Callable[[Tensor], Tensor]:
+    """A function that gives the layer's outputs, up to rounding, by a product with its nonzero weights alone.
+
+    The weights are copied. It has no gradient.
+
+    Args:
+        layer: Conv2d (n, in, h, w) → (n, out, …) without groups and with padding of zeros, or Linear (n, in)
+            → (n, out).
+
+    Raises:
+        CompressionError: another layer.
+    """
+    plain = isinstance(layer, nn.Linear) or (
+        isinstance(layer, nn.Conv2d)
+        and layer.groups == 1
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    )
+    if not plain:
+        raise CompressionError(
+            "layer is a Linear, or a Conv2d without groups and with zeros for padding, in numbers, "
+            f"got {layer}; try another layer"
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        w = layer.weight.detach().flatten(1).to_sparse_csr()  # (out, n)
+    bias = 0 if layer.bias is None else layer.bias.detach()[:, None].clone()
+
+    @torch.no_grad()
+    def product(x: Tensor) -> Tensor:
+        if isinstance(layer, nn.Linear):
+            return (w @ x.T + bias).T
+        columns = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
+        y = w @ columns.transpose(0, 1).flatten(1) + bias  # (out, images · places)
+        return y.view(len(y), len(x), *_places(layer, x)).transpose(0, 1)
+
+    return product
+
+
+def _places(layer: nn.Conv2d, x: Tensor) -> tuple[int, ...]:
+    """The height and width of a convolution's output."""
+    padding: Sequence[int] = layer.padding  # type: ignore[assignment]  # no word: checked
+    settings = zip(x.shape[2:], layer.kernel_size, layer.dilation, padding, layer.stride, strict=True)
+    return tuple((size + 2 * pad - d * (k - 1) - 1) // s + 1 for size, k, d, pad, s in settings)
