@@ -929,7 +929,7 @@ block = [
 ]  # fmt: skip
 print("two blocks in a row:", yours.residual_groups(block))
 groups = p.dependency_groups(baseline)
-print("\nin the baseline, one of", len(groups), "groups:", groups["blocks.5.conv2"], sep="\n")
+print(f"\nOne of the baseline's {len(groups)} groups:\n{groups['blocks.5.conv2']}")
 
 # %% [markdown]
 # All of these lose the same channels, or the network does not run. Now cut: one convolution, its BatchNorm, and the

@@ -78,8 +78,8 @@ def _of_weight(
 
 
 CRITERIA: dict[str, Criterion] = {
-    "random": _random,
     "magnitude": _magnitude,
+    "random": _random,
     "gradient": _gradient,
     "taylor": functools.partial(_of_weight, mean_gradients, taylor),
     "obd": functools.partial(_of_weight, squared_gradients, optimal_brain_damage),
