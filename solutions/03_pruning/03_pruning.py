@@ -657,9 +657,10 @@ gains_as.draw_gains(
 # | OBD | the same, image by image | {{ obd.passes | number }} | {{ obd_fine.gain | points }} | {{ obd_channel.gain | points }} |
 # | Wanda | weights, images | {{ wanda.passes | number }} | {{ wanda_fine.gain | points }} | {{ wanda_channel.gain | points }} |
 #
-# (Gains over random, after the pass of training. The surgeon's evidence takes {{ obs.passes | number }} passes.) What asks
-# the labels does worse here than throwing dice. One reason: this network already knows nearly all of its training images,
-# and those have next to no gradient. How much of the evidence comes from how few?
+# (Gains over random, after the pass of training. The surgeon's evidence takes {{ obs.passes | number }} passes.) On single
+# weights, what asks the labels does no better here than throwing dice, or worse; on filters the dice can hardly be told
+# from the rest. One reason: this network already knows nearly all of its training images, and those have next to no
+# gradient. How much of the evidence comes from how few?
 
 # %%
 z = torch.cat([baseline(images).detach() for images, _ in some.batches()])
@@ -1090,7 +1091,7 @@ verdict("torch-pruning's channels are not better by more than 0.2 points", ours 
 # {{ channel.drop | points }} lost (from {{ channel.drop.low | points }} to {{ channel.drop.high | points }}), and at
 # batches of `64` {{ channel.speedup_batch64 | times }} faster in PyTorch (from {{ channel.speedup_batch64.low | times }}
 # to {{ channel.speedup_batch64.high | times }}), {{ channel.speedup_batch64_onnx | times }} in ONNX Runtime. Against the
-# channels that torch-pruning chooses, with no fewer MACs and the same training, the difference in loss is
+# channels that torch-pruning chooses, with no fewer MACs and the same training, the difference in what is lost is
 # {{ channel_vs_torch_pruning.drop_difference | points }} (from {{ channel_vs_torch_pruning.drop_difference.low | points }}
 # to {{ channel_vs_torch_pruning.drop_difference.high | points }}; below 0 is in our favour).
 #
@@ -1139,7 +1140,7 @@ curves.draw_tradeoffs(spent, baseline="baseline", xlabel=time)
 # | "2:4 costs next to nothing." | {{ nm_2_4.drop | points }} lost, file {{ nm_2_4.file_ratio | times }} | holds for accuracy; faster only on processors that have the instruction |
 # | "One threshold for the whole network is better than one a layer." | {{ one_threshold.gain | points }} (from {{ one_threshold.gain.low | points }} to {{ one_threshold.gain.high | points }}) | holds: layers do not bear the same share |
 # | "A small gradient means unimportant." | against random {{ gradient_fine.gain | points }}, against magnitude {{ gradient_vs_magnitude.drop_difference | points }} lost | does not hold: here it is worse than chance |
-# | "Second order knows better." | OBD against magnitude, after training, {{ obd_vs_magnitude.drop_difference | points }} lost, for {{ obd.passes | number }} passes; making up before training, from {{ magnitude_80.accuracy | percent }} to {{ compensated_80.accuracy | percent }} | holds for making up; OBD's scores of single weights, asked once of a trained network, do not beat magnitude here |
+# | "Second order knows better." | OBD against magnitude, after one pass of training, {{ obd_vs_magnitude.drop_difference | points }} lost, for {{ obd.passes | number }} passes; making up before training, from {{ magnitude_80.accuracy | percent }} to {{ compensated_80.accuracy | percent }} | holds for making up; OBD's scores of single weights, asked once of a trained network, do not beat magnitude here |
 # | "Random is as good, if one trains afterwards." | against magnitude {{ random_vs_magnitude.drop_difference | points }} lost at `90%` | does not hold after so little training |
 # | "In steps is better than at once." | at `95%`, in steps less at once: {{ iterative_vs_oneshot.drop_difference | points }} (from {{ iterative_vs_oneshot.drop_difference.low | points }} to {{ iterative_vs_oneshot.drop_difference.high | points }}), with the same passes | no difference here that the interval could tell |
 # | "The winning ticket is in the first weights." | the masks with the first weights against other weights {{ ticket_vs_other_weights.gain | points }} (from {{ ticket_vs_other_weights.gain.low | points }} to {{ ticket_vs_other_weights.gain.high | points }}), against the trained ones {{ from_the_start.gain | points }} | not seen here, pruned in one round: the first weights do not differ from others, the trained ones are worth more |
