@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from compresslab.costs import storage_bytes
 from compresslab.data import DATA, Splits
 from compresslab.errors import CompressionError
+from compresslab.long_runs import read_results
 from compresslab.measuring import accuracy_drop, measure
 from compresslab.models import load_baseline
 from compresslab.storage import load_model, save_model
@@ -145,7 +146,7 @@ def run_experiments(data: Splits, *, folder: Path = DATA / "results") -> dict:
         folder: where the results and the weights are kept.
     """
     model, place = load_baseline(), folder / f"{LAB}.json"
-    results = _read(place)
+    results = read_results(place)
     for name in tqdm(EXPERIMENTS, desc=LAB, unit="experiment"):
         if not _is_there(results.get(name), name, folder):
             results[name] = _run(name, model, data, folder)
@@ -175,7 +176,7 @@ def load_experiment(name: str, *, folder: Path = DATA / "results") -> nn.Module:
     Raises:
         CompressionError: no such experiment, or it hasn't been run.
     """
-    result = _read(folder / f"{LAB}.json").get(name)
+    result = read_results(folder / f"{LAB}.json").get(name)
     if name not in EXPERIMENTS or result is None:
         raise CompressionError(
             f"name is one of {', '.join(EXPERIMENTS)}, and its run has ended, got {name!r}; "
@@ -215,10 +216,6 @@ def _is_there(result: dict | None, name: str, folder: Path) -> bool:
 
 def _weights(name: str, folder: Path) -> Path:
     return folder / LAB / f"{name}.safetensors"
-
-
-def _read(place: Path) -> dict:
-    return dict(json.loads(place.read_text())) if place.exists() else {}
 
 
 def _write(place: Path, results: dict) -> None:
