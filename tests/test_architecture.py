@@ -24,7 +24,7 @@ LAYERS = """
 errors
 vision  clock  checkpoints  long_runs
 data  storage  seeds
-models  transformers  costs  memory  display  steps
+models  transformers  costs  memory  display  steps  inputs
 measuring
 training  reporting  layers  deployment
 recipes

@@ -1,5 +1,6 @@
 """Pruning: fewer weights. A criterion scores them, a granularity says what goes together, a schedule when."""
 
+from compresslab.inputs import input_second_moments
 from compresslab.techniques.pruning.channels import (
     channel_scores,
     empty_like,
@@ -26,7 +27,6 @@ from compresslab.techniques.pruning.curves import (
 from compresslab.techniques.pruning.dependencies import Group, Member, dependency_groups
 from compresslab.techniques.pruning.evidence import (
     input_norms,
-    input_second_moments,
     mean_gradients,
     squared_gradients,
 )

@@ -24,9 +24,6 @@ Source: the mean of squared gradients as the Hessian's diagonal ("empirical Fish
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -34,12 +31,10 @@ from torch.nn import functional as F
 
 from compresslab.clock import evaluating
 from compresslab.errors import CompressionError
-from compresslab.techniques.pruning.masking import prunable_layers
+from compresslab.inputs import Batches, Layer, input_rows, layers_of_one_group, listening, mean_over_inputs
 
-__all__ = ["input_norms", "input_second_moments", "mean_gradients", "squared_gradients"]
+__all__ = ["input_norms", "mean_gradients", "squared_gradients"]
 
-Layer = nn.Conv2d | nn.Linear
-Batches = Iterable[tuple[Tensor, Tensor]]  # images (batch, 1, 28, 28) and labels (batch,), read once
 _TOGETHER = 10  # images whose gradients are in memory at a time
 
 
@@ -56,7 +51,7 @@ def mean_gradients(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
         CompressionError: no images, no layer, a convolution in groups, or a weight without a
             part in the loss.
     """
-    layers = _layers(model)
+    layers = layers_of_one_group(model)
     w = {_weight(name): layer.weight.detach().requires_grad_() for name, layer in layers.items()}
     sums, count = [torch.zeros_like(weight) for weight in w.values()], 0
     for images, labels in batches:
@@ -108,28 +103,9 @@ def input_norms(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
     Raises:
         CompressionError: no images, no layer, or a convolution in groups.
     """
-    squares = _mean_over_inputs(model, batches, _squares)
-    layers = _layers(model)
+    squares = mean_over_inputs(model, batches, _squares)
+    layers = layers_of_one_group(model)
     return {name: mean.sqrt().reshape(layers[name].weight.shape[1:]) for name, mean in squares.items()}
-
-
-def input_second_moments(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
-    """How inputs of a layer go together, G = E[x xᵀ] over images and positions: {layer: (n, n) float64}.
-
-    The mean squared error of an output whose weights w became v is (v - w) G (v - w)ᵀ: 2 G is the Hessian of
-    that error, and no approximation. The diagonal is ``input_norms`` squared.
-
-    Args:
-        model: in any mode.
-        batches: pairs of images and labels; the labels aren't read.
-
-    Raises:
-        CompressionError: no images, no layer, or a convolution in groups.
-    """
-    return _mean_over_inputs(model, batches, _products)
-
-
-# gradients
 
 
 def _gradients_of_each_image(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -141,91 +117,21 @@ def _gradients_of_each_image(model: nn.Module, images: Tensor, labels: Tensor) -
         calls.append((name, layer, x.detach(), zero))
         return y + zero
 
-    with _listening(model, note), torch.enable_grad():
+    with listening(model, note), torch.enable_grad():
         loss = F.cross_entropy(model(images).float(), labels, reduction="sum")
         slopes = torch.autograd.grad(loss, [zero for *_, zero in calls], materialize_grads=True)
     gradients: dict[str, Tensor] = {}
     for (name, layer, x, _), slope in zip(calls, slopes, strict=True):
-        by_output = slope.flatten(2) if isinstance(layer, nn.Conv2d) else _rows(layer, slope).mT
-        one = (by_output @ _rows(layer, x)).reshape(len(x), *layer.weight.shape)  # (images, out, n), shaped
+        by_output = slope.flatten(2) if isinstance(layer, nn.Conv2d) else input_rows(layer, slope).mT
+        one = (by_output @ input_rows(layer, x)).reshape(len(x), *layer.weight.shape)  # (images, out, …)
         gradients[name] = gradients.get(name, 0) + one  # a layer may run more than once
     return gradients
 
 
-# inputs
-
-
-def _mean_over_inputs(
-    model: nn.Module, batches: Batches, of: Callable[[Layer, Tensor], tuple[Tensor, int]]
-) -> dict[str, Tensor]:
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-
-    def note(name: str, layer: Layer, x: Tensor, y: Tensor) -> None:
-        total, count = of(layer, x)
-        sums[name] = sums.get(name, 0) + total
-        counts[name] = counts.get(name, 0) + count
-
-    images = 0
-    with _listening(model, note):
-        for x, _ in batches:
-            model(x)
-            images += len(x)
-    _check(images)
-    return {name: total / counts[name] for name, total in sums.items()}
-
-
 def _squares(layer: Layer, x: Tensor) -> tuple[Tensor, int]:
     """The sum (n,) of x² over images and positions, and their number."""
-    rows = _rows(layer, x.square().sum(dim=0, keepdim=True))[0]
+    rows = input_rows(layer, x.square().sum(dim=0, keepdim=True))[0]
     return rows.sum(dim=0), len(x) * len(rows)
-
-
-def _products(layer: Layer, x: Tensor) -> tuple[Tensor, int]:
-    """The sum (n, n) of x xᵀ over images and positions, in float64, and their number."""
-    total, count = torch.zeros(()), 0
-    for part in x.split(50):  # unfolded, an image has many numbers
-        rows = _rows(layer, part).flatten(0, 1)
-        total = total + rows.T @ rows
-        count += len(rows)
-    return total.double(), count
-
-
-def _rows(layer: Layer, x: Tensor) -> Tensor:
-    """What goes into each single output of each image: (images, positions, n)."""
-    if isinstance(layer, nn.Linear):
-        return x.reshape(len(x), -1, x.shape[-1])
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padded = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
-    return F.unfold(padded, layer.kernel_size, layer.dilation, stride=layer.stride).mT
-
-
-def _layers(model: nn.Module) -> dict[str, Layer]:
-    layers = prunable_layers(model)
-    for name, layer in layers.items():
-        if isinstance(layer, nn.Conv2d) and layer.groups != 1:
-            raise CompressionError(
-                f"a convolution has one group here, got {layer.groups} in {name!r}; "
-                "score such a network by magnitude(weight)"
-            )
-    return layers
-
-
-@contextlib.contextmanager
-def _listening(
-    model: nn.Module, note: Callable[[str, Layer, Tensor, Tensor], Tensor | None]
-) -> Iterator[None]:
-    """``note(name, layer, x, y)`` at every call of a layer, in evaluation mode; what it returns becomes y."""
-    hooks = [
-        layer.register_forward_hook(lambda layer, given, y, name=name: note(name, layer, given[0], y))
-        for name, layer in _layers(model).items()
-    ]
-    try:
-        with evaluating(model):
-            yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _weight(name: str) -> str:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from compresslab.display import Table
 from compresslab.errors import CompressionError
+from compresslab.inputs import Layer, multiplying_layers
 
 __all__ = [
     "Masks",
@@ -36,23 +37,10 @@ __all__ = [
     "sparsity_table",
 ]
 
-Layer = nn.Conv2d | nn.Linear
 Masks = dict[str, Tensor]  # {layer's name: bool, in the weight's shape}
 
 
-def prunable_layers(model: nn.Module) -> dict[str, Layer]:
-    """The model's Conv2d and Linear layers by their names, in the order of ``named_modules``.
-
-    Raises:
-        CompressionError: there is none.
-    """
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Layer)}
-    if not layers:
-        raise CompressionError(
-            f"model has Conv2d or Linear layers to prune, got {type(model).__name__} without any; "
-            "give the whole network"
-        )
-    return layers
+prunable_layers = multiplying_layers  # what multiplies has weights to prune
 
 
 def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.errors import CompressionError
-from compresslab.techniques.pruning.evidence import Batches, input_second_moments
+from compresslab.inputs import Batches, input_second_moments
 from compresslab.techniques.pruning.granularity import check_sparsity, fine_grained_mask
 from compresslab.techniques.pruning.masking import masked, prunable_layers
 

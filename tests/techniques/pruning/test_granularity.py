@@ -112,7 +112,7 @@ def test_scores_that_are_no_numbers_are_refused():
 
 def test_a_model_without_layers_to_prune_is_refused():
     with pytest.raises(
-        CompressionError, match="Conv2d or Linear layers to prune, got ReLU without any; give the whole"
+        CompressionError, match="Conv2d or Linear layer, got ReLU without any; give the whole"
     ):
         prune_by_magnitude(nn.ReLU(), sparsity=0.5)
 

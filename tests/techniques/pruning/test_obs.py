@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from compresslab.errors import CompressionError
+from compresslab.inputs import input_second_moments
 from compresslab.techniques.pruning.criteria import magnitude, wanda
-from compresslab.techniques.pruning.evidence import input_second_moments
 from compresslab.techniques.pruning.granularity import fine_grained_mask, prune_by_magnitude
 from compresslab.techniques.pruning.masking import masks_of
 from compresslab.techniques.pruning.obs import (
