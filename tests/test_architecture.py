@@ -27,7 +27,7 @@ data  storage  seeds
 models  transformers  costs  memory  display  steps  inputs
 measuring
 training  reporting  layers  deployment
-recipes
+recipes  damage  bench
 techniques
 classroom
 doctor  start

@@ -1,5 +1,6 @@
 """Pruning: fewer weights. A criterion scores them, a granularity says what goes together, a schedule when."""
 
+from compresslab.damage import accuracy_lost, answers_moved
 from compresslab.inputs import input_second_moments
 from compresslab.techniques.pruning.channels import (
     channel_scores,
@@ -80,8 +81,6 @@ from compresslab.techniques.pruning.schedule import (
     rewind,
 )
 from compresslab.techniques.pruning.sensitivity import (
-    accuracy_lost,
-    answers_moved,
     scan_sensitivity,
     sparsities_under_budget,
 )

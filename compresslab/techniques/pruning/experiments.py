@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compresslab.bench import Job, perform
 from compresslab.costs import count_macs
 from compresslab.data import DATA, Splits
 from compresslab.errors import CompressionError
@@ -39,8 +40,6 @@ from compresslab.techniques.pruning.comparison import CRITERIA, GRANULARITIES, t
 from compresslab.techniques.pruning.runs import (
     KEPT_SEED,
     LOOKED_AT,
-    Job,
-    perform,
     prune_channels,
     prune_in_rounds,
     prune_two_in_four,

@@ -1,24 +1,17 @@
 """The runs of lab 03 that end in a network, as a worker process does them: settings in, what was reached out.
 
-Every run is a function of a bench (data, folder, whether it is only tried out), of its key and of JSON
-values; it returns JSON values. Accuracies are fractions. The networks that the lab shows go to the bench's
-folder. The runs that only compare are the page ``studies``.
+What a run is, says the page ``compresslab.bench``. The networks that the lab shows go to the bench's folder.
+The runs that only compare are the page ``studies``.
 """
 
 from __future__ import annotations
 
-import functools
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
+from compresslab.bench import Bench
 from compresslab.costs import count_macs
-from compresslab.data import Images, Splits, fashion_mnist
 from compresslab.models import load_baseline
 from compresslab.storage import save_model
 from compresslab.techniques.pruning.channels import remove_channels
@@ -27,14 +20,11 @@ from compresslab.techniques.pruning.granularity import global_masks, magnitudes
 from compresslab.techniques.pruning.masking import masked
 from compresslab.techniques.pruning.schedule import cubic_sparsity, fit_masked, prune_iteratively
 from compresslab.techniques.pruning.storing import store_sparsely
-from compresslab.training import accuracy, fast_precision, fit
+from compresslab.training import accuracy, fit
 
 __all__ = [
     "KEPT_SEED",
     "LOOKED_AT",
-    "Bench",
-    "Job",
-    "perform",
     "prune_channels",
     "prune_in_rounds",
     "prune_two_in_four",
@@ -42,58 +32,6 @@ __all__ = [
 
 KEPT_SEED = 0  # whose networks are stored
 LOOKED_AT = 1000  # training images that criteria look at
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What a run works with: data, where networks are kept, whether everything is small to try it out."""
-
-    data: Splits
-    folder: Path
-    small: bool = False
-
-    def some(self, count: int, seed: int) -> Images:
-        """So many different training images (all, if there are fewer), drawn by the seed."""
-        train = self.data.train
-        index = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:count]
-        return Images(train.pixels[index], train.labels[index])
-
-    def glance(self) -> Images:
-        """The first 4,000 test images (all, where there are fewer), for curves of many points."""
-        return self.data.test.first(min(4000, len(self.data.test)))
-
-    def training(self, *, epochs: int, learning_rate: float, seed: int) -> dict[str, Any]:
-        """The settings of ``fit``: one epoch if everything is small, the precision that is fast here."""
-        settings = {"epochs": 1 if self.small else epochs, "learning_rate": learning_rate, "seed": seed}
-        return settings | {"precision": fast_precision()}
-
-    def checkpoint(self, key: str) -> Path:
-        """Where a run that is interrupted keeps its state."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder / f"{key.replace('/', '_')}.checkpoint"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: its name in the results, what runs, and with which settings (JSON values)."""
-
-    key: str
-    run: Callable[..., dict]
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-def perform(job: Job, folder: Path, small: bool = False) -> dict:
-    """What a job found, and the seconds that it took.
-
-    Args:
-        job: what to run.
-        folder: where its network is kept, if it is one to keep.
-        small: a setting of a few images and one epoch, to try the whole thing out.
-    """
-    start = time.perf_counter()
-    torch.manual_seed(job.settings.get("seed", 0))
-    found = job.run(Bench(_data(small), folder, small), job.key, **job.settings)
-    return found | {"seconds": round(time.perf_counter() - start, 1)}
 
 
 def prune_in_rounds(
@@ -155,9 +93,3 @@ def _reached(bench: Bench, key: str, network: nn.Module, seed: int) -> dict:
             ledger = save_model(store_sparsely(network), bench.folder / f"{name}.safetensors")
             found["storage_bytes"] = ledger.total
     return found
-
-
-@functools.lru_cache(maxsize=1)
-def _data(small: bool) -> Splits:
-    data = fashion_mnist()
-    return Splits(data.train.first(1000), data.validation.first(500), data.test.first(100)) if small else data

@@ -14,20 +14,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from compresslab.bench import Bench
 from compresslab.costs import count_macs
+from compresslab.damage import answers_moved
 from compresslab.models import load_baseline, student
 from compresslab.techniques.pruning.channels import remove_channels
 from compresslab.techniques.pruning.comparison import CHANNEL_CHOICES, CRITERIA, GRANULARITIES, choose_masks
 from compresslab.techniques.pruning.granularity import global_masks, local_masks, magnitudes
 from compresslab.techniques.pruning.masking import Masks, masked
 from compresslab.techniques.pruning.obs import compensated, prune_with_sparse_gpt
-from compresslab.techniques.pruning.runs import LOOKED_AT, Bench
+from compresslab.techniques.pruning.runs import LOOKED_AT
 from compresslab.techniques.pruning.schedule import fit_masked
-from compresslab.techniques.pruning.sensitivity import (
-    answers_moved,
-    scan_sensitivity,
-    sparsities_under_budget,
-)
+from compresslab.techniques.pruning.sensitivity import scan_sensitivity, sparsities_under_budget
 from compresslab.training import accuracy, fast_precision, fit
 
 __all__ = [

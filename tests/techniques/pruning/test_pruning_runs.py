@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from compresslab import bench as bench_page
 from compresslab import training
+from compresslab.bench import Bench
 from compresslab.costs import count_macs
 from compresslab.data import Images, Splits
 from compresslab.models import ResidualNetwork
@@ -16,7 +18,6 @@ from compresslab.techniques.pruning.channels import remove_channels
 from compresslab.techniques.pruning.comparison import CRITERIA
 from compresslab.techniques.pruning.granularity import global_masks, local_masks, magnitudes
 from compresslab.techniques.pruning.masking import masked, masks_of
-from compresslab.techniques.pruning.runs import Bench
 from compresslab.techniques.pruning.schedule import fit_masked
 from compresslab.techniques.pruning.storing import store_sparsely
 from compresslab.training import fit
@@ -51,14 +52,14 @@ def small_world(monkeypatch):
     for page in (runs, studies):
         monkeypatch.setattr(page, "load_baseline", tiny)
         monkeypatch.setattr(page, "accuracy", reached)
-    monkeypatch.setattr(runs, "fast_precision", lambda: torch.float32)
+    monkeypatch.setattr(bench_page, "fast_precision", lambda: torch.float32)
     monkeypatch.setattr(studies, "fast_precision", lambda: torch.float32)
-    monkeypatch.setattr(runs, "fashion_mnist", lambda: DATA)
+    monkeypatch.setattr(bench_page, "fashion_mnist", lambda: DATA)
     monkeypatch.setattr(studies, "student", lambda: ResidualNetwork(4, [(6, 4)]))
     monkeypatch.setattr(studies, "SCAN_IMAGES", 20)
-    runs._data.cache_clear()
+    bench_page._data.cache_clear()
     yield
-    runs._data.cache_clear()
+    bench_page._data.cache_clear()
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
-"""What every run of lab 03 is given: some training images, its settings, and chance that is its seed's."""
+"""What every long run is given: some training images, its settings, and chance that is its seed's."""
 
 import pytest
 import torch
 
+from compresslab import bench as page
+from compresslab.bench import Bench, Job, perform
 from compresslab.data import Images, Splits
-from compresslab.techniques.pruning import runs
-from compresslab.techniques.pruning.runs import Bench, Job, perform
 
 NOISE = torch.randint(0, 256, (300, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 ALL = Images(NOISE, torch.arange(300) % 10)
@@ -15,11 +15,11 @@ DATA = Splits(ALL, ALL.first(60), ALL.first(80))
 @pytest.fixture(autouse=True)
 def small_world(monkeypatch):
     """A few images of noise for the data, and nothing cached of other tests."""
-    monkeypatch.setattr(runs, "fast_precision", lambda: torch.float32)
-    monkeypatch.setattr(runs, "fashion_mnist", lambda: DATA)
-    runs._data.cache_clear()
+    monkeypatch.setattr(page, "fast_precision", lambda: torch.float32)
+    monkeypatch.setattr(page, "fashion_mnist", lambda: DATA)
+    page._data.cache_clear()
     yield
-    runs._data.cache_clear()
+    page._data.cache_clear()
 
 
 def test_some_images_are_drawn_by_the_seed_and_none_of_them_twice(tmp_path):
@@ -53,10 +53,10 @@ def test_trying_out_takes_one_epoch_over_a_few_images(tmp_path, monkeypatch):
     assert Bench(DATA, tmp_path).training(**asked) == asked | {"precision": torch.float32}
     assert Bench(DATA, tmp_path, small=True).training(**asked)["epochs"] == 1
     many = Images(torch.zeros(1200, 1, 28, 28, dtype=torch.uint8), torch.zeros(1200, dtype=torch.int64))
-    monkeypatch.setattr(runs, "fashion_mnist", lambda: Splits(many, many, many))
-    small = runs._data(True)
+    monkeypatch.setattr(page, "fashion_mnist", lambda: Splits(many, many, many))
+    small = page._data(True)
     assert [len(part) for part in vars(small).values()] == [1000, 500, 100]
-    assert len(runs._data(False).train) == 1200
+    assert len(page._data(False).train) == 1200
 
 
 def test_a_glance_is_at_the_first_test_images(tmp_path):
