@@ -195,10 +195,11 @@ def train(
     from compresslab.data import fashion_mnist
     from compresslab.recipes import RECIPES, train_baseline
     from compresslab.techniques.distillation import experiments as distillation
+    from compresslab.techniques.low_rank import experiments as low_rank
     from compresslab.techniques.pruning import experiments as pruning
     from compresslab.techniques.quantization import experiments as quantization
 
-    long_runs = {runs.LAB: runs for runs in (quantization, distillation, pruning)}
+    long_runs = {runs.LAB: runs for runs in (quantization, distillation, pruning, low_rank)}
     if name not in RECIPES and name not in long_runs:
         known = ", ".join([*RECIPES, *long_runs])
         raise CompressionError(f"there is no recipe for {name!r}; there are {known}")

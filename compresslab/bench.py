@@ -6,9 +6,10 @@ JSON values; it returns JSON values. Accuracies are fractions. Networks to keep 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 import torch
 
 from compresslab.data import Images, Splits, fashion_mnist
+from compresslab.long_runs import run_missing, workers
 from compresslab.training import fast_precision
 
-__all__ = ["Bench", "Job", "perform"]
+__all__ = ["Bench", "Job", "perform", "side_by_side"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,31 @@ def perform(job: Job, folder: Path, small: bool = False) -> dict:
     torch.manual_seed(job.settings.get("seed", 0))
     found = job.run(Bench(_data(small), folder, small), job.key, **job.settings)
     return found | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+@contextlib.contextmanager
+def side_by_side(
+    results: dict, place: Path, *, jobs: int | None = None, small: bool = False
+) -> Iterator[Callable[[Iterable[Job]], None]]:
+    """A function that runs those of some jobs which are missing among the results, and keeps what they find.
+
+    Args:
+        results: {key: found}, added to.
+        place: the JSON file that keeps them; networks go to the folder of that name.
+        jobs: how many runs side by side, by default one a processor.
+        small: a setting of a few images, to try the whole thing out.
+    """
+    at_work = functools.partial(perform, folder=place.with_suffix(""), small=small)
+
+    def settings(job: Job) -> dict:
+        return {**job.settings, "small": small}
+
+    with workers(jobs) as pool:
+
+        def run(some: Iterable[Job]) -> None:
+            run_missing(list(some), at_work, settings=settings, results=results, place=place, pool=pool)
+
+        yield run
 
 
 @functools.lru_cache(maxsize=1)

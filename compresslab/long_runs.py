@@ -18,13 +18,17 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm.auto import tqdm
 
 from compresslab.errors import CompressionError
 
-__all__ = ["Job", "read_results", "run_missing", "save_whole", "values_by_seed", "workers", "write_results"]
+__all__ = [
+    "Job", "load_whole", "read_results", "run_missing", "save_whole", "values_by_seed", "workers",
+    "write_results",
+]  # fmt: skip
 
 
 class Job(Protocol):
@@ -103,6 +107,22 @@ def save_whole(network: nn.Module, place: Path) -> None:
     unfinished = _unfinished(place)
     save_file(network.state_dict(), unfinished)
     os.replace(unfinished, place)
+
+
+def load_whole(place: Path, *, into: nn.Module) -> nn.Module:
+    """The network ``into``, with the weights of a file that ``save_whole`` wrote.
+
+    Raises:
+        CompressionError: the file is missing or damaged, or holds another network.
+    """
+    try:
+        into.load_state_dict(load_file(place))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise CompressionError(
+            f"{place} can't be loaded ({str(error).splitlines()[0]}); it holds what a long run found. "
+            "Get it back with: git checkout -- data/results"
+        ) from error
+    return into
 
 
 def values_by_seed(results: Mapping[str, Any], *names: str, key: str, command: str) -> list[float]:

@@ -128,7 +128,7 @@ def _reshaped(value: Any) -> Any:
         return value.unsqueeze(0)
     if isinstance(value, tuple | list):
         return (*value, value[0])
-    if isinstance(value, str):
+    if isinstance(value, str | torch.nn.Module):
         return [value]
     return torch.full((2, 1), float(value))
 

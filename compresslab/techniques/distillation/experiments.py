@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from compresslab.data import DATA, Images, Splits
 from compresslab.errors import CompressionError
 from compresslab.long_runs import (
+    load_whole,
     read_results,
     run_missing,
     save_whole,
@@ -115,9 +115,7 @@ def load_student(method: str, *, group: str = "methods", folder: Path = DATA / "
             f"no student of {group}/{method} is kept; there are {there or 'none'}. "
             f"Repeat the runs with: compresslab train {LAB}"
         )
-    network = student()
-    network.load_state_dict(load_file(place))
-    return network.eval()
+    return load_whole(place, into=student()).eval()
 
 
 def summary(results: dict) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

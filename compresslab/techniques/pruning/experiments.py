@@ -28,11 +28,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from compresslab.bench import Job, perform
+from compresslab.bench import Job, side_by_side
 from compresslab.costs import count_macs
 from compresslab.data import DATA, Splits
 from compresslab.errors import CompressionError
-from compresslab.long_runs import read_results, run_missing, values_by_seed, workers, write_results
+from compresslab.long_runs import read_results, values_by_seed, write_results
 from compresslab.models import load_baseline
 from compresslab.storage import load_model
 from compresslab.techniques.pruning.channels import remove_channels
@@ -93,18 +93,7 @@ def run_experiments(
         small: a setting of a few images, to try the whole thing out.
     """
     results = load_results(folder=folder)
-    at_work = functools.partial(perform, folder=folder / LAB, small=small)
-
-    def settings(job: Job) -> dict:
-        return {**job.settings, "small": small}
-
-    with workers(jobs) as pool:
-
-        def run(jobs: Iterator[Job]) -> None:
-            run_missing(
-                list(jobs), at_work, settings=settings, results=results, place=_place(folder), pool=pool
-            )
-
+    with side_by_side(results, _place(folder), jobs=jobs, small=small) as run:
         run(_tries())
         chosen = _choose(results)
         run(_networks(chosen))

@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 
+from compresslab import bench
 from compresslab.errors import CompressionError
 from compresslab.long_runs import write_results
 from compresslab.models import ResidualNetwork, load_baseline
@@ -77,8 +78,8 @@ def ran(monkeypatch, at_once):
         jobs.append(job)
         return figures(job)
 
-    monkeypatch.setattr(experiments, "perform", perform)
-    monkeypatch.setattr(experiments, "workers", lambda jobs: at_once)
+    monkeypatch.setattr(bench, "perform", perform)
+    monkeypatch.setattr(bench, "workers", lambda jobs: at_once)
     monkeypatch.setattr(experiments, "_allowed_macs", lambda: 10_000_000)
     return jobs
 
@@ -178,7 +179,7 @@ def test_the_choice_for_each_network_follows_validation_of_its_own_tries_alone(r
 @pytest.mark.parametrize("small", [True, False])
 def test_what_was_interrupted_goes_on_with_what_is_missing(ran, tmp_path, monkeypatch, small):
     whole = run_experiments(folder=tmp_path / "whole", small=small)
-    every, perform = {job.key for job in ran}, experiments.perform
+    every, perform = {job.key for job in ran}, bench.perform
     ran.clear()
 
     def interrupted(job, folder, small):
@@ -186,11 +187,11 @@ def test_what_was_interrupted_goes_on_with_what_is_missing(ran, tmp_path, monkey
             raise RuntimeError("the power failed")
         return perform(job, folder, small)
 
-    monkeypatch.setattr(experiments, "perform", interrupted)
+    monkeypatch.setattr(bench, "perform", interrupted)
     with pytest.raises(RuntimeError, match="the power failed"):
         run_experiments(folder=tmp_path, small=small)
     kept = set(load_results(folder=tmp_path))
-    monkeypatch.setattr(experiments, "perform", perform)
+    monkeypatch.setattr(bench, "perform", perform)
     ran.clear()
     assert run_experiments(folder=tmp_path, small=small) == whole
     assert {job.key for job in ran} == every - kept

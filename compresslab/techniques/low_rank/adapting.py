@@ -1,0 +1,123 @@
+"""LoRA, the cousin: the network stays as it is, and what it learns anew is low-rank.
+
+A factorisation says that trained *weights* need few directions. LoRA bets that a *change* of them, for a new
+task, needs even fewer: the layer W is frozen, and beside it learn two thin ones,
+
+    y = W x + (α / r) B A x,        A (r, n) random,   B (m, r) zero at first
+
+so at first nothing changes. Afterwards the update is merged, W ← W + (α / r) B A, and the network looks and
+costs as before, but for what it says.
+
+What it saves: what is trained, stored and sent for each task, r (m + n) numbers a layer instead of m n; the
+optimizer's memory with it. What it costs: nothing when it runs, once merged. What is left out: convolutions
+(as in the paper, linear layers are adapted), dropout on the update's input. It does not make the network
+itself smaller.
+
+Source: Hu et al. 2021, "LoRA: Low-rank adaptation of large language models", arXiv:2106.09685.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from compresslab.errors import CompressionError
+
+__all__ = ["UpdatedLinear", "add_updates", "merge_updates"]
+
+
+class UpdatedLinear(nn.Module):
+    """A frozen linear layer and a low-rank update beside it: (…, n) → (…, m).
+
+    Args:
+        layer: nn.Linear, which it takes over and freezes.
+        rank: of the update.
+        alpha: its scale is alpha / rank, so that another rank needs no other learning rate.
+        generator: of the first A; B begins at zero.
+    """
+
+    def __init__(self, layer: nn.Linear, *, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.layer = layer.requires_grad_(False)
+        self.scale = alpha / rank
+        bound = 1 / math.sqrt(layer.in_features)
+        first = torch.rand(rank, layer.in_features, generator=generator, dtype=layer.weight.dtype)
+        self.a = nn.Parameter(bound * (2 * first - 1))
+        self.b = nn.Parameter(torch.zeros(layer.out_features, rank, dtype=layer.weight.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + self.scale * (x @ self.a.T) @ self.b.T
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The linear layer that does the same, all of it trainable again."""
+        whole = copy.deepcopy(self.layer)
+        whole.weight += self.scale * self.b @ self.a
+        return whole.requires_grad_(True)
+
+
+def add_updates(model: nn.Module, *, rank: int, generator: torch.Generator, alpha: float = 1.0) -> nn.Module:
+    """A copy of the model that is frozen but for a low-rank update at each Linear layer; it answers alike.
+
+    The given model is left alone and nothing is shared with it.
+
+    Args:
+        model: with at least one Linear layer.
+        rank: of every update, at least 1; never more than a layer has.
+        generator: of the first A of each.
+        alpha: the update's scale is alpha / rank.
+
+    Raises:
+        CompressionError: rank or alpha out of range, or no Linear layer.
+    """
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise CompressionError(f"rank is a whole number from 1 up, got {rank}; LoRA often takes 4 or 8")
+    if not 0 < alpha < math.inf:
+        raise CompressionError(
+            f"alpha is a positive number, got {alpha}; the same as rank makes a scale of 1"
+        )
+
+    def update(layer: nn.Module) -> nn.Module | None:
+        if type(layer) is not nn.Linear:
+            return None
+        return UpdatedLinear(
+            layer, rank=min(rank, *layer.weight.shape), alpha=alpha, generator=generator
+        ).train(layer.training)
+
+    return _replaced(copy.deepcopy(model).requires_grad_(False), update, "a Linear layer to adapt")
+
+
+def merge_updates(model: nn.Module) -> nn.Module:
+    """A copy of the model with each update added to its layer: the same answers, ordinary layers.
+
+    Raises:
+        CompressionError: no update in it.
+    """
+
+    def merge(layer: nn.Module) -> nn.Module | None:
+        return layer.merged() if isinstance(layer, UpdatedLinear) else None
+
+    merged = _replaced(copy.deepcopy(model), merge, "updates to merge, as add_updates makes them")
+    return merged.requires_grad_(True)
+
+
+def _replaced(model: nn.Module, make: Callable[[nn.Module], nn.Module | None], wanted: str) -> nn.Module:
+    """The model with some modules replaced, in every place where they stand, the innermost first."""
+    holder = nn.ModuleList([model])  # so that a model which is one layer has a parent as well
+    made: dict[nn.Module, nn.Module] = {}
+    places = list(holder.named_modules(remove_duplicate=False))
+    for path, _ in sorted(places, key=lambda place: place[0].count("."), reverse=True):
+        layer = holder.get_submodule(path)
+        new = made.get(layer) or make(layer)
+        if new is not None:
+            made[layer] = new
+            holder.set_submodule(path, new)
+    if not made:
+        raise CompressionError(
+            f"model has {wanted}, got {type(model).__name__} without any; give the whole network"
+        )
+    return holder[0]

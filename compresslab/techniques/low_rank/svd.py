@@ -1,0 +1,262 @@
+"""One thick layer as two thin ones: the singular value decomposition, cut after `rank` values.
+
+A matrix whose rows resemble each other says the same thing many times. The singular value decomposition sorts
+what it says by weight: W = Σ sᵢ uᵢ vᵢᵀ, s₁ ≥ s₂ ≥ … ≥ 0, directions u and v at right angles. Keep the first r
+terms, and the layer y = W x becomes two, with r numbers between them (S is shared out evenly):
+
+    W ≈ W_r = (U_r √S_r) (√S_r V_rᵀ) = second @ first,        y = second (first x)
+
+No matrix of rank r is nearer (Eckart and Young), and what is lost is known before anything is built:
+
+    ‖W - W_r‖² = s²_{r+1} + … + s²_{min(m, n)}
+
+A convolution is a matrix in more than one way; each way is a split into two convolutions:
+
+- **channels**: rows out, columns in · kh · kw. First kh × kw filters to r channels (they take over stride,
+  padding and dilation), then 1 × 1 to the outputs (it takes over the bias).
+- **space**: rows in · kh, columns out · kw. First a column, kh × 1, then a row, 1 × kw; each takes over
+  stride, padding and dilation of its own direction, the second the bias. A single filter that is a column
+  times a row (a blur, an edge) is exact at rank 1.
+
+A convolution in groups is that many convolutions side by side: each has a matrix, and r channels, of its own.
+
+What it saves: r (m + n) weights stand for m n, fewer below r = m n / (m + n) and more above; MACs likewise
+(a spatial split's first half works at the input's height or width, so a stride changes that count). What it
+costs: the dropped terms; and two layers run where there was one, so that time falls less than MACs do. What
+is left out: the inputs. All directions count alike here, also those in which no input ever points;
+whitening.py asks the inputs. And fine-tuning, which wins much of the loss back.
+
+Source: Eckart and Young 1936, "The approximation of one matrix by another of lower rank"; Denton et al.
+2014, arXiv:1404.0736; the channel split as in Zhang et al. 2015, arXiv:1505.06798 (there fitted to the
+outputs); the spatial split as in Jaderberg et al. 2014, arXiv:1405.3866.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from compresslab.errors import CompressionError
+
+__all__ = [
+    "channel_kernels",
+    "channel_matrices",
+    "check_matrices",
+    "check_rank",
+    "dropped_error",
+    "from_channels",
+    "from_space",
+    "space_kernels",
+    "space_matrices",
+    "truncated_svd",
+]
+
+
+def truncated_svd(w: Tensor, *, rank: int) -> tuple[Tensor, Tensor]:
+    """The factors (first, second) of the matrix of that rank which is nearest to w: second @ first.
+
+    Each carries the square root of the singular values, so both weigh the same.
+
+    Args:
+        w: (..., m, n). Not changed.
+        rank: 1 ≤ rank ≤ min(m, n).
+
+    Returns:
+        first: (..., rank, n), what the input meets first; in w's dtype.
+        second: (..., m, rank).
+
+    Raises:
+        CompressionError: rank out of range, w no matrix, or not finite.
+
+    >>> first, second = truncated_svd(torch.tensor([[2.0, 1.0], [1.0, 2.0]]), rank=1)
+    >>> (second @ first).round(decimals=4)
+    tensor([[1.5000, 1.5000],
+            [1.5000, 1.5000]])
+    """
+    check_matrices(w)
+    check_rank(rank, w.shape)
+    u, s, vt = torch.linalg.svd(w.detach().double(), full_matrices=False)
+    root = s[..., :rank].sqrt()
+    first = root[..., :, None] * vt[..., :rank, :]  # (..., rank, n)
+    second = u[..., :, :rank] * root[..., None, :]  # (..., m, rank)
+    return first.to(w.dtype).contiguous(), second.to(w.dtype).contiguous()
+
+
+def dropped_error(w: Tensor) -> Tensor:
+    """The relative error ‖W - W_r‖ / ‖W‖ at every rank r = 0 … min(m, n), in float64: from 1 down to 0.
+
+    From the singular values alone; nothing is rebuilt. A matrix of zeros has no error at any rank.
+
+    Args:
+        w: (..., m, n). Not changed.
+
+    Returns:
+        (..., min(m, n) + 1): the entry r belongs to rank r.
+
+    Raises:
+        CompressionError: w no matrix, or not finite.
+
+    >>> dropped_error(torch.tensor([[4.0, 0.0], [0.0, 3.0]]))
+    tensor([1.0000, 0.6000, 0.0000], dtype=torch.float64)
+    """
+    check_matrices(w)
+    squares = torch.linalg.svdvals(w.detach().double()).square()
+    dropped = squares.flip(-1).cumsum(-1).flip(-1)  # from the smallest up, so that none drowns in a large sum
+    dropped = torch.cat([dropped, torch.zeros_like(dropped[..., :1])], dim=-1)
+    total = dropped[..., :1]
+    return (dropped / total.where(total > 0, 1)).sqrt()
+
+
+def channel_matrices(weight: Tensor, *, groups: int = 1) -> Tensor:
+    """A convolution's weight (out, in / groups, kh, kw) as (groups, out / groups, in / groups · kh · kw).
+
+    Raises:
+        CompressionError: a shape that is no convolution's, or that doesn't fit the groups.
+    """
+    _check_weight(weight, groups)
+    return _copied(weight.reshape(groups, len(weight) // groups, -1))
+
+
+def space_matrices(weight: Tensor, *, groups: int = 1) -> Tensor:
+    """A convolution's weight (out, in / groups, kh, kw) as (groups, in / groups · kh, out / groups · kw).
+
+    Raises:
+        CompressionError: a shape that is no convolution's, or that doesn't fit the groups.
+    """
+    _check_weight(weight, groups)
+    inputs, height, width = weight.shape[1:]
+    split = weight.reshape(groups, -1, inputs, height, width)
+    return _copied(split.permute(0, 2, 3, 1, 4).reshape(groups, inputs * height, -1))
+
+
+def channel_kernels(weight: Tensor, *, rank: int, groups: int = 1) -> tuple[Tensor, Tensor]:
+    """The weights of two convolutions in sequence, kh × kw and then 1 × 1, that stand for one.
+
+    Both run in as many groups as the original.
+
+    Args:
+        weight: (out, in / groups, kh, kw). Not changed.
+        rank: channels between the two, for each group; at most the smaller side of its matrix.
+        groups: those of the convolution.
+
+    Returns:
+        first: (groups · rank, in / groups, kh, kw).
+        second: (out, rank, 1, 1).
+
+    Raises:
+        CompressionError: rank out of range, or a shape that doesn't fit.
+    """
+    first, second = truncated_svd(channel_matrices(weight, groups=groups), rank=rank)
+    return first.reshape(groups * rank, *weight.shape[1:]), second.reshape(len(weight), rank, 1, 1)
+
+
+def from_channels(first: Tensor, second: Tensor, *, groups: int = 1) -> Tensor:
+    """The weight (out, in / groups, kh, kw) of the one convolution that a channel split's two stand for.
+
+    Args:
+        first: (groups · rank, in / groups, kh, kw).
+        second: (out, rank, 1, 1).
+        groups: those of both convolutions.
+
+    Raises:
+        CompressionError: shapes that don't fit.
+    """
+    _check_pair(first, second, groups, "1 × 1", second.shape[2:] == (1, 1))
+    out, rank = second.shape[:2]
+    product = second.reshape(groups, out // groups, rank) @ first.reshape(groups, rank, -1)
+    return product.reshape(out, *first.shape[1:])
+
+
+def space_kernels(weight: Tensor, *, rank: int, groups: int = 1) -> tuple[Tensor, Tensor]:
+    """The weights of two convolutions in sequence, a column and then a row, that stand for one.
+
+    Both run in as many groups as the original.
+
+    Args:
+        weight: (out, in / groups, kh, kw). Not changed.
+        rank: channels between the two, for each group; at most the smaller side of its matrix.
+        groups: those of the convolution.
+
+    Returns:
+        vertical: (groups · rank, in / groups, kh, 1).
+        horizontal: (out, rank, 1, kw).
+
+    Raises:
+        CompressionError: rank out of range, or a shape that doesn't fit.
+    """
+    rows, columns = truncated_svd(space_matrices(weight, groups=groups), rank=rank)
+    out, inputs, height, width = weight.shape
+    vertical = columns.mT.reshape(groups * rank, inputs, height, 1)
+    horizontal = rows.reshape(groups, rank, -1, width).transpose(1, 2)  # (groups, out / groups, rank, kw)
+    return vertical.contiguous(), horizontal.reshape(out, rank, 1, width).contiguous()
+
+
+def from_space(vertical: Tensor, horizontal: Tensor, *, groups: int = 1) -> Tensor:
+    """The weight (out, in / groups, kh, kw) of the one convolution that a spatial split's two stand for.
+
+    Args:
+        vertical: (groups · rank, in / groups, kh, 1).
+        horizontal: (out, rank, 1, kw).
+        groups: those of both convolutions.
+
+    Raises:
+        CompressionError: shapes that don't fit.
+    """
+    column_and_row = vertical.shape[3:] == (1,) and horizontal.shape[2:3] == (1,)
+    _check_pair(vertical, horizontal, groups, "1 × kw behind kh × 1", column_and_row)
+    out, rank, _, width = horizontal.shape
+    columns = vertical.reshape(groups, rank, *vertical.shape[1:3])
+    rows = horizontal.reshape(groups, out // groups, rank, width)
+    return torch.einsum("grih,gorw->goihw", columns, rows).reshape(out, *vertical.shape[1:3], width)
+
+
+def check_rank(rank: int, shape: tuple[int, ...]) -> None:
+    """Nothing, if a matrix of this shape (..., m, n) can have that rank, which is never clipped in silence.
+
+    Raises:
+        CompressionError: no whole number from 1 to min(m, n).
+    """
+    m, n = shape[-2:]
+    if isinstance(rank, int) and not isinstance(rank, bool) and 1 <= rank <= min(m, n):
+        return
+    raise CompressionError(
+        f"rank is a whole number from 1 to {min(m, n)} for a matrix of {m} by {n}, got {rank}; "
+        f"try {max(1, m * n // (m + n) // 2)}, half of where it stops saving"
+    )
+
+
+def check_matrices(w: Tensor) -> None:
+    """Nothing, if w is a matrix (m, n) of finite floats, or a batch (..., m, n) of such.
+
+    Raises:
+        CompressionError: it isn't.
+    """
+    if w.dim() < 2 or not w.is_floating_point():
+        raise CompressionError(
+            f"w is a matrix (m, n) of floats, or a batch of them, got {tuple(w.shape)} {w.dtype}; "
+            "try layer.weight.flatten(1)"
+        )
+    if not w.isfinite().all():
+        raise CompressionError("w is finite, got NaN or infinity; look for a training that diverged")
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _check_weight(weight: Tensor, groups: int) -> None:
+    if weight.dim() != 4 or groups < 1 or len(weight) % groups:
+        raise CompressionError(
+            "a convolution's weight is (out, in / groups, kh, kw), out a multiple of groups, got "
+            f"{tuple(weight.shape)} with groups={groups}; try layer.weight, groups=layer.groups"
+        )
+
+
+def _check_pair(first: Tensor, second: Tensor, groups: int, kind: str, fits: bool) -> None:
+    _check_weight(second, groups)
+    if first.dim() != 4 or len(first) != groups * second.shape[1] or not fits:
+        raise CompressionError(
+            f"the second kernel is (out, rank, …), {kind}, and the first has groups · rank filters, got "
+            f"{tuple(first.shape)} and {tuple(second.shape)} with groups={groups}; "
+            "give them in the order in which they run"
+        )

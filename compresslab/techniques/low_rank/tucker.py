@@ -1,0 +1,178 @@
+"""A convolution as three: fewer channels in, a smaller k×k convolution, more channels out. Tucker-2.
+
+A kernel W (out, in, kh, kw) often uses few directions of its input and output channels. Tucker-2 looks for
+r_in and r_out of them, orthonormal columns U_in and U_out, and keeps what W does between them, the core C:
+
+    W[o, i] ≈ Σ_p Σ_q U_out[o, p] C[p, q] U_in[i, q],        C[p, q] = Σ_o Σ_i U_out[o, p] W[o, i] U_in[i, q]
+
+A 1×1 convolution by U_inᵀ, the core's kh×kw convolution, a 1×1 convolution by U_out: the bias in the last,
+stride, padding and dilation in the middle one only. The two modes of space stay whole: 3×3 is small already.
+
+- The start (HOSVD): the leading left singular vectors of W unfolded along its outputs, and along its inputs.
+  Each is the best for its mode with the other left whole, so together they are good, but not the best.
+- A sweep (HOOI) takes turns: U_out anew from W with its inputs projected on U_in, then U_in from W with its
+  outputs projected on that U_out. Each turn is the best for its side, so the error never rises; after two
+  sweeps there is little left to gain.
+
+The left singular vectors of a matrix M (n, many) are the eigenvectors of M Mᵀ (n, n), which is small: that is
+how they are found here, in float64, as M Mᵀ squares the singular values and with them what rounding costs.
+
+What it saves: of out·in·kh·kw products a position, in·r_in + r_out·r_in·kh·kw + out·r_out are left: 36 % for
+3×3 at half of both ranks. What it costs: two more layers to run, and their activations to write and read.
+What is left out: how many ranks a layer needs (the ranks page); and images: all directions of the input count
+alike (the whitening page asks how much comes in along each).
+
+Source: Kim et al. 2016, "Compression of deep convolutional neural networks for fast and low power mobile
+applications", arXiv:1511.06530; HOSVD and HOOI: De Lathauwer, De Moor and Vandewalle 2000, "A multilinear
+singular value decomposition" and "On the best rank-1 and rank-(R1, R2, ..., RN) approximation of higher-order
+tensors".
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from compresslab.errors import CompressionError
+from compresslab.techniques.low_rank.svd import check_matrices
+
+__all__ = ["fold", "from_tucker", "tucker2", "tucker_kernels", "unfold"]
+
+
+def unfold(tensor: Tensor, mode: int) -> Tensor:
+    """The tensor as a matrix (size of that mode, all others): a row for every index of the mode.
+
+    The other modes keep their order, the last one running fastest.
+
+    Args:
+        tensor: any shape with at least one dimension. Not changed.
+        mode: which dimension becomes the rows, 0 ≤ mode < number of dimensions.
+
+    Raises:
+        CompressionError: a mode that the tensor doesn't have.
+
+    >>> unfold(torch.arange(8).reshape(2, 2, 2), 1)
+    tensor([[0, 1, 4, 5],
+            [2, 3, 6, 7]])
+    """
+    _check_mode(tensor.dim(), mode)
+    return tensor.movedim(mode, 0).reshape(tensor.shape[mode], -1)
+
+
+def fold(matrix: Tensor, mode: int, shape: tuple[int, ...]) -> Tensor:
+    """The tensor of that shape whose unfolding along the mode is the matrix.
+
+    Args:
+        matrix: (shape[mode], product of the other sizes). Not changed.
+        mode: which dimension the rows are, 0 ≤ mode < len(shape).
+        shape: of the tensor.
+
+    Raises:
+        CompressionError: a mode that the shape doesn't have, or a matrix of another size.
+    """
+    _check_mode(len(shape), mode)
+    others = [size for dimension, size in enumerate(shape) if dimension != mode]
+    if matrix.shape != (shape[mode], math.prod(others)):
+        raise CompressionError(
+            f"a tensor {tuple(shape)} unfolds along mode {mode} to {(shape[mode], math.prod(others))}, "
+            f"got {tuple(matrix.shape)}; try the mode and shape that it was unfolded with"
+        )
+    return matrix.reshape(shape[mode], *others).movedim(0, mode)
+
+
+def tucker2(weight: Tensor, *, ranks: tuple[int, int], sweeps: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    """The core (r_out, r_in, kh, kw) and orthonormal columns (out, r_out), (in, r_in), all in weight's dtype.
+
+    Args:
+        weight: (out, in, kh, kw). Not changed.
+        ranks: (r_out, r_in), 1 ≤ r_out ≤ out, 1 ≤ r_in ≤ in.
+        sweeps: of HOOI after the start; 0 is the HOSVD.
+
+    Raises:
+        CompressionError: ranks out of range, no four dimensions, no finite floats, or fewer than 0 sweeps.
+    """
+    _check(weight, ranks, sweeps)
+    w = weight.detach().double().flatten(2)  # (out, in, kh kw)
+    r_out, r_in = ranks
+    u_out, u_in = _leading(w, r_out), _leading(w.transpose(0, 1), r_in)
+    for _ in range(sweeps):
+        u_out = _leading(u_in.T @ w, r_out)
+        u_in = _leading(_projected(w, u_out).transpose(0, 1), r_in)
+    core = (u_in.T @ _projected(w, u_out)).unflatten(2, weight.shape[2:])
+    return core.to(weight.dtype), u_out.to(weight.dtype), u_in.to(weight.dtype)
+
+
+def from_tucker(core: Tensor, u_out: Tensor, u_in: Tensor) -> Tensor:
+    """The kernel (out, in, kh, kw) that a core and its columns stand for.
+
+    Args:
+        core: (r_out, r_in, kh, kw).
+        u_out: (out, r_out).
+        u_in: (in, r_in).
+    """
+    return torch.einsum("pqhw,op,iq->oihw", core, u_out, u_in)
+
+
+def tucker_kernels(
+    weight: Tensor, *, ranks: tuple[int, int], groups: int = 1, sweeps: int = 2
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The weights of three convolutions that follow each other, all in ``groups`` groups, for that of one.
+
+    Their shapes are (groups r_in, in/groups, 1, 1), (groups r_out, r_in, kh, kw) and (out, r_out, 1, 1).
+    Stride, padding and dilation belong to the second, the bias to the third.
+
+    Args:
+        weight: (out, in/groups, kh, kw). Not changed.
+        ranks: (r_out, r_in) of every group, 1 ≤ r_out ≤ out/groups, 1 ≤ r_in ≤ in/groups.
+        groups: of the convolution; each is factorized by itself.
+        sweeps: of HOOI after the start; 0 is the HOSVD.
+
+    Raises:
+        CompressionError: as ``tucker2``, or groups that don't divide the outputs.
+    """
+    if groups < 1 or len(weight) % groups:
+        raise CompressionError(
+            f"groups divide the outputs, got {groups} for {len(weight)}; try the convolution's own .groups"
+        )
+    parts = [tucker2(part, ranks=ranks, sweeps=sweeps) for part in weight.chunk(groups)]
+    first = torch.cat([u_in.T for _, _, u_in in parts])
+    last = torch.cat([u_out for _, u_out, _ in parts])
+    return first[:, :, None, None], torch.cat([core for core, _, _ in parts]), last[:, :, None, None]
+
+
+def _leading(w: Tensor, rank: int) -> Tensor:
+    """The leading left singular vectors (n, rank) of w (n, m, positions) unfolded along its first mode."""
+    matrix = w.flatten(1)
+    return torch.linalg.eigh(matrix @ matrix.T).eigenvectors[:, -rank:].flip(1)  # eigh's values ascend
+
+
+def _projected(w: Tensor, u_out: Tensor) -> Tensor:
+    """The kernel (r_out, in, positions) between its inputs and the columns u_out."""
+    return (u_out.T @ w.flatten(1)).unflatten(1, w.shape[1:])
+
+
+def _check(weight: Tensor, ranks: tuple[int, int], sweeps: int) -> None:
+    if weight.dim() != 4:
+        raise CompressionError(
+            f"a convolution's weight is (out, in, height, width), got {tuple(weight.shape)}; "
+            "for a Linear layer try truncated_svd"
+        )
+    check_matrices(weight.flatten(1))
+    for name, rank, channels in zip(("out", "in"), ranks, weight.shape[:2], strict=True):
+        if not 1 <= rank <= channels:
+            raise CompressionError(
+                f"r_{name} is a whole number from 1 to {channels}, got {rank}; "
+                f"try {max(1, channels // 2)}, half of the channels"
+            )
+    if sweeps < 0:
+        raise CompressionError(f"sweeps is a whole number from 0 up, got {sweeps}; try 2")
+
+
+def _check_mode(dimensions: int, mode: int) -> None:
+    if not 0 <= mode < dimensions:
+        raise CompressionError(
+            f"a tensor of {dimensions} dimensions has modes from 0 to {dimensions - 1}, got {mode}; "
+            "the first mode is 0"
+        )
