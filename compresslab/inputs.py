@@ -143,7 +143,7 @@ def mean_over_inputs(
 
 
 def _products(layer: Layer, x: Tensor) -> tuple[Tensor, int]:
-    """The sum (n, n) of x xᵀ over images and positions, in float64, and their number."""
+    """The sum (n, n) of x xᵀ over a batch and its positions, as float64, and how many they were."""
     total, count = torch.zeros(()), 0
     for part in x.split(50):  # unfolded, an image has many numbers
         rows = input_rows(layer, part).flatten(0, 1)

@@ -91,8 +91,20 @@ def workers(jobs: int | None = None) -> Iterator[Executor]:
 
 
 def read_results(place: Path) -> dict:
-    """What the runs found, as far as they have ended: {key: found}; empty where there is no file yet."""
-    return dict(json.loads(place.read_text())) if place.exists() else {}
+    """What the runs found, as far as they have ended: {key: found}; empty where there is no file yet.
+
+    Raises:
+        CompressionError: the file is damaged.
+    """
+    if not place.exists():
+        return {}
+    try:
+        return dict(json.loads(place.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise CompressionError(
+            f"{place} can't be read ({error}); it keeps what the long runs found. "
+            "Get it back with: git checkout -- data/results"
+        ) from error
 
 
 def write_results(results: Mapping[str, Any], place: Path) -> None:

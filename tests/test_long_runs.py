@@ -12,6 +12,7 @@ from torch import nn
 from compresslab import long_runs
 from compresslab.errors import CompressionError
 from compresslab.long_runs import (
+    load_whole,
     read_results,
     run_missing,
     save_whole,
@@ -234,3 +235,17 @@ def test_a_key_that_not_every_run_has_is_refused():
     text = "^the runs methods/kd/SEED have no seconds; they have test_accuracy: choose one of those$"
     with pytest.raises(CompressionError, match=text):
         values("methods", "kd", key="seconds")
+
+
+def test_results_that_are_damaged_are_named(tmp_path):
+    (tmp_path / "lab.json").write_text("{")
+    with pytest.raises(CompressionError, match=r"lab\.json can't be read \(.+\); it keeps"):
+        read_results(tmp_path / "lab.json")
+
+
+def test_a_network_comes_back_from_its_file_and_another_one_is_refused(tmp_path):
+    one, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    save_whole(one, tmp_path / "one.safetensors")
+    assert torch.equal(load_whole(tmp_path / "one.safetensors", into=other).weight, one.weight)
+    with pytest.raises(CompressionError, match="it holds what a long run found"):
+        load_whole(tmp_path / "one.safetensors", into=nn.Linear(4, 2))

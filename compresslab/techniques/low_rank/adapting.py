@@ -67,7 +67,7 @@ def add_updates(model: nn.Module, *, rank: int, generator: torch.Generator, alph
 
     Args:
         model: with at least one Linear layer.
-        rank: of every update, at least 1; never more than a layer has.
+        rank: of every update, at least 1; a layer that is smaller gets an update of its full rank.
         generator: of the first A of each.
         alpha: the update's scale is alpha / rank.
 
@@ -84,9 +84,9 @@ def add_updates(model: nn.Module, *, rank: int, generator: torch.Generator, alph
     def update(layer: nn.Module) -> nn.Module | None:
         if type(layer) is not nn.Linear:
             return None
-        return UpdatedLinear(
-            layer, rank=min(rank, *layer.weight.shape), alpha=alpha, generator=generator
-        ).train(layer.training)
+        most = min(rank, *layer.weight.shape)  # the scale stays that of the rank asked for
+        updated = UpdatedLinear(layer, rank=most, alpha=alpha * most / rank, generator=generator)
+        return updated.train(layer.training)
 
     return _replaced(copy.deepcopy(model).requires_grad_(False), update, "a Linear layer to adapt")
 

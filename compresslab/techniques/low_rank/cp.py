@@ -27,16 +27,16 @@ falls slowly while components grow; fine-tuning then moves large parts that only
 
     |T - Σ|² + λ Σ_r |component r|²        so that above, A (G + λ diag G) = T_(0) (B ⊙ C)
 
-and a nearest sum exists, at a little more error. (A ridge λ I would cost factors, not components: it deletes
+and a nearest sum exists, near the other's error. (A ridge λ I would cost factors, not components: it deletes
 the small components first.) Each component's norm is shared out evenly among its factors, which changes no
 sum, and gives them gradients of like size in fine-tuning.
 
 What it saves: of out·in·kh·kw products a position, r (in + kh + kw + out) are left, or about a ninth for 3×3
-and r half of the channels. What it costs: more error than Tucker's, and depthwise layers, which run slower
-than their products say. What is left out: the correction of Phan et al., which repairs components that
-already cancel.
+and r half of the channels. What it costs: factors found by turns, which may stop short of the best; and
+depthwise layers, which some engines run slower than their products say. What is left out: the correction of
+Phan et al., which repairs components that already cancel.
 
-Source: kernels: Lebedev et al. 2015, arXiv:1412.6553; no nearest sum: de Silva and Lim 2008,
+Source: kernels: Lebedev et al. 2014, arXiv:1412.6553; no nearest sum: de Silva and Lim 2008,
 arXiv:math/0607647; in convolutions: Phan et al. 2020, arXiv:2008.05441.
 """
 
@@ -50,7 +50,7 @@ import torch
 from torch import Tensor
 
 from compresslab.errors import CompressionError
-from compresslab.techniques.low_rank.svd import check_matrices
+from compresslab.techniques.low_rank.svd import check_matrices, is_whole
 from compresslab.techniques.low_rank.tucker import fold, unfold
 
 __all__ = ["cancellation", "cp", "cp_kernels", "depthwise_kernels", "from_cp", "khatri_rao"]
@@ -235,9 +235,9 @@ def _check(tensor: Tensor, rank: int, sweeps: int, ridge: float) -> None:
             "try a layer's weight"
         )
     check_matrices(tensor.flatten(1))
-    if rank < 1:
+    if not is_whole(rank, 1, math.inf):
         raise CompressionError(f"rank is a whole number from 1 up, got {rank}; try {max(tensor.shape) // 2}")
-    if sweeps < 1:
+    if not is_whole(sweeps, 1, math.inf):
         raise CompressionError(f"sweeps is a whole number from 1 up, got {sweeps}; try {SWEEPS}")
     if not 0 <= ridge < math.inf:
         raise CompressionError(f"ridge is a number from 0 up, got {ridge}; try {RIDGE}")

@@ -162,6 +162,11 @@ def spread_ranks(spectra: Sequence[Tensor], costs: Sequence[int], *, budget: int
     >>> spread_ranks([torch.tensor([5.0, 4.0, 1.0]), torch.tensor([5.0, 2.0])], [1, 1], budget=4)
     [2, 2]
     """
+    if len(spectra) != len(costs):
+        raise CompressionError(
+            f"each layer has one spectrum and one cost, got {len(spectra)} and {len(costs)}; "
+            "take both from the same layers"
+        )
     left = budget - sum(costs)
     if left < 0:
         raise CompressionError(

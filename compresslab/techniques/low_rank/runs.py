@@ -39,8 +39,8 @@ SCAN_IMAGES = 500  # of validation
 def random_directions(seed: int) -> Split:
     """TUCKER between directions drawn at random instead of the best: what the decomposition is worth.
 
-    Linear layers are split as ever; of a convolution in groups nothing is known here. Layers of one shape get
-    the same directions.
+    Linear layers are split as ever, a convolution in groups stays whole. Layers of one shape get the same
+    directions.
 
     Args:
         seed: of the directions.
@@ -55,7 +55,10 @@ def random_directions(seed: int) -> Split:
         core = torch.einsum("oihw,op,iq->pqhw", w, u_out, u_in)
         return [u_in.T[:, :, None, None], core, u_out[:, :, None, None]]
 
-    return Split("random directions", TUCKER.refuses, TUCKER.full, TUCKER.looks, kernels, TUCKER.matrices)
+    def refuses(layer: nn.Conv2d) -> str:
+        return TUCKER.refuses(layer) or ("in groups" if layer.groups != 1 else "")
+
+    return Split("random directions", refuses, TUCKER.full, TUCKER.looks, kernels, TUCKER.matrices)
 
 
 def _split(bench: Bench, model: nn.Module, way: str, seed: int) -> Split:

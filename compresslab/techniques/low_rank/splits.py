@@ -131,13 +131,13 @@ def count_weights(layers: nn.Module) -> int:
 
 
 def whitened(moments: Mapping[str, Tensor]) -> Split:
-    """CHANNELS, but cut where the layer's outputs lose least, not its weights.
+    """CHANNELS, but cut where the layer's outputs lose least, not its weights; a layer in groups stays whole.
 
     Args:
         moments: {layer's name: E[x xᵀ] (n, n)}, as ``input_second_moments`` finds them.
 
     Raises:
-        CompressionError: when it is used: a layer without moments, or a convolution in groups.
+        CompressionError: when it is used: a layer without moments.
     """
 
     def of(name: str) -> Tensor:
@@ -149,16 +149,12 @@ def whitened(moments: Mapping[str, Tensor]) -> Split:
         return moments[name]
 
     def kernels(name: str, layer: nn.Conv2d, rank: int) -> Sequence[Tensor]:
-        if layer.groups != 1:
-            raise CompressionError(
-                f"a convolution has one group here, got {layer.groups} in {name!r}; try CHANNELS for it"
-            )
         return whitened_channel_kernels(layer.weight, of(name), rank=rank)
 
     def matrices(name: str, weight: Tensor, rank: int) -> Sequence[Tensor]:
         return whitened_svd(weight, of(name), rank=rank)
 
-    return Split("whitened", _depthwise, _smaller_side, _look_channels, kernels, matrices)
+    return Split("whitened", _in_groups, _smaller_side, _look_channels, kernels, matrices)
 
 
 # what the layers look like
@@ -241,6 +237,10 @@ def _sides(layer: nn.Conv2d) -> tuple[int, int]:
 
 def _depthwise(layer: nn.Conv2d) -> str:
     return "depthwise: its groups have one channel each" if _sides(layer)[1] == 1 < layer.groups else ""
+
+
+def _in_groups(layer: nn.Conv2d) -> str:
+    return "in groups: moments are known of whole inputs" if layer.groups != 1 else ""
 
 
 def _no_space(layer: nn.Conv2d) -> str:

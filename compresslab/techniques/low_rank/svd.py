@@ -46,6 +46,7 @@ __all__ = [
     "dropped_error",
     "from_channels",
     "from_space",
+    "is_whole",
     "space_kernels",
     "space_matrices",
     "truncated_svd",
@@ -210,6 +211,11 @@ def from_space(vertical: Tensor, horizontal: Tensor, *, groups: int = 1) -> Tens
     return torch.einsum("grih,gorw->goihw", columns, rows).reshape(out, *vertical.shape[1:3], width)
 
 
+def is_whole(value: object, least: int, most: float) -> bool:
+    """Whether a value is a whole number from least to most, and no truth value."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
 def check_rank(rank: int, shape: tuple[int, ...]) -> None:
     """Nothing, if a matrix of this shape (..., m, n) can have that rank, which is never clipped in silence.
 
@@ -217,7 +223,7 @@ def check_rank(rank: int, shape: tuple[int, ...]) -> None:
         CompressionError: no whole number from 1 to min(m, n).
     """
     m, n = shape[-2:]
-    if isinstance(rank, int) and not isinstance(rank, bool) and 1 <= rank <= min(m, n):
+    if is_whole(rank, 1, min(m, n)):
         return
     raise CompressionError(
         f"rank is a whole number from 1 to {min(m, n)} for a matrix of {m} by {n}, got {rank}; "

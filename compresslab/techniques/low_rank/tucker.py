@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from compresslab.errors import CompressionError
-from compresslab.techniques.low_rank.svd import check_matrices
+from compresslab.techniques.low_rank.svd import check_matrices, is_whole
 
 __all__ = ["fold", "from_tucker", "tucker2", "tucker_kernels", "unfold"]
 
@@ -160,13 +160,18 @@ def _check(weight: Tensor, ranks: tuple[int, int], sweeps: int) -> None:
             "for a Linear layer try truncated_svd"
         )
     check_matrices(weight.flatten(1))
+    if not isinstance(ranks, tuple | list) or len(ranks) != 2:
+        raise CompressionError(
+            f"ranks is a pair (r_out, r_in), got {ranks!r}; "
+            f"try {tuple(-(-side // 2) for side in weight.shape[:2])}"
+        )
     for name, rank, channels in zip(("out", "in"), ranks, weight.shape[:2], strict=True):
-        if not 1 <= rank <= channels:
+        if not is_whole(rank, 1, channels):
             raise CompressionError(
                 f"r_{name} is a whole number from 1 to {channels}, got {rank}; "
                 f"try {max(1, channels // 2)}, half of the channels"
             )
-    if sweeps < 0:
+    if not is_whole(sweeps, 0, math.inf):
         raise CompressionError(f"sweeps is a whole number from 0 up, got {sweeps}; try 2")
 
 

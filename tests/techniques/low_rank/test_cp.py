@@ -216,6 +216,8 @@ def test_the_given_weight_is_left_alone_and_needs_no_gradient():
     ("call", "says"),
     [
         (lambda w: cp(w, rank=0), "rank is a whole number from 1 up, got 0; try 3"),
+        (lambda w: cp(w, rank=2.5), "rank is a whole number from 1 up, got 2.5; try 3"),
+        (lambda w: cp(w, rank=True), "rank is a whole number from 1 up, got True; try 3"),
         (lambda w: cp(w, rank=2, sweeps=0), "sweeps is a whole number from 1 up, got 0; try 50"),
         (lambda w: cp(w, rank=2, ridge=-0.1), "ridge is a number from 0 up, got -0.1; try 0.01"),
         (lambda w: cp(w, rank=2, ridge=float("nan")), "ridge is a number from 0 up, got nan; try 0.01"),

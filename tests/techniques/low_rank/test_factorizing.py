@@ -10,7 +10,15 @@ from torch import nn
 
 from compresslab.errors import CompressionError
 from compresslab.techniques.low_rank.factorizing import decide, factorization_table, factorize, thin_like
-from compresslab.techniques.low_rank.splits import CHANNELS, SPLITS, TUCKER, count_weights, thin_layers
+from compresslab.techniques.low_rank.runs import random_directions
+from compresslab.techniques.low_rank.splits import (
+    CHANNELS,
+    SPLITS,
+    TUCKER,
+    count_weights,
+    thin_layers,
+    whitened,
+)
 from compresslab.techniques.pruning.storing import SparseLinear, store_sparsely
 
 every_split = pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS.keys())
@@ -213,3 +221,10 @@ def test_a_factorized_network_can_be_factorized_again():
 def test_errors_say_what_came_and_what_to_try(apply, model, ranks, says):
     with pytest.raises(CompressionError, match=f"^{re.escape(says)}$"):
         apply(model, ranks)
+
+
+@pytest.mark.parametrize("split", [whitened({}), random_directions(0)], ids=repr)
+def test_a_layer_in_groups_stays_whole_where_the_split_knows_of_whole_inputs_only(split):
+    grouped = nn.Sequential(nn.Conv2d(8, 8, 3, groups=2))
+    assert decide(grouped, {"0": 1}, split=split)[0].reason.startswith("in groups")
+    assert isinstance(factorize(grouped, {"0": 1}, split=split)[0], nn.Conv2d)

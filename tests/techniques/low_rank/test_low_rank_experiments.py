@@ -23,7 +23,6 @@ from compresslab.techniques.low_rank.experiments import (
     MLP_RATES,
     NETWORKS,
     PASS,
-    SCANNED,
     SEEDS,
     SHARES,
     SHORT_RATES,
@@ -146,7 +145,7 @@ def test_everything_is_compared_at_every_seed_and_budget_with_one_training(ran, 
     adapted = {"all", "head", *(f"update_{rank}" for rank in UPDATES)}
     assert of_group(ran, "adapting").keys() == {f"{way}/{seed}" for way in adapted for seed in SEEDS}
     assert of_group(ran, "beginning").keys() == {f"{seed}" for seed in SEEDS}
-    assert of_group(ran, "scan").keys() == set(SCANNED)
+    assert of_group(ran, "scan").keys() == set(COMPARED)
     groups = {job.key.partition("/")[0] for job in ran}
     assert groups == {"scan", "tries", "networks", "tuned", "beginning", "adapting"}
     assert [*dict.fromkeys(job.key.partition("/")[0] for job in ran)][:3] == ["scan", "tries", "networks"]
@@ -232,7 +231,7 @@ def test_a_run_of_other_settings_is_run_anew(ran, tmp_path, other):
 @pytest.mark.parametrize("way", [*COMPARED, "channels", "random"])
 def test_ranks_of_a_budget_meet_its_macs(monkeypatch, way):
     monkeypatch.setattr(experiments, "MULTIPLE", 1)
-    scanned = "tucker" if way == "random" else way
+    scanned = experiments.PLANNED_AS.get(way, way)
     split = SPLITS.get(scanned, CHANNELS)
     layers = [f"blocks.{block}.conv{n}" for block in (0, 1) for n in (1, 2)]
     damages = {name: [0.01 * (place + 1) for place in range(len(SHARES))] for name in layers}

@@ -286,10 +286,6 @@ def test_tucker_asks_for_two_ranks_in_range(rank):
             "moments are there for no layer, got a rank for 'c'; try input_second_moments(model, batches)",
         ),
         (
-            lambda: thin_layers(whitened({"c": torch.eye(36)}), "c", convolution(kernel_size=3, groups=2), 2),
-            "a convolution has one group here, got 2 in 'c'; try CHANNELS for it",
-        ),
-        (
             lambda: CHANNELS.ranks(linear(), multiple=0),
             "multiple is a whole number from 1 up, got 0; 8 suits a processor",
         ),

@@ -150,6 +150,8 @@ def test_the_given_weight_is_left_alone_and_needs_no_gradient():
             lambda w: tucker2(w, ranks=(2, 0)),
             "r_in is a whole number from 1 to 4, got 0; try 2, half of the channels",
         ),
+        (lambda w: tucker2(w, ranks=(2, 1.5)), "r_in is a whole number from 1 to 4, got 1.5; try 2, half"),
+        (lambda w: tucker2(w, ranks=2), "ranks is a pair (r_out, r_in), got 2; try (3, 2)"),
         (lambda w: tucker2(w, ranks=(2, 2), sweeps=-1), "sweeps is a whole number from 0 up, got -1; try 2"),
         (
             lambda w: tucker2(w.flatten(2), ranks=(2, 2)),

@@ -31,8 +31,8 @@ EXERCISE = question(
             "are left",
         ),
         "c": (
-            "One layer has become three or four, each of which moves its inputs and outputs through memory, "
-            "and multiplies little per number that it moves.",
+            "One layer has become three or four: each has a price of its own, for the call and the numbers "
+            "that it reads and writes; and some multiply too little to keep the processor busy.",
             "",
         ),
         "d": (
