@@ -35,7 +35,7 @@ from compresslab.techniques.low_rank.ranks import (
     scan_ranks,
     spread_ranks,
 )
-from compresslab.techniques.low_rank.runs import random_directions
+from compresslab.techniques.low_rank.runs import as_ranks, random_directions
 from compresslab.techniques.low_rank.splits import (
     CHANNELS,
     CP,
@@ -74,6 +74,7 @@ __all__ = [
     "Split",
     "UpdatedLinear",
     "add_updates",
+    "as_ranks",
     "break_even_rank",
     "cancellation",
     "channel_kernels",
