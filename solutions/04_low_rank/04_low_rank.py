@@ -925,6 +925,7 @@ curves.draw_speedups(points)
 # {{ cp_layer.speedup_batch64 | times }} as fast (from {{ cp_layer.speedup_batch64.low | times }} to
 # {{ cp_layer.speedup_batch64.high | times }}). The networks, for one image and for `64`, in PyTorch and in ONNX
 # Runtime:
+#
 # | network | MACs | PyTorch, 1 | PyTorch, 64 | ONNX Runtime, 64 |
 # |---|---|---|---|---|
 # | Tucker | {{ tucker.macs_ratio | times }} fewer | {{ tucker.speedup_batch1 | times }} | {{ tucker.speedup_batch64 | times }} ({{ tucker.speedup_batch64.low | times }} to {{ tucker.speedup_batch64.high | times }}) | {{ tucker.speedup_batch64_onnx | times }} |
