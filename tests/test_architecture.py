@@ -24,7 +24,7 @@ LAYERS = """
 errors
 vision  clock  checkpoints  long_runs
 data  storage  seeds
-models  transformers  costs  memory  display  steps  inputs
+models  transformers  costs  memory  display  steps  inputs  replacing
 measuring
 training  reporting  layers  deployment
 recipes  damage  bench

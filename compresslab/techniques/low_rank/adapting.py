@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from compresslab.errors import CompressionError
+from compresslab.replacing import replace_modules
+from compresslab.techniques.low_rank.svd import is_whole
 
 __all__ = ["UpdatedLinear", "add_updates", "merge_updates"]
 
@@ -74,21 +75,22 @@ def add_updates(model: nn.Module, *, rank: int, generator: torch.Generator, alph
     Raises:
         CompressionError: rank or alpha out of range, or no Linear layer.
     """
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+    if not is_whole(rank, 1, math.inf):
         raise CompressionError(f"rank is a whole number from 1 up, got {rank}; LoRA often takes 4 or 8")
     if not 0 < alpha < math.inf:
         raise CompressionError(
             f"alpha is a positive number, got {alpha}; the same as rank makes a scale of 1"
         )
 
-    def update(layer: nn.Module) -> nn.Module | None:
+    def update(name: str, layer: nn.Module) -> nn.Module | None:
         if type(layer) is not nn.Linear:
             return None
         most = min(rank, *layer.weight.shape)  # the scale stays that of the rank asked for
         updated = UpdatedLinear(layer, rank=most, alpha=alpha * most / rank, generator=generator)
         return updated.train(layer.training)
 
-    return _replaced(copy.deepcopy(model).requires_grad_(False), update, "a Linear layer to adapt")
+    _refuse_without(nn.Linear, model, "a Linear layer to adapt")
+    return replace_modules(copy.deepcopy(model).requires_grad_(False), update)
 
 
 def merge_updates(model: nn.Module) -> nn.Module:
@@ -98,26 +100,15 @@ def merge_updates(model: nn.Module) -> nn.Module:
         CompressionError: no update in it.
     """
 
-    def merge(layer: nn.Module) -> nn.Module | None:
+    def merge(name: str, layer: nn.Module) -> nn.Module | None:
         return layer.merged() if isinstance(layer, UpdatedLinear) else None
 
-    merged = _replaced(copy.deepcopy(model), merge, "updates to merge, as add_updates makes them")
-    return merged.requires_grad_(True)
+    _refuse_without(UpdatedLinear, model, "updates to merge, as add_updates makes them")
+    return replace_modules(copy.deepcopy(model), merge).requires_grad_(True)
 
 
-def _replaced(model: nn.Module, make: Callable[[nn.Module], nn.Module | None], wanted: str) -> nn.Module:
-    """The model with some modules replaced, in every place where they stand, the innermost first."""
-    holder = nn.ModuleList([model])  # so that a model which is one layer has a parent as well
-    made: dict[nn.Module, nn.Module] = {}
-    places = list(holder.named_modules(remove_duplicate=False))
-    for path, _ in sorted(places, key=lambda place: place[0].count("."), reverse=True):
-        layer = holder.get_submodule(path)
-        new = made.get(layer) or make(layer)
-        if new is not None:
-            made[layer] = new
-            holder.set_submodule(path, new)
-    if not made:
+def _refuse_without(kind: type[nn.Module], model: nn.Module, wanted: str) -> None:
+    if not any(type(module) is kind for module in model.modules()):
         raise CompressionError(
             f"model has {wanted}, got {type(model).__name__} without any; give the whole network"
         )
-    return holder[0]

@@ -20,6 +20,7 @@ from torch import nn
 from compresslab.display import Table
 from compresslab.errors import CompressionError
 from compresslab.inputs import Layer, multiplying_layers
+from compresslab.replacing import replace_modules
 from compresslab.techniques.low_rank.splits import CHANNELS, Rank, Split, count_weights, thin_layers
 
 __all__ = ["Decision", "decide", "factorization_table", "factorize", "thin_like"]
@@ -110,17 +111,16 @@ def _decide(name: str, layer: Layer, rank: Rank | None, split: Split) -> Decisio
 
 def _replaced(model: nn.Module, ranks: Mapping[str, Rank], split: Split, *, filled: bool) -> nn.Module:
     """A copy with thin layers, wherever the whole ones stand."""
-    holder = nn.ModuleList([copy.deepcopy(model)])  # so that a model which is one layer has a parent as well
-    layers = multiplying_layers(model)
-    paths = list(holder.named_modules(remove_duplicate=False))
-    for decision in decide(model, ranks, split=split):
-        if not decision.reason:
-            name, whole = decision.name, holder[0].get_submodule(decision.name)
-            thin: nn.Module = thin_layers(split, name, layers[name], ranks[name], filled=filled)
-            if not filled:
-                thin = thin.to_empty(device=layers[name].weight.device)
-                for parameter in thin.parameters():
-                    nn.init.zeros_(parameter)
-            for path in (path for path, module in paths if module is whole):
-                holder.set_submodule(path, thin)
-    return holder[0]
+    thinned = {d.name for d in decide(model, ranks, split=split) if not d.reason}
+
+    def make(name: str, layer: nn.Module) -> nn.Module | None:
+        if name not in thinned or not isinstance(layer, Layer):
+            return None
+        thin: nn.Module = thin_layers(split, name, layer, ranks[name], filled=filled)
+        if not filled:
+            thin = thin.to_empty(device=layer.weight.device)
+            for parameter in thin.parameters():
+                nn.init.zeros_(parameter)
+        return thin
+
+    return replace_modules(copy.deepcopy(model), make)

@@ -141,12 +141,13 @@ def study_beginning(
         return fit(network, data.train, data.validation, augmented=False, **settings).model
 
     dense = learned(start, epochs)
+    thin = factorize(dense, sizes)
     first = factorize(start, sizes)  # "spectral initialisation": as near to the usual start as thin can be
     networks = {
         "dense": dense,
         "dense_longer": learned(dense, more),
-        "thin": factorize(dense, sizes),
-        "fine_tuned": learned(factorize(dense, sizes), more),
+        "thin": thin,
+        "fine_tuned": learned(thin, more),
         "from_the_start": learned(first, epochs),
         "from_the_start_longer": learned(first, epochs + more),
     }

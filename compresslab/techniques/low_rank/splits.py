@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from compresslab.errors import CompressionError
 from compresslab.inputs import Layer
 from compresslab.techniques.low_rank.cp import cp_kernels, depthwise_kernels
-from compresslab.techniques.low_rank.svd import channel_kernels, space_kernels, truncated_svd
+from compresslab.techniques.low_rank.svd import channel_kernels, is_whole, space_kernels, truncated_svd
 from compresslab.techniques.low_rank.tucker import tucker_kernels
 from compresslab.techniques.low_rank.whitening import whitened_channel_kernels, whitened_svd
 
@@ -270,8 +270,7 @@ def _any_kernel(layer: nn.Conv2d) -> int:
 def _check_rank(split: Split, layer: Layer, rank: Rank) -> None:
     full = split.full_rank(layer)
     ranks, most = (x if isinstance(x, tuple) else (x,) for x in (rank, full))
-    whole = all(isinstance(r, int) and not isinstance(r, bool) for r in ranks)
-    if len(ranks) != len(most) or not whole or not all(1 <= r <= m for r, m in zip(ranks, most, strict=True)):
+    if len(ranks) != len(most) or not all(is_whole(r, 1, m) for r, m in zip(ranks, most, strict=True)):
         kind = "a whole number" if isinstance(full, int) else "a pair (r_out, r_in) of whole numbers"
         raise CompressionError(
             f"rank is {kind} from 1 to {full} for {split.name} of this {type(layer).__name__}, got {rank}; "

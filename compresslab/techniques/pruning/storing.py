@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.errors import CompressionError
+from compresslab.replacing import replace_modules
 from compresslab.storage.forms import FORMS, Form, checked_forms, from_smallest, to_smallest
 
 __all__ = ["SparseConv2d", "SparseLinear", "store_sparsely"]
@@ -91,26 +92,18 @@ def store_sparsely(model: nn.Module, *, forms: Sequence[Form] = FORMS) -> nn.Mod
     Raises:
         CompressionError: no such layer, or no forms.
     """
-    holder = nn.ModuleList([copy.deepcopy(model)])  # so that a model which is one layer has a parent as well
-    modules = list(holder.named_modules(remove_duplicate=False))
-    made: dict[nn.Module, nn.Module] = {}
-    for path, layer in modules:
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            if layer not in made:
-                made[layer] = _sparse(layer, forms)
-            holder.set_submodule(path, made[layer])
-    if not made:
+    if not any(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules()):
         raise CompressionError(
             f"model has Conv2d or Linear layers to store, got {type(model).__name__} without any; "
             "give the whole network"
         )
-    return holder[0]
+    return replace_modules(copy.deepcopy(model), lambda name, module: _sparse(module, forms))
 
 
-def _sparse(layer: nn.Conv2d | nn.Linear, forms: Sequence[Form]) -> nn.Module:
+def _sparse(layer: nn.Module, forms: Sequence[Form]) -> nn.Module | None:
     # the very types: a subclass may multiply with something other than its weight
     if type(layer) not in (nn.Conv2d, nn.Linear, SparseConv2d, SparseLinear):
-        return layer
+        return None
     make = SparseConv2d if isinstance(layer, nn.Conv2d) else SparseLinear
     return make(layer, forms=forms).train(layer.training)  # type: ignore[arg-type]
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compresslab.errors import CompressionError
+from compresslab.replacing import replace_modules
 from compresslab.storage.packing import pack, unpack
 from compresslab.techniques.quantization.affine import (
     dequantize,
@@ -235,21 +236,16 @@ def replace_layers(model: nn.Module, make: Callable[[str, Layer], nn.Module]) ->
     Raises:
         CompressionError: no such layer.
     """
-    holder = nn.ModuleList([copy.deepcopy(model)])  # so that a model which is one layer has a parent as well
-    modules = list(holder.named_modules(remove_duplicate=False))
-    made: dict[nn.Module, nn.Module] = {}
-    for path, layer in modules:
-        if isinstance(layer, Layer):
-            if layer not in made:
-                name = path.partition(".")[2]  # the holder calls the model "0"
-                made[layer] = make(name, layer).train(layer.training)
-            holder.set_submodule(path, made[layer])
-    if not made:
+    if not any(isinstance(module, Layer) for module in model.modules()):
         raise CompressionError(
             f"model has Conv2d or Linear layers to quantize, got {type(model).__name__} without any; "
             "give the whole network"
         )
-    return holder[0]
+
+    def made(name: str, module: nn.Module) -> nn.Module | None:
+        return make(name, module).train(module.training) if isinstance(module, Layer) else None
+
+    return replace_modules(copy.deepcopy(model), made)
 
 
 def _size(w: Tensor, group_size: int | None) -> int:

@@ -1,0 +1,38 @@
+"""Other modules in the place of some: the way in which every technique changes the layers of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import nn
+
+__all__ = ["replace_modules"]
+
+
+def replace_modules(model: nn.Module, make: Callable[[str, nn.Module], nn.Module | None]) -> nn.Module:
+    """The model, changed in place, with what ``make(name, module)`` returns in the place of each module.
+
+    None leaves a module as it is. What is inside a module comes before it, and the model itself, whose name
+    is "", last: then another module is returned. A module used in two places is made once, by its first name.
+
+    Args:
+        model: changed; give a copy to keep it.
+        make: name and module → the module to stand there, or None.
+    """
+    made: dict[nn.Module, nn.Module | None] = {}
+    for name, module in list(_from_the_inside(model, "")):
+        if module not in made:
+            made[module] = make(name, module)
+        new = made[module]
+        if new is not None and not name:
+            return new
+        if new is not None:
+            model.set_submodule(name, new)
+    return model
+
+
+def _from_the_inside(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    for part, child in module._modules.items():
+        if child is not None:
+            yield from _from_the_inside(child, f"{name}.{part}" if name else part)
+    yield name, module
