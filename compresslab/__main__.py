@@ -101,8 +101,8 @@ def check(
 ) -> None:
     """Mark your notebook as the grader would; exit code 0 only when everything is right."""
     from compresslab.classroom.exercises import find_lab
-    from compresslab.classroom.grading import grade as grade_submission
-    from compresslab.classroom.grading import score_table
+    from compresslab.classroom.grading.marking import grade as grade_submission
+    from compresslab.classroom.grading.marking import score_table
 
     lab = find_lab(lab_name)
     place = notebook or _mine(lab)
@@ -227,8 +227,8 @@ def grade(
 ) -> None:
     """Grade one notebook; exit code 0 graded, 3 needs review, 1 failed."""
     from compresslab.classroom.exercises import find_lab
-    from compresslab.classroom.grading import EXIT_CODES, score_table, write_results
-    from compresslab.classroom.grading import grade as grade_submission
+    from compresslab.classroom.grading.marking import EXIT_CODES, score_table, write_results
+    from compresslab.classroom.grading.marking import grade as grade_submission
 
     score = grade_submission(find_lab(lab_name), submission, seed=seed)
     console.print(score_table(score))

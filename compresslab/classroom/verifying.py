@@ -238,7 +238,7 @@ def _answer_lines(text: str) -> set[str]:
 
 def problems_with_grading(lab: Lab, root: Path, *, seed: int = 0) -> list[str]:
     """Where an untouched notebook earns something, or the solution less than everything."""
-    from compresslab.classroom.grading import grade
+    from compresslab.classroom.grading.marking import grade
 
     files = paths(lab, root)
     if not (files["student"].is_file() and files["solution"].is_file()):

@@ -10,9 +10,10 @@ import nbformat
 import pytest
 from made_lab import EXERCISE, LAB, SOURCE, write_made_lab
 
-from compresslab.classroom import grading, verifying
+from compresslab.classroom import verifying
 from compresslab.classroom.building import build, paths
 from compresslab.classroom.exercise import mistake
+from compresslab.classroom.grading import marking
 from compresslab.classroom.verifying import (
     problems_in_editions,
     problems_in_labs,
@@ -173,7 +174,7 @@ def marks(monkeypatch):
         def __init__(self, score):
             self.score, self.max_score = score, 2.0
 
-    monkeypatch.setattr(grading, "grade", lambda lab, path, *, seed: Score(given[path.parts[-3]]))
+    monkeypatch.setattr(marking, "grade", lambda lab, path, *, seed: Score(given[path.parts[-3]]))
     return given
 
 

@@ -5,23 +5,32 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from compresslab.errors import CompressionError
 
-__all__ = ["EXIT_CODES", "ExerciseScore", "Score", "plain", "score_table", "write_results"]
+__all__ = [
+    "EXIT_CODES", "ExerciseScore", "Score", "plain", "read_results", "results_of", "score_of", "score_table",
+    "write_results", "write_whole",
+]  # fmt: skip
 
 EXIT_CODES = {"graded": 0, "failed": 1, "needs-review": 3}
 LONGEST_OUTPUT = 2_000  # characters
+RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
 class ExerciseScore:
-    """One exercise. ``verdict``: right, wrong, unwritten, late (out of time) or fault (the grader's own)."""
+    """One exercise. ``verdict``: right, wrong, unwritten, late (out of time) or fault (the grader's own).
+
+    ``output`` is what the student is told; ``mistake`` the title of the named mistake that the answer equals.
+    """
 
     name: str
     verdict: str
@@ -41,7 +50,11 @@ class ExerciseScore:
 
 @dataclass(frozen=True)
 class Score:
-    """One submission. ``status`` is graded, needs-review or failed; only a graded score is final."""
+    """One submission. ``status`` is graded, needs-review or failed; only a graded score is final.
+
+    ``isolated`` says whether the student's code ran in a sandbox; ``graded_from`` is a digest of what the
+    score was made from, bundle and submission, so that an interrupted class knows what it has graded already.
+    """
 
     lab: str
     status: str
@@ -49,6 +62,8 @@ class Score:
     message: str
     execution_time: float
     notes: tuple[str, ...] = ()
+    isolated: bool = False
+    graded_from: str = ""
 
     @property
     def score(self) -> float:
@@ -60,26 +75,39 @@ class Score:
         return float(sum(test.max_score for test in self.tests if not test.bonus))
 
 
+# On disk: results.json, as Gradescope reads it.
+
+
 def write_results(score: Score, folder: str | Path) -> Path:
     """The path of ``results.json``, written whole or not at all.
 
     Raises:
         CompressionError: the folder can't be made or written to.
     """
-    place = Path(folder) / "results.json"
-    unfinished = place.with_suffix(f".{os.getpid()}")
+    place = Path(folder) / RESULTS
+    write_whole(place, json.dumps(results_of(score), indent=2) + "\n")
+    return place
+
+
+def write_whole(place: Path, text: str) -> None:
+    """Writes a text file with its folders, or leaves what was there: never half of it.
+
+    Raises:
+        CompressionError: it can't be written.
+    """
+    unfinished = place.with_name(f".{place.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(_results(score), indent=2) + "\n")
+        unfinished.write_text(text, encoding="utf-8", errors="replace")
         os.replace(unfinished, place)
     except OSError as error:
         raise CompressionError(
             f"{place} can't be written ({error.strerror}); expected a folder that can be; give another --out"
         ) from error
-    return place
 
 
-def _results(score: Score) -> dict[str, object]:
+def results_of(score: Score) -> dict[str, Any]:
+    """The score as the JSON values of a ``results.json``; every text is plain."""
     return {
         "score": score.score,
         "output": plain(score.message),
@@ -93,6 +121,7 @@ def _results(score: Score) -> dict[str, object]:
                 "status": test.status,
                 "output": plain(test.output),
                 "output_format": "text",
+                "extra_data": {"verdict": test.verdict, "mistake": test.mistake, "bonus": test.bonus},
             }
             for test in score.tests
         ],
@@ -100,10 +129,42 @@ def _results(score: Score) -> dict[str, object]:
             "status": score.status,
             "lab": score.lab,
             "max_score": score.max_score,
-            "mistakes": {test.name: test.mistake for test in score.tests if test.mistake},
             "notes": [plain(note) for note in score.notes],
+            "isolated": score.isolated,
+            "graded_from": score.graded_from,
         },
     }
+
+
+def read_results(place: str | Path) -> Score:
+    """The score that ``write_results`` wrote.
+
+    Raises:
+        CompressionError: the file is missing, damaged, or of another program.
+    """
+    try:
+        return score_of(json.loads(Path(place).read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CompressionError(
+            f"{place} can't be read ({type(error).__name__}: {error}); expected a results.json of "
+            "compresslab; remove it and grade again"
+        ) from error
+
+
+def score_of(results: dict[str, Any]) -> Score:
+    """The score that ``results_of`` wrote down; KeyError or TypeError where it did not."""
+    tests = tuple(
+        ExerciseScore(
+            test["name"], test["extra_data"]["verdict"], float(test["max_score"]), test["output"],
+            test["extra_data"]["mistake"], bool(test["extra_data"]["bonus"]),
+        )
+        for test in results["tests"]
+    )  # fmt: skip
+    extra = results["extra_data"]
+    return Score(
+        extra["lab"], extra["status"], tests, results["output"], float(results["execution_time"]),
+        tuple(extra["notes"]), bool(extra["isolated"]), extra["graded_from"],
+    )  # fmt: skip
 
 
 def score_table(score: Score) -> Table:

@@ -10,14 +10,14 @@ import pytest
 import torch
 from submissions import tiny
 
-from compresslab.classroom import worker
 from compresslab.classroom.exercise import draw_cases
 from compresslab.classroom.exercises import all_labs, find_lab
-from compresslab.classroom.grading import FORKS, _environment, _write_job, worker_command
+from compresslab.classroom.grading import worker
+from compresslab.classroom.grading.marking import FORKS, _environment, _write_job, worker_command
+from compresslab.classroom.grading.submission import Answer, Piece
 from compresslab.classroom.networks import build
 from compresslab.classroom.recording import from_bytes, to_bytes
 from compresslab.classroom.running import run_from_bytes
-from compresslab.classroom.submission import Answer, Piece
 
 EXERCISES = [exercise for lab in all_labs() for exercise in lab.exercises]
 
@@ -55,7 +55,7 @@ def test_the_cases_that_a_worker_reads_are_the_cases_that_are_judged():
 
 
 def test_the_worker_loads_no_notebook_stack_and_no_exercise():
-    code = "import sys, compresslab.classroom.worker; print(*sys.modules)"
+    code = "import sys, compresslab.classroom.grading.worker; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], env=_environment(), capture_output=True, text=True, check=True
     ).stdout.split()

@@ -1,4 +1,4 @@
-"""Runs students' answers, a process each: ``python -m compresslab.classroom.worker JOB fork|here NAME ...``.
+"""Runs students' answers, a process each.
 
 The job is a folder: ``job.json`` (sources and limits) and ``NAME.cases``. What comes back is ``NAME.run``,
 records without pickle, or ``NAME.words``, the sentence why there is no run. The worker never sees a seed, a

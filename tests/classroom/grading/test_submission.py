@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from submissions import adds, code, notebook, right_answers, saved, tiny
 
 from compresslab.classroom.exercises import find_lab
-from compresslab.classroom.submission import MAXIMUM_BYTES, MAXIMUM_SOURCE, Answer, read_submission
+from compresslab.classroom.grading.submission import MAXIMUM_BYTES, MAXIMUM_SOURCE, Answer, read_submission
 from compresslab.errors import CompressionError
 
 

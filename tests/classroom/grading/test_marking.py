@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 from submissions import adds, code, notebook, right_answers, saved, tiny, unwritten, whole
 
-from compresslab.classroom import grading
 from compresslab.classroom.exercises import find_lab
-from compresslab.classroom.grading import EXIT_CODES, Score, grade, score_table, write_results
-from compresslab.classroom.scores import ExerciseScore, plain
+from compresslab.classroom.grading import marking
+from compresslab.classroom.grading.marking import EXIT_CODES, Score, grade, score_table, write_results
+from compresslab.classroom.grading.scores import ExerciseScore, plain
 from compresslab.errors import CompressionError
 
 LAB = find_lab("00_measuring")
@@ -130,7 +130,7 @@ HOSTILE = {
     ),
     "imports": (
         "def imports(x):\n    from compresslab.classroom import lab\n    return lab('00')",
-        "raises ImportError",
+        "raises ModuleNotFoundError",
     ),
     "reveals": ("reveals = reveal.reveals()", "revealed: 0 points"),
     "syntax": ("def syntax(x):\n    return x +", "syntax error in line 2: return x +"),
@@ -233,7 +233,7 @@ def test_a_judge_that_crashes_is_the_graders_own_fault(tmp_path):
 
 
 def test_a_worker_that_does_not_start_is_the_graders_own_fault(tmp_path, monkeypatch):
-    monkeypatch.setattr(grading, "worker_command", lambda *a, **k: [grading.sys.executable, "-c", "1 / 0"])
+    monkeypatch.setattr(marking, "worker_command", lambda *a, **k: [marking.sys.executable, "-c", "1 / 0"])
     score = grade(tiny("first"), saved(code(adds("first")), tmp_path))
     assert score.status == "failed"
     assert "the worker did not start (ZeroDivisionError" in score.message

@@ -33,11 +33,11 @@ from typing import IO
 
 from compresslab.classroom.checking import NOT_WRITTEN, examine
 from compresslab.classroom.exercise import Case, Exercise, Lab, draw_cases
+from compresslab.classroom.grading.scores import EXIT_CODES, ExerciseScore, Score, score_table, write_results
+from compresslab.classroom.grading.submission import Answer, Submission, read_submission
+from compresslab.classroom.grading.worker import MARGIN
 from compresslab.classroom.recording import MAXIMUM_BYTES, to_bytes
 from compresslab.classroom.running import Run, run_from_bytes, said_by
-from compresslab.classroom.scores import EXIT_CODES, ExerciseScore, Score, score_table, write_results
-from compresslab.classroom.submission import Answer, Submission, read_submission
-from compresslab.classroom.worker import MARGIN
 from compresslab.errors import CompressionError, Wrong
 
 __all__ = ["EXIT_CODES", "ExerciseScore", "Score", "grade", "score_table", "worker_command", "write_results"]
@@ -144,7 +144,7 @@ def _mark(
 def worker_command(folder: Path, names: Sequence[str], *, fork: bool) -> list[str]:
     """The command line of a worker; ``-P`` keeps files that a student writes from being imported."""
     how = "fork" if fork else "here"
-    return [sys.executable, "-P", "-m", "compresslab.classroom.worker", str(folder), how, *names]
+    return [sys.executable, "-P", "-m", "compresslab.classroom.grading.worker", str(folder), how, *names]
 
 
 def _run_answers(
