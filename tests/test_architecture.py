@@ -30,7 +30,8 @@ training  reporting  layers  deployment
 recipes  damage  bench
 techniques
 classroom
-doctor  start
+doctor  start  terminal
+learning  teaching
 __main__
 """
 LEVEL = {name: level for level, line in enumerate(LAYERS.split("\n")) for name in line.split()}

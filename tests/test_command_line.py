@@ -2,18 +2,20 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-import compresslab.__main__ as command_line
+import compresslab
 import compresslab.start as start
 from compresslab.__main__ import app
 from compresslab.classroom.exercises import all_labs, find_lab
 
+ROOT = Path(compresslab.__file__).parents[1]
 LAB = "00_measuring"
-SOLUTION = command_line.ROOT / "solutions" / LAB / f"{LAB}.ipynb"
-UNTOUCHED = command_line.ROOT / "labs" / LAB / f"{LAB}.ipynb"
+SOLUTION = ROOT / "solutions" / LAB / f"{LAB}.ipynb"
+UNTOUCHED = ROOT / "labs" / LAB / f"{LAB}.ipynb"
 
 
 def said(*arguments: object) -> tuple[int, str]:

@@ -238,12 +238,12 @@ def _answer_lines(text: str) -> set[str]:
 
 def problems_with_grading(lab: Lab, root: Path, *, seed: int = 0) -> list[str]:
     """Where an untouched notebook earns something, or the solution less than everything."""
-    from compresslab.classroom.grading.marking import grade
+    from compresslab.classroom.grading.marking import grade_alone
 
     files = paths(lab, root)
     if not (files["student"].is_file() and files["solution"].is_file()):
         return []
-    untouched, solved = (grade(lab, files[name], seed=seed) for name in ("student", "solution"))
+    untouched, solved = (grade_alone(lab, files[name], seed=seed) for name in ("student", "solution"))
     found = []
     if untouched.score != 0:
         found.append(f"the untouched notebook earns {untouched.score:g} points")

@@ -1,93 +1,117 @@
 """Grades one submission: never runs the notebook, never judges where the student's code runs.
 
-The grader draws the inputs from a secret seed, writes a job folder (inputs, the student's definitions, probes
-as text) and starts a worker on it. The worker leaves records, numbers and words without pickle; judges and
-named mistakes see those, here. So a student's code may patch, print, crash or loop as it likes: that can only
-cost its own exercise.
-
-What is left out: real isolation. A worker runs with the rights of whoever grades; ``worker_command`` is the
-one place that builds its command line, where a sandbox can be put around it.
+The grader draws the inputs from a secret seed and sends a worker one job an exercise: inputs, the student's
+definitions, the probe as text. The worker leaves records, numbers and words without pickle; judges and named
+mistakes see those, here. So a student's code may patch, print, crash or loop as it likes: that can only cost
+its own exercise.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
-import json
-import os
-import queue
-import secrets
-import signal
-import stat
-import subprocess
-import sys
 import tempfile
 import textwrap
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from compresslab.classroom.checking import NOT_WRITTEN, examine
 from compresslab.classroom.exercise import Case, Exercise, Lab, draw_cases
-from compresslab.classroom.grading.scores import EXIT_CODES, ExerciseScore, Score, score_table, write_results
-from compresslab.classroom.grading.submission import Answer, Submission, read_submission
-from compresslab.classroom.grading.worker import MARGIN
-from compresslab.classroom.recording import MAXIMUM_BYTES, to_bytes
+from compresslab.classroom.grading.bundle import Bundle, grading_digest, make_bundle
+from compresslab.classroom.grading.scores import ExerciseScore, Score
+from compresslab.classroom.grading.submission import Answer, read_submission, submitted_bytes
+from compresslab.classroom.grading.workers import FORKS, Workers
 from compresslab.classroom.running import Run, run_from_bytes, said_by
 from compresslab.errors import CompressionError, Wrong
 
-__all__ = ["EXIT_CODES", "ExerciseScore", "Score", "grade", "score_table", "worker_command", "write_results"]
+__all__ = ["grade", "grade_alone", "grade_content", "ungraded"]
 
-START_UP = 60.0  # seconds within which a worker has imported torch, on a slow disk too
-FORKS = sys.platform.startswith("linux")  # elsewhere a fork after importing torch is not safe, or not there
 REVEALED = "revealed: 0 points; write your own to earn them"
 DIED = "your code ended its process before it returned (os._exit, a crash, too much memory); let it return"
+TOO_MUCH = "your code took more memory than there is for it; a right answer needs a small part of that"
+UNREADABLE = "your code left a record that can't be read; return numbers or tensors"
 
 
-def grade(lab: Lab, submission: str | Path, *, seed: int | None = None, fork: bool = FORKS) -> Score:
+def grade(bundle: Bundle, submission: str | Path, *, workers: Workers, seed: int | None = None) -> Score:
     """The score of one notebook; whatever it holds, this returns.
 
     Args:
-        lab: whose exercises are graded.
+        bundle: whose exercises are graded.
         submission: the notebook file, called as it likes.
-        seed: of the inputs; drawn in secret unless given. The same seed gives the same score.
-        fork: whether one worker forks for every exercise, or each exercise has a worker of its own.
+        workers: where the student's code runs.
+        seed: of the inputs; by default it follows from the bundle's key and the file, so that the same file
+            always gets the same score.
     """
     started = time.perf_counter()
     try:
-        read = read_submission(submission, lab)
+        content = submitted_bytes(Path(submission))
     except CompressionError as error:
-        score = _ungraded(lab, "needs-review", str(error))
-    else:
-        try:
-            score = _grade(lab, read, secrets.randbits(63) if seed is None else seed, fork)
-        except Exception as error:  # a fault of ours is said to be ours, and is nobody's zero
-            score = _ungraded(lab, "failed", f"the grader's own fault, not the student's: {said_by(error)}")
-    return dataclasses.replace(score, execution_time=time.perf_counter() - started)
+        return ungraded(bundle.lab, "needs-review", str(error), time.perf_counter() - started)
+    return grade_content(bundle, content, workers=workers, path=str(submission), seed=seed)
 
 
-def _ungraded(lab: Lab, status: str, message: str) -> Score:
+def grade_content(
+    bundle: Bundle, content: bytes, *, workers: Workers, path: str, seed: int | None = None
+) -> Score:
+    """As ``grade``, of a file's content; ``path`` is what it is called in messages."""
+    started = time.perf_counter()
+    try:
+        score = _grade(bundle, content, workers, path, bundle.seed(content) if seed is None else seed)
+    except CompressionError as error:
+        score = ungraded(bundle.lab, "needs-review", str(error))
+    except Exception as error:  # a fault of ours is said to be ours, and is nobody's zero
+        score = ungraded(bundle.lab, "failed", f"the grader's own fault, not the student's: {said_by(error)}")
+    return dataclasses.replace(
+        score,
+        execution_time=time.perf_counter() - started,
+        isolated=workers.isolated,
+        graded_from=grading_digest(bundle, content, isolated=workers.isolated),
+    )
+
+
+def grade_alone(
+    lab: Lab,
+    submission: str | Path,
+    *,
+    isolated: bool = False,
+    seed: int | None = None,
+    fork: bool = FORKS,
+) -> Score:
+    """As ``grade``, with a bundle and workers for this submission alone; its inputs are drawn in secret.
+
+    Without isolation the student's code has the grader's rights: for one's own notebook, or a trusted one.
+    """
+    with tempfile.TemporaryDirectory(prefix="compresslab-", ignore_cleanup_errors=True) as place:
+        bundle = make_bundle(lab, Path(place))
+        with Workers(bundle, isolated=isolated, fork=fork) as workers:
+            return grade(bundle, submission, workers=workers, seed=seed)
+
+
+def ungraded(lab: Lab, status: str, message: str, seconds: float = 0.0) -> Score:
+    """The score of a submission that could not be graded: no points, and the reason, for every exercise."""
     tests = tuple(
         ExerciseScore(e.name, "fault", e.points, f"not graded: {message}", bonus=e.bonus)
         for e in lab.exercises
     )
-    return Score(lab.name, status, tests, message, 0.0)
+    return Score(lab.name, status, tests, message, seconds)
 
 
-def _grade(lab: Lab, read: Submission, seed: int, fork: bool) -> Score:
-    written = [answer for answer in read.answers if not answer.problem]
-    cases = {answer.name: draw_cases(lab.exercise(answer.name), seed) for answer in written}
-    outcomes = _run_answers(lab, written, cases, fork)
-    tests = tuple(
-        _mark(lab.exercise(answer.name), answer, cases.get(answer.name, []), outcomes.get(answer.name))
-        for answer in read.answers
-    )
+def _grade(bundle: Bundle, content: bytes, workers: Workers, path: str, seed: int) -> Score:
+    lab = bundle.lab
+    read = read_submission(content, lab, path=path, skeleton=bundle.skeleton, names=bundle.names)
+    tests = tuple(_grade_answer(lab.exercise(answer.name), answer, workers, seed) for answer in read.answers)
     status, message = _summary(tests)
     return Score(lab.name, status, tests, message, 0.0, read.notes)
+
+
+def _grade_answer(exercise: Exercise, answer: Answer, workers: Workers, seed: int) -> ExerciseScore:
+    if answer.problem:
+        return _mark(exercise, answer, [], None)
+    cases = draw_cases(exercise, seed)
+    return _mark(exercise, answer, cases, _outcome(*workers.run(_job(exercise, answer, cases)), exercise))
 
 
 def _summary(tests: Sequence[ExerciseScore]) -> tuple[str, str]:
@@ -138,139 +162,31 @@ def _mark(
     return mark("right", exercise.statement)
 
 
-# Running: a job folder, workers until each exercise has had its turn, and what they left.
+# Running: what a worker is sent, and what it left.
 
 
-def worker_command(folder: Path, names: Sequence[str], *, fork: bool) -> list[str]:
-    """The command line of a worker; ``-P`` keeps files that a student writes from being imported."""
-    how = "fork" if fork else "here"
-    return [sys.executable, "-P", "-m", "compresslab.classroom.grading.worker", str(folder), how, *names]
+def _job(exercise: Exercise, answer: Answer, cases: Sequence[Case]) -> dict[str, Any]:
+    """All that a worker is told: no seed, no judge, no right answer, no mistake."""
+    return {
+        "name": exercise.name,
+        "seconds": exercise.seconds,
+        "pieces": [[piece.cell, piece.text, list(piece.keep)] for piece in answer.pieces],
+        "probe": textwrap.dedent(inspect.getsource(exercise.probe)),
+        "probe_name": exercise.probe.__name__,
+        "cases": list(cases),
+    }
 
 
-def _run_answers(
-    lab: Lab, answers: Sequence[Answer], cases: Mapping[str, Sequence[Case]], fork: bool
-) -> dict[str, _Outcome]:
-    limits = {answer.name: lab.exercise(answer.name).seconds for answer in answers}
-    ends: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="compresslab-", ignore_cleanup_errors=True) as place:
-        folder = Path(place)
-        _write_job(folder, lab, answers, cases)
-        while waiting := [name for name in limits if name not in ends]:
-            ends |= _run_worker(folder, waiting if fork else waiting[:1], limits, fork)
-        return {name: _collect(folder, name, ends[name], limits[name]) for name in limits}
-
-
-def _write_job(
-    folder: Path, lab: Lab, answers: Sequence[Answer], cases: Mapping[str, Sequence[Case]]
-) -> None:
-    tasks = {}
-    for answer in answers:
-        exercise = lab.exercise(answer.name)
-        tasks[answer.name] = {
-            "seconds": exercise.seconds,
-            "pieces": [[piece.cell, piece.text, piece.keep] for piece in answer.pieces],
-            "probe": textwrap.dedent(inspect.getsource(exercise.probe)),
-            "probe_name": exercise.probe.__name__,
-        }
-        (folder / f"{answer.name}.cases").write_bytes(to_bytes(list(cases[answer.name])))
-    hidden = ["compresslab.classroom.desk", "compresslab.classroom.exercises", *lab.answers]
-    (folder / "job.json").write_text(json.dumps({"hidden": hidden, "exercises": tasks}))
-
-
-def _run_worker(
-    folder: Path, names: Sequence[str], limits: Mapping[str, float], fork: bool
-) -> dict[str, str]:
-    """How each exercise that this worker came to has ended: ok, died or late.
-
-    Raises:
-        RuntimeError: the worker came to none.
-    """
-    with tempfile.TemporaryFile() as complaints:
-        worker = subprocess.Popen(
-            worker_command(folder, names, fork=fork), cwd=folder, env=_environment(), text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints, start_new_session=True,
-        )  # fmt: skip
-        try:
-            ends = _follow(worker.stdout, names, limits)  # type: ignore[arg-type]
-        finally:
-            _kill(worker)
-        if not ends:
-            complaints.seek(0)
-            last = complaints.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise RuntimeError(f"the worker did not start ({''.join(last) or 'no word from it'})")
-        return ends
-
-
-def _follow(progress: IO[str], names: Sequence[str], limits: Mapping[str, float]) -> dict[str, str]:
-    """Reads the worker's progress, until it ends or falls silent for longer than it may."""
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def read() -> None:
-        with contextlib.suppress(OSError, ValueError):
-            for line in progress:
-                lines.put(line)
-        lines.put("")
-
-    threading.Thread(target=read, daemon=True).start()
-    ends: dict[str, str] = {}
-    running = ""
-    while len(ends) < len(names):
-        try:
-            line = lines.get(timeout=limits[running] + 2 * MARGIN if running else START_UP)
-        except queue.Empty:
-            return ends | ({running: "late"} if running else {})
-        match line.split():
-            case ["started", name] if name in names:
-                running = name
-            case ["ended", name, end] if name == running:
-                ends[name] = end
-                running = ""
-            case []:
-                return ends | ({running: "died"} if running else {})
-    return ends
-
-
-def _kill(worker: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(OSError):
-        if hasattr(os, "killpg"):
-            os.killpg(worker.pid, signal.SIGKILL)
-        worker.kill()
-    worker.wait()
-    if worker.stdout is not None:
-        worker.stdout.close()
-
-
-def _environment() -> dict[str, str]:
-    """What a worker needs of ours; a student's code has no business with the rest."""
-    keep = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
-    ours = {name: os.environ[name] for name in keep if name in os.environ}
-    root = str(Path(__file__).resolve().parents[2])
-    return ours | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def _collect(folder: Path, name: str, end: str, seconds: float) -> _Outcome:
-    """Reads what the worker left, and trusts none of it."""
+def _outcome(end: str, left: bytes, exercise: Exercise) -> _Outcome:
+    """Reads what an answer left, and trusts none of it."""
     if end == "late":
-        return _Outcome(Run((), stopped=f"your function did not return within {seconds:g} s"))
-    record = _left(folder / f"{name}.run") if end == "ok" else None
-    if record is not None:
-        try:
-            return _Outcome(run_from_bytes(record))
-        except CompressionError:
-            return _Outcome(words="your code left a record that can't be read; return numbers or tensors")
-    words = _left(folder / f"{name}.words") if end == "ok" else None
-    return _Outcome(words=DIED if words is None else words[:1_000].decode(errors="replace"))
-
-
-def _left(place: Path) -> bytes | None:
-    """The content of an ordinary file of a bearable size, never of a link."""
-    flags = (
-        os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    )
+        return _Outcome(Run((), stopped=f"your function did not return within {exercise.seconds:g} s"))
+    if end != "ok":
+        return _Outcome(words=TOO_MUCH if end == "memory" else DIED)
+    kind, _, content = left.partition(b"\n")
+    if kind == b"no":
+        return _Outcome(words=content[:1_000].decode(errors="replace"))
     try:
-        with open(os.open(place, flags), "rb") as file:
-            ordinary = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            content = file.read(MAXIMUM_BYTES + 1) if ordinary else b""
-    except OSError:
-        return None
-    return content if ordinary and len(content) <= MAXIMUM_BYTES else None
+        return _Outcome(run_from_bytes(content if kind == b"run" else b""))
+    except CompressionError:
+        return _Outcome(words=UNREADABLE)

@@ -155,7 +155,7 @@ def score_of(results: dict[str, Any]) -> Score:
     """The score that ``results_of`` wrote down; KeyError or TypeError where it did not."""
     tests = tuple(
         ExerciseScore(
-            test["name"], test["extra_data"]["verdict"], float(test["max_score"]), test["output"],
+            test["name"], test["extra_data"]["verdict"], test["max_score"] + 0, test["output"],
             test["extra_data"]["mistake"], bool(test["extra_data"]["bonus"]),
         )
         for test in results["tests"]

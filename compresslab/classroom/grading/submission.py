@@ -12,9 +12,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import os
 import re
+import stat
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from compresslab.classroom.exercise import Lab
 from compresslab.classroom.exercises import all_labs
 from compresslab.errors import CompressionError
 
-__all__ = ["Answer", "Piece", "Submission", "read_submission"]
+__all__ = ["Answer", "Piece", "Submission", "read_submission", "submitted_bytes"]
 
 MAXIMUM_BYTES = 50_000_000  # a notebook with its stored outputs
 MAXIMUM_SOURCE = 500_000  # characters of code in all its cells
@@ -65,54 +67,90 @@ class _Cell:
     error: str = ""
 
 
-def read_submission(path: str | Path, lab: Lab) -> Submission:
+def read_submission(
+    content: bytes,
+    lab: Lab,
+    *,
+    path: str,
+    skeleton: Sequence[str] = (),
+    names: Mapping[str, Sequence[str]] | None = None,
+) -> Submission:
     """The student's answers in a notebook file, whatever the file is called.
 
+    Args:
+        content: of the file, as ``submitted_bytes`` gives it.
+        lab: whose holes are looked for.
+        path: what the file is called in messages.
+        skeleton: the code that the lab ships in its other cells; what a hole needs of it is there even where
+            the student has deleted it, and the student's own cells come after it.
+        names: of every lab's exercises, to tell another lab's notebook; by default those installed here.
+
     Raises:
-        CompressionError: it is no notebook, is too large, or holds not one hole of this lab.
+        CompressionError: it is no notebook, or holds not one hole of this lab.
     """
-    cells = tuple(_code_cells(_notebook(Path(path)), str(path)))
-    names = [exercise.name for exercise in lab.exercises]
+    cells = tuple(_code_cells(_notebook(content, path), path))
+    shipped = tuple(_parsed("a cell of the lab's own", "", text) for text in skeleton)
+    asked = [exercise.name for exercise in lab.exercises]
     notes: list[str] = []
-    holes = {name: _hole(name, cells, notes) for name in names}
+    holes = {name: _hole(name, cells, notes) for name in asked}
     if not any(holes.values()):
-        raise CompressionError(_no_hole(path, lab, cells))
+        raise CompressionError(_no_hole(path, lab, cells, names))
     refused = ("compresslab.classroom", *lab.answers)
-    answers = tuple(_answer(name, holes[name], cells, refused, notes) for name in names)
+    answers = tuple(_answer(name, holes[name], (*shipped, *cells), refused, notes) for name in asked)
     return Submission(lab.name, answers, tuple(dict.fromkeys(notes)))
 
 
 # The file: a notebook, as JSON.
 
+WANTED = "expected a Jupyter notebook (.ipynb)"
 
-def _notebook(place: Path) -> dict[str, Any]:
-    wanted = "expected a Jupyter notebook (.ipynb)"
+
+def submitted_bytes(place: Path) -> bytes:
+    """The content of a submitted file: an ordinary one of a bearable size, never what a link leads to.
+
+    Raises:
+        CompressionError: it is something else, is too large, or can't be read.
+    """
     try:
-        if not place.is_file():
-            what = "a folder" if place.is_dir() else "no file" if not place.exists() else "no ordinary file"
-            raise CompressionError(f"{place} is {what}; {wanted}; give the path of the notebook itself")
-        if place.stat().st_size > MAXIMUM_BYTES:
-            raise CompressionError(
-                f"{place} has {place.stat().st_size:,} bytes; at most {MAXIMUM_BYTES:,} are read; "
-                "clear its outputs (Edit, Clear Outputs of All Cells), save and submit again"
+        kind = place.lstat().st_mode
+        if not stat.S_ISREG(kind):
+            what = (
+                "a folder" if stat.S_ISDIR(kind) else "a link" if stat.S_ISLNK(kind) else "no ordinary file"
             )
-        content = place.read_bytes()
+            raise CompressionError(f"{place} is {what}; {WANTED}; give the path of the notebook itself")
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        with open(os.open(place, flags), "rb") as file:
+            content = file.read(MAXIMUM_BYTES + 1)
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        raise CompressionError(
+            f"{place} is no file; {WANTED}; give the path of the notebook itself"
+        ) from None
     except OSError as error:
         raise CompressionError(
-            f"{place} can't be read ({error.strerror}); {wanted}; check the permissions"
+            f"{place} can't be read ({error.strerror}); {WANTED}; check the permissions"
         ) from error
+    if len(content) > MAXIMUM_BYTES:
+        raise CompressionError(
+            f"{place} has {size:,} bytes; at most {MAXIMUM_BYTES:,} are read; clear its outputs (Edit, Clear "
+            "Outputs of All Cells), save and submit again"
+        )
+    return content
+
+
+def _notebook(content: bytes, path: str) -> dict[str, Any]:
     if not content.strip():
-        raise CompressionError(f"{place} is empty; {wanted}; save it in JupyterLab and submit again")
+        raise CompressionError(f"{path} is empty; {WANTED}; save it in JupyterLab and submit again")
     try:
         notebook = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise CompressionError(
-            f"{place} is not a notebook ({str(error)[:100]}); {wanted}, which is JSON; submit the file that "
+            f"{path} is not a notebook ({str(error)[:100]}); {WANTED}, which is JSON; submit the file that "
             "JupyterLab saved, not an export or a text with merge marks"
         ) from error
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
         raise CompressionError(
-            f"{place} is JSON without cells; {wanted} of format 4; open it in JupyterLab, save, submit again"
+            f"{path} is JSON without cells; {WANTED} of format 4; open it in JupyterLab, save, submit again"
         )
     return notebook
 
@@ -185,9 +223,11 @@ def _hole(name: str, cells: Sequence[_Cell], notes: list[str]) -> _Cell | None:
     return next(reversed(marked or broken), None)
 
 
-def _no_hole(path: str | Path, lab: Lab, cells: Sequence[_Cell]) -> str:
+def _no_hole(path: str, lab: Lab, cells: Sequence[_Cell], names: Mapping[str, Sequence[str]] | None) -> str:
     seen = {cell.id for cell in cells}.union(*map(_defined, cells))
-    found = {other.name: len(seen & {e.name for e in other.exercises}) for other in all_labs()}
+    if names is None:
+        names = {each.name: [exercise.name for exercise in each.exercises] for each in all_labs()}
+    found = {name: len(seen & set(exercises)) for name, exercises in names.items()}
     likely = max(found, key=lambda name: found[name], default="")
     if likely != lab.name and found.get(likely):
         return (

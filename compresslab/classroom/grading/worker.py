@@ -1,15 +1,18 @@
-"""Runs students' answers, a process each.
+"""Runs students' answers: ``python -P -m compresslab.classroom.grading.worker rooms USER | fork | here``.
 
-The job is a folder: ``job.json`` (sources and limits) and ``NAME.cases``. What comes back is ``NAME.run``,
-records without pickle, or ``NAME.words``, the sentence why there is no run. The worker never sees a seed, a
-judge, a right answer or a mistake. It imports torch once and forks for each exercise, so that a student's
-endless loop, crash or patched builtin ends with that child. What became of each child is told on the worker's
-own stdout, which no child holds:
+The worker imports torch once, reads nothing and runs nothing. For each exercise it forks a keeper; the keeper
+reads the job (inputs, the student's definitions, the probe as text) from stdin and forks once more for the
+student's code, in a room of its own (``confinement.py``) where the worker stands in a sandbox. What comes
+back, on a pipe and then on the worker's own stdout, which no student's code holds, is one message:
 
-    started NAME
-    ended NAME ok | died | late
+    ok      a record without pickle, or the sentence why there is none
+    died    the process ended before it had written one
+    late    it still ran when its time was over
+    memory  it took more than there is
 
-Where forking is not safe (Windows, macOS) the grader starts a worker an exercise, which runs it ``here``.
+So each exercise, of each student, begins in the same never-run process, and nothing of it outlives it. The
+worker never sees a seed, a judge, a right answer or a mistake. Where forking is not safe (Windows, macOS) the
+grader starts a worker an exercise, which runs it ``here``.
 """
 
 from __future__ import annotations
@@ -17,142 +20,147 @@ import __future__
 
 import ast
 import contextlib
-import ctypes
-import json
 import linecache
 import math
 import os
+import select
 import signal
 import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+from importlib.machinery import ModuleSpec, PathFinder
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.optim
 from torch import nn
 
 from compresslab.classroom.exercise import Case
+from compresslab.classroom.grading.frames import read_frame, write_frame
 from compresslab.classroom.networks import build
 from compresslab.classroom.recording import MAXIMUM_BYTES, from_bytes
 from compresslab.classroom.running import Run, run, run_to_bytes, said_by
 
+if TYPE_CHECKING:
+    from compresslab.classroom.grading import confinement
+
 __all__ = ["MARGIN", "Revealed", "main"]
 
 MARGIN = 2.0  # seconds beyond an exercise's own limit: for its definitions, and for what swallows the limit
-MAXIMUM_MEMORY = 8 * 2**30  # bytes of address space, beside what torch itself has mapped
 _FLAGS = __future__.annotations.compiler_flag  # a name missing in an annotation alone costs nobody anything
 
 
-def main(folder: Path, names: Sequence[str], *, fork: bool) -> None:
-    """Runs these exercises of the job in their order."""
-    progress = os.fdopen(os.dup(1), "w", buffering=1)
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)  # whatever is printed from here on goes nowhere
+def main(how: str, user: int = 0) -> None:
+    """Runs one exercise after the other, until stdin ends; ``here`` runs one."""
+    stdin, stdout = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for pipe in (0, 1):
+        os.dup2(nothing, pipe)  # whatever is printed from here on goes nowhere
     torch.set_num_threads(1)
-    job = json.loads((folder / "job.json").read_text())
-    _hide(job["hidden"])
-    for name in names:
-        progress.write(f"started {name}\n")
-        task = job["exercises"][name]
-        if fork:
-            end = _in_a_child(folder, name, task, nothing, progress.fileno())
-        else:
-            os.dup2(nothing, 2)
-            _limit(task["seconds"])
-            _here(folder, name, task)
-            end = "ok"
-        progress.write(f"ended {name} {end}\n")
+    sys.meta_path.insert(0, _OnlyWhatIsHere())
+    if how == "here":
+        write_frame(stdout, b"ok\n" + _answer(read_frame(stdin, most=MAXIMUM_BYTES) or b""))
+        return
+    while True:
+        select.select([stdin], [], [])  # the keeper reads it, not the worker: it stays as it is
+        keeper = os.fork()
+        if keeper == 0:
+            _keep(stdin, stdout, rooms=how == "rooms", user=user)
+        if os.waitpid(keeper, 0)[1] != 0:
+            return
 
 
-def _hide(modules: Sequence[str]) -> None:
-    """Takes the answers away: importing these modules fails, and no package holds them or their names."""
-    for module in modules:
-        sys.modules[module] = None  # type: ignore[assignment]
-    for package in [value for name, value in sys.modules.items() if name.startswith("compresslab") and value]:
-        for name, value in list(vars(package).items()):
-            home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
-            if home in modules:
-                delattr(package, name)
+class _OnlyWhatIsHere:
+    """Finds ``compresslab``'s modules in this copy or nowhere: an editable install would add the others."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
+        if not name.startswith("compresslab."):
+            return None
+        if found := PathFinder.find_spec(name, path):
+            return found
+        raise ModuleNotFoundError(f"No module named {name!r} for an answer", name=name)
 
 
-def _in_a_child(folder: Path, name: str, task: dict[str, Any], nothing: int, progress: int) -> str:
+def _keep(stdin: int, stdout: int, *, rooms: bool, user: int) -> None:
+    """The keeper: reads a job, has it run in a child, tells what came of it; its process ends here."""
+    try:
+        job = read_frame(stdin, most=2 * MAXIMUM_BYTES)
+        if job is not None:
+            write_frame(stdout, _keep_one(job, rooms=rooms, user=user))
+            os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _keep_one(job: bytes, *, rooms: bool, user: int) -> bytes:
+    from compresslab.classroom.grading import confinement  # Linux alone
+
+    seconds = float(from_bytes(job)["seconds"]) + MARGIN
+    mapped = confinement.mapped()
+    watch = confinement.Watch() if rooms else None
+    if rooms:
+        confinement.make_room()
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.setpgid(0, 0)
-            os.close(progress)
-            os.dup2(nothing, 2)
-            _limit(task["seconds"])
-            _here(folder, name, task)
-            os._exit(0)
+            os.dup2(0, 2)
+            os.dup2(writing, 3)
+            os.closerange(4, 4096)
+            os.setsid()  # so that a signal to "my group" reaches nobody else
+            confinement.limit(seconds, mapped=mapped, rooms=rooms)
+            if rooms:
+                confinement.give_up_rights(user)
+            write_frame(3, _answer(job))
         finally:
-            os._exit(1)
-    with contextlib.suppress(OSError):  # the child may have done it, or be gone
-        os.setpgid(child, child)
-    end = _wait(child, task["seconds"] + MARGIN)
-    with contextlib.suppress(OSError):  # also whatever it left running in its group
-        os.killpg(child, signal.SIGKILL)
-    if end == "late":
-        os.waitpid(child, 0)
-    return end
-
-
-def _wait(child: int, seconds: float) -> str:
-    """How the child ended: ``ok``, ``died``, or ``late`` when it still runs after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return "ok" if status == 0 else "died"
-        time.sleep(0.003)
-    return "late"
-
-
-def _limit(seconds: float) -> None:
-    """Limits on memory, file size and processor time, where there are such; and no life after the worker."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    with contextlib.suppress(ImportError):
-        import resource
-
-        processor = math.ceil(seconds + MARGIN) + 1
-        limits = {"AS": _mapped() + MAXIMUM_MEMORY, "FSIZE": MAXIMUM_BYTES, "CPU": processor, "CORE": 0}
-        for limit, most in limits.items():
-            with contextlib.suppress(AttributeError, OSError, ValueError):
-                resource.setrlimit(getattr(resource, f"RLIMIT_{limit}"), (most, most))
-
-
-def _mapped() -> int:
-    """Bytes of address space in use already: torch's libraries alone may take several GB of it."""
-    with contextlib.suppress(OSError, ValueError):
-        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    return 0
-
-
-def _here(folder: Path, name: str, task: dict[str, Any]) -> None:
-    """Runs one exercise in this very process and writes the record, or the reason why there is none."""
+            os._exit(0)  # the keeper looks at what was written, not at this
+    os.close(writing)
     try:
-        cases = from_bytes((folder / f"{name}.cases").read_bytes())
-        record = run_to_bytes(_run(name, task, cases))
-        if len(record) > MAXIMUM_BYTES:
+        return _follow(child, reading, time.monotonic() + seconds, watch)
+    finally:
+        with contextlib.suppress(OSError):
+            os.killpg(child, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            os.kill(child, signal.SIGKILL)  # the first process of a room: with it goes every other
+
+
+def _follow(child: int, reading: int, deadline: float, watch: confinement.Watch | None) -> bytes:
+    """How the child ended and what it wrote, as one message; nothing is waited for after that."""
+    left, ended = bytearray(), False
+    while time.monotonic() < deadline:
+        ended = ended or os.waitpid(child, os.WNOHANG)[0] != 0
+        ready = select.select([reading], [], [], 0 if ended else 0.005)[0]
+        part = os.read(reading, 1 << 20) if ready else b""
+        left += part
+        size = int.from_bytes(left[:8], "big") if len(left) >= 8 else MAXIMUM_BYTES
+        if size > MAXIMUM_BYTES or len(left) >= 8 + size:
+            return b"ok\n" + left[8 : 8 + size]
+        if ended and not part:
+            return b"died\n"
+        if watch is not None and watch.too_much():
+            return b"memory\n"
+        if ready and not part:
+            time.sleep(0.005)  # it has closed the pipe and goes on
+    return b"late\n"
+
+
+def _answer(job: bytes) -> bytes:
+    """Runs one exercise in this very process: ``run`` and the record, or ``no`` and the reason why."""
+    try:
+        task = from_bytes(job)
+        record = run_to_bytes(_run(task["name"], task, task["cases"]))
+        if len(record) > MAXIMUM_BYTES - 4:
             raise _NoRun(f"your answers are too large to record ({len(record):,} bytes); return less")
-        _write(folder / f"{name}.run", record)
+        return b"run\n" + record
     except _NoRun as words:
-        _write(folder / f"{name}.words", str(words).encode(errors="replace"))
+        return b"no\n" + str(words).encode(errors="replace")
 
 
 class _NoRun(Exception):
     """Why there is no run, as a sentence for the student."""
-
-
-def _write(place: Path, content: bytes) -> None:
-    unfinished = place.with_suffix(".unfinished")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, place)
 
 
 def _run(name: str, task: dict[str, Any], cases: list[Case]) -> Run:
@@ -220,4 +228,4 @@ class _Reveal:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[3:], fork=sys.argv[2] == "fork")
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -5,15 +5,24 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import sys
 
 import pytest
 from rich.console import Console
 from submissions import adds, code, notebook, right_answers, saved, tiny, unwritten, whole
 
 from compresslab.classroom.exercises import find_lab
-from compresslab.classroom.grading import marking
-from compresslab.classroom.grading.marking import EXIT_CODES, Score, grade, score_table, write_results
-from compresslab.classroom.grading.scores import ExerciseScore, plain
+from compresslab.classroom.grading.marking import grade_alone
+from compresslab.classroom.grading.scores import (
+    EXIT_CODES,
+    ExerciseScore,
+    Score,
+    plain,
+    read_results,
+    score_table,
+    write_results,
+)
+from compresslab.classroom.grading.workers import Workers
 from compresslab.errors import CompressionError
 
 LAB = find_lab("00_measuring")
@@ -28,7 +37,7 @@ def by_name(score: Score) -> dict[str, ExerciseScore]:
 
 @pytest.fixture(scope="module")
 def solved(tmp_path_factory):
-    return grade(LAB, saved(notebook(right_answers(LAB)), tmp_path_factory.mktemp("solved")))
+    return grade_alone(LAB, saved(notebook(right_answers(LAB)), tmp_path_factory.mktemp("solved")))
 
 
 def test_right_answers_earn_every_point(solved):
@@ -37,7 +46,7 @@ def test_right_answers_earn_every_point(solved):
 
 
 def test_the_untouched_lab_earns_nothing_and_says_why(tmp_path):
-    score = grade(LAB, saved(notebook({e.name: unwritten(e) for e in LAB.exercises}), tmp_path))
+    score = grade_alone(LAB, saved(notebook({e.name: unwritten(e) for e in LAB.exercises}), tmp_path))
     assert (score.status, score.score) == ("graded", 0)
     assert all(test.output.startswith("not written yet") for test in score.tests)
 
@@ -45,7 +54,9 @@ def test_the_untouched_lab_earns_nothing_and_says_why(tmp_path):
 def test_mistakes_earn_nothing_and_are_named_and_other_exercises_are_untouched(tmp_path):
     wrong = {e.name: whole(e, e.mistakes[0].answer) for e in LAB.exercises}
     last = LAB.exercises[-1]
-    score = grade(LAB, saved(notebook({**wrong, last.name: whole(last, last.right[1])}, ids=False), tmp_path))
+    score = grade_alone(
+        LAB, saved(notebook({**wrong, last.name: whole(last, last.right[1])}, ids=False), tmp_path)
+    )
     tests = by_name(score)
     assert tests.pop(last.name).status == "passed"
     assert {name: test.mistake for name, test in tests.items()} == {
@@ -71,7 +82,7 @@ def test_mistakes_earn_nothing_and_are_named_and_other_exercises_are_untouched(t
 )
 def test_importing_the_answer_earns_nothing(cheat, tmp_path):
     holes = {exercise.name: unwritten(exercise) for exercise in LAB.exercises} | {"count_parameters": cheat}
-    score = grade(LAB, saved(notebook(holes), tmp_path), seed=1)
+    score = grade_alone(LAB, saved(notebook(holes), tmp_path), seed=1)
     assert (score.status, score.score) == ("graded", 0)
     assert score.tests[0].output
 
@@ -79,7 +90,7 @@ def test_importing_the_answer_earns_nothing(cheat, tmp_path):
 def test_the_same_seed_gives_the_same_score(tmp_path):
     place = saved(code("def first(x): return float(x.mean())", "def second(x): return 1"), tmp_path)
     lab = tiny("first", "second", seconds=5)
-    one, other, another = (grade(lab, place, seed=seed) for seed in (7, 7, 8))
+    one, other, another = (grade_alone(lab, place, seed=seed) for seed in (7, 7, 8))
     assert one.tests == other.tests
     assert one.tests != another.tests  # it shows the numbers that were drawn
 
@@ -89,7 +100,7 @@ def test_a_worker_for_each_exercise_comes_to_the_same(tmp_path):
         code(adds("first"), "def second(x): os._exit(0)\nimport os", "def third(x): return 1"), tmp_path
     )
     lab = tiny("first", "second", "third")
-    one, other = (grade(lab, place, seed=1, fork=fork) for fork in (True, False))
+    one, other = (grade_alone(lab, place, seed=1, fork=fork) for fork in (True, False))
     assert one.tests == other.tests
     assert [test.status for test in one.tests] == ["passed", "failed", "failed"]
 
@@ -148,7 +159,7 @@ def hostile(tmp_path_factory):
     for cell in book.cells:
         cell.metadata = {"tags": ["skip-execution"], "nbgrader": {"points": 99}}
     folder = tmp_path_factory.mktemp("hostile")
-    score = grade(tiny("deleted", *HOSTILE), saved(book, folder, "renamed by mistake.txt"))
+    score = grade_alone(tiny("deleted", *HOSTILE), saved(book, folder, "renamed by mistake.txt"))
     return score, json.loads(write_results(score, folder / "new" / "out").read_text())
 
 
@@ -178,11 +189,27 @@ def test_results_have_the_shape_that_gradescope_reads(hostile, tmp_path):
     results = hostile[1]
     assert set(results) == {"score", "output", "output_format", "execution_time", "tests", "extra_data"}
     for test in results["tests"]:
-        assert set(test) == {"name", "score", "max_score", "status", "output", "output_format"}
+        assert set(test) == {"name", "score", "max_score", "status", "output", "output_format", "extra_data"}
         assert test["status"] in ("passed", "failed")
     assert results["score"] == sum(test["score"] for test in results["tests"])
     assert results["extra_data"]["status"] == "graded"
     assert results["execution_time"] > 0
+
+
+def test_a_score_is_read_back_as_it_was_written(hostile, tmp_path):
+    place = write_results(hostile[0], tmp_path)
+    read = read_results(place)
+    assert [test.verdict for test in read.tests] == [test.verdict for test in hostile[0].tests]
+    assert [test.mistake for test in read.tests] == [test.mistake for test in hostile[0].tests]
+    assert write_results(read, tmp_path / "again").read_text() == place.read_text()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"tests": [{}]}', "\xff"])
+def test_what_is_no_score_is_told_so(text, tmp_path):
+    place = tmp_path / "results.json"
+    place.write_text(text)
+    with pytest.raises(CompressionError, match=r"can't be read .*; expected .*; remove it and grade again"):
+        read_results(place)
 
 
 def test_nothing_is_left_beside_the_results_and_no_folder_is_a_sentence(hostile, tmp_path):
@@ -203,7 +230,7 @@ def test_what_is_no_submission_needs_review(tmp_path):
         tmp_path / "none",
         saved(notebook(right_answers(LAB)), tmp_path),
     ):
-        score = grade(tiny("first"), place)
+        score = grade_alone(tiny("first"), place)
         assert (score.status, EXIT_CODES[score.status]) == ("needs-review", 3)
         assert score.message.count(";") >= 2
         assert score.tests[0].output == f"not graded: {score.message}"
@@ -213,7 +240,7 @@ def test_out_of_time_in_everything_that_is_written_needs_review(tmp_path):
     place = saved(
         code(adds("first", first="while True: pass"), "def second(x): raise NotImplementedError"), tmp_path
     )
-    score = grade(tiny("first", "second", seconds=0.2), place)
+    score = grade_alone(tiny("first", "second", seconds=0.2), place)
     assert score.status == "needs-review"
     assert "ran out of time" in score.message
 
@@ -226,30 +253,30 @@ def test_a_judge_that_crashes_is_the_graders_own_fault(tmp_path):
     lab = tiny("first", "second")
     broken = dataclasses.replace(lab.exercises[0], judge=crashes)
     lab = dataclasses.replace(lab, exercises=(broken, lab.exercises[1]))
-    score = grade(lab, saved(code(adds("first"), adds("second")), tmp_path))
+    score = grade_alone(lab, saved(code(adds("first"), adds("second")), tmp_path))
     assert (score.status, EXIT_CODES[score.status]) == ("failed", 1)
     assert "the grader's own fault, not yours" in score.tests[0].output
     assert score.tests[1].status == "passed"
 
 
 def test_a_worker_that_does_not_start_is_the_graders_own_fault(tmp_path, monkeypatch):
-    monkeypatch.setattr(marking, "worker_command", lambda *a, **k: [marking.sys.executable, "-c", "1 / 0"])
-    score = grade(tiny("first"), saved(code(adds("first")), tmp_path))
+    monkeypatch.setattr(Workers, "command", lambda self: [sys.executable, "-c", "1 / 0"])
+    score = grade_alone(tiny("first"), saved(code(adds("first")), tmp_path))
     assert score.status == "failed"
     assert "the worker did not start (ZeroDivisionError" in score.message
 
 
 def test_a_record_that_is_no_record_costs_its_own_exercise_alone(tmp_path):
-    forged = (
-        "import pathlib, os\ndef first(x):\n    pathlib.Path('first.run').write_bytes(b'forged')\n"
-        "    os.replace = lambda *a: None\n    return 1\n"
-    )
-    linked = "import os\ndef second(x):\n    os.symlink('first.cases', 'second.run')\n    os._exit(0)\n"
-    score = grade(tiny("first", "second", "third"), saved(code(forged, linked, adds("third")), tmp_path))
+    forged = "import os\ndef first(x):\n    os.write(3, bytes(7) + b'\\x07run\\nhaha')\n    return 1\n"
+    endless = "import os\ndef second(x):\n    os.write(3, b'x' * 99)\n    return 1\n"
+    short = "import os\ndef third(x):\n    os.write(3, b'x')\n    os._exit(0)\n"
+    book = code(forged, endless, short, adds("fourth"))
+    score = grade_alone(tiny("first", "second", "third", "fourth"), saved(book, tmp_path))
     outputs = [test.output for test in score.tests]
     assert "left a record that can't be read" in outputs[0]
-    assert "ended its process" in outputs[1]
-    assert score.tests[2].status == "passed"
+    assert "left a record that can't be read" in outputs[1]
+    assert "ended its process" in outputs[2]
+    assert score.tests[3].status == "passed"
 
 
 # How it is shown.

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from submissions import adds, code, notebook, right_answers, saved, tiny
 
 from compresslab.classroom.exercises import find_lab
-from compresslab.classroom.grading.submission import MAXIMUM_BYTES, MAXIMUM_SOURCE, Answer, read_submission
+from compresslab.classroom.grading.submission import (
+    MAXIMUM_BYTES,
+    MAXIMUM_SOURCE,
+    Answer,
+    Submission,
+    read_submission,
+    submitted_bytes,
+)
 from compresslab.errors import CompressionError
 
 
@@ -22,8 +29,12 @@ def kept(answer: Answer) -> list[str]:
     return [ast.unparse(ast.parse(piece.text).body[place]) for piece in answer.pieces for place in piece.keep]
 
 
-def read(book: nbformat.NotebookNode, tmp_path, *names: str):
-    return read_submission(saved(book, tmp_path), tiny(*(names or ("first",))))
+def read_file(place, lab, **settings) -> Submission:
+    return read_submission(submitted_bytes(place), lab, path=str(place), **settings)
+
+
+def read(book: nbformat.NotebookNode, tmp_path, *names: str) -> Submission:
+    return read_file(saved(book, tmp_path), tiny(*(names or ("first",))))
 
 
 # Which cell is the hole.
@@ -33,7 +44,7 @@ def test_a_hole_is_found_by_its_cells_id_wherever_the_cell_lies(tmp_path):
     lab = find_lab("00_measuring")
     book = notebook(right_answers(lab))
     book.cells.reverse()
-    found = read_submission(saved(book, tmp_path, "my final version (2).ipynb"), lab)
+    found = read_file(saved(book, tmp_path, "my final version (2).ipynb"), lab)
     assert [answer.name for answer in found.answers] == [exercise.name for exercise in lab.exercises]
     assert all(kept(answer)[-1].startswith(f"def {answer.name}(") for answer in found.answers)
     assert found.notes == ()
@@ -127,12 +138,28 @@ def test_importing_the_answers_is_left_out_with_a_note(tmp_path):
     assert "compresslab.techniques.tiny.first is left out" in found.notes[0]
 
 
+def test_what_the_lab_ships_is_there_even_where_the_student_deleted_it(tmp_path):
+    shipped = ["import math as m\nHALF = 0.5\nslow = m.expensive()", "def first(x): return 'not the hole'"]
+    place = saved(code("def first(x): return m.floor(x) + HALF", "HALF = 0.25", ids=["first"]), tmp_path)
+    found = read_file(place, tiny("first"), skeleton=shipped)
+    assert kept(found.answers[0]) == [
+        "import math as m", "HALF = 0.5", "HALF = 0.25", "def first(x):\n    return m.floor(x) + HALF"
+    ]  # fmt: skip
+    assert found.notes == ()
+
+
+def test_a_hole_that_is_deleted_is_not_found_in_what_the_lab_ships(tmp_path):
+    place = saved(code(adds("second")), tmp_path)
+    found = read_file(place, tiny("first", "second"), skeleton=["def first(x): return 1"])
+    assert "its cell is missing" in found.answers[0].problem
+
+
 # What is no submission.
 
 
 def refused(place, match: str) -> None:
     with pytest.raises(CompressionError, match=match) as caught:
-        read_submission(place, tiny("first"))
+        read_file(place, tiny("first"))
     assert str(caught.value).count(";") >= 2, "a text in three parts"
 
 
@@ -221,7 +248,7 @@ def test_any_json_is_read_or_refused_in_a_sentence(tmp_path_factory, book):
     place = tmp_path_factory.getbasetemp() / "any.ipynb"
     place.write_text(json.dumps(book))
     try:
-        found = read_submission(place, tiny("first"))
+        found = read_file(place, tiny("first"))
     except CompressionError:
         return
     assert bool(found.answers[0].pieces) != bool(found.answers[0].problem)

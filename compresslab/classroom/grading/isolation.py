@@ -1,0 +1,165 @@
+"""Whether isolation holds on this machine: tried out, from inside, by what a hostile student would try.
+
+A made-up exercise asks its answer to break out; the answer goes the way of every answer, through a worker
+in a sandbox and a room of its own, and what it could do comes back as a record. So nothing is concluded
+from versions or settings: each finding is something that has just been tried.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compresslab.classroom.exercise import Lab
+from compresslab.classroom.grading.bundle import Bundle, make_bundle
+from compresslab.classroom.grading.workers import Workers
+from compresslab.classroom.running import run_from_bytes
+from compresslab.errors import CompressionError
+
+__all__ = ["Finding", "holds", "isolation"]
+
+INSTALL = "install bubblewrap (apt-get install bubblewrap, dnf install bubblewrap, apk add bubblewrap)"
+FORBIDDEN = (
+    "is there but may make no namespaces here. In a container: start it with --privileged, or with --cap-add "
+    "SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined. On Ubuntu 24.04 and "
+    "later: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0. Or grade as root"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that isolation is made of; ``words`` says what was tried and what came of it."""
+
+    about: str
+    holds: bool
+    words: str
+
+
+def holds() -> bool:
+    """Whether a student's code can be isolated here, in every respect that was tried."""
+    return all(finding.holds for finding in isolation())
+
+
+@functools.cache
+def isolation() -> tuple[Finding, ...]:
+    """What holds on this machine and what does not, tried once a process; takes some seconds."""
+    if sys.platform != "linux":
+        return (Finding("bubblewrap", False, f"is for Linux alone, this is {sys.platform}; grade in a VM"),)
+    if shutil.which("bwrap") is None:
+        return (Finding("bubblewrap", False, f"is not installed; {INSTALL}"),)
+    with (
+        tempfile.TemporaryDirectory(prefix="compresslab-") as place,
+        socket.create_server(("127.0.0.1", 0)) as s,
+    ):
+        secret = Path(place) / "secret"
+        secret.write_text("of the grader")
+        secret.chmod(0o644)
+        lab = Lab("90_sandbox", "The sandbox", "what an answer can reach", (), (), ())
+        bundle = make_bundle(lab, Path(place) / "bundle")
+        try:
+            return _tried(bundle, {"port": s.getsockname()[1], "secret": str(secret)})
+        except (RuntimeError, CompressionError) as error:
+            return (Finding("bubblewrap", False, f"{FORBIDDEN}. It said: {error}"),)
+
+
+def _tried(bundle: Bundle, case: Mapping[str, Any]) -> tuple[Finding, ...]:
+    job = {
+        "name": "look", "seconds": 20.0, "probe_name": "probe", "probe": inspect.getsource(probe),
+        "pieces": [["cell 1", inspect.getsource(look), [0]]], "cases": [("here", dict(case))],
+    }  # fmt: skip
+    with Workers(bundle, isolated=True) as workers:
+        end, content = workers.run(job)
+        left = _left_running(workers)
+    if end != "ok" or not content.startswith(b"run\n"):
+        raise RuntimeError(content.decode(errors="replace")[:200] or end)
+    attempt = run_from_bytes(content[4:]).attempts[0]
+    if attempt.raised:
+        raise RuntimeError(attempt.words)
+    found = {name: value.array is not None and bool(value.array) for name, value in attempt.record.items()}
+    refused = {name: not done for name, done in found.items()} | {"left": left == 0}
+    return tuple(Finding(about, refused[about], words[not refused[about]]) for about, words in WORDS.items())
+
+
+def _left_running(workers: Workers) -> int:
+    """Processes beside bubblewrap's own two and the worker, once they had time to end."""
+    deadline = time.monotonic() + 2
+    while (left := workers.processes() - 3) > 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+WORDS = {  # what each finding says where it holds, and where it does not
+    "network": ("not even this machine's own ports answer", "an answer reached a port of this machine"),
+    "files": ("no file of yours can be read, nor your home", "an answer read a file of yours"),
+    "environment": ("your variables are not there", "an answer sees variables of yours"),
+    "writing": ("everything but an empty /tmp is read-only", "an answer wrote outside of its /tmp"),
+    "rights": ("no mounts, no other users, no rooms within", "an answer holds rights that it should not"),
+    "processes seen": ("nothing is seen of any process", "an answer sees other processes"),
+    "memory": ("6 GiB at once are refused", "an answer got 6 GiB at once"),
+    "file size": ("no file grows beyond 16 MiB", "an answer wrote a file of 20 MiB"),
+    "file count": ("no more than 4,096 files", "an answer made 5,000 files"),
+    "processes": ("no more than 32 processes and threads", "an answer started 64 processes"),
+    "left": ("what an answer leaves running is ended", "a process outlived its exercise"),
+}
+
+
+def probe(case: dict[str, Any], look: Any) -> dict[str, Any]:
+    return look(case)
+
+
+def look(case: Any) -> Any:
+    import ctypes
+    import os
+    import socket
+    import sys
+    import time
+
+    def can(attempt: Any) -> bool:
+        try:
+            return bool(attempt())
+        except (OSError, MemoryError):
+            return False
+
+    def write(place: str, size: int = 1) -> bool:
+        with open(place, "wb") as file:
+            file.write(bytes(size))
+        return True
+
+    def start(count: int) -> bool:
+        for _ in range(count):
+            if os.fork() == 0:
+                time.sleep(60)  # left behind
+                os._exit(0)
+        return True
+
+    known = {"HOME", "LANG", "LC_CTYPE", "OMP_NUM_THREADS", "PATH", "PWD", "PYTHONDONTWRITEBYTECODE"}
+    places = ["/usr", "/", "/dev/shm", "/proc", sys.prefix, sys.base_prefix, os.path.dirname(os.__file__)]
+    kernel = ctypes.CDLL(None)
+    return {
+        "network": can(lambda: socket.create_connection(("127.0.0.1", case["port"]), timeout=2)),
+        "files": can(lambda: open(case["secret"]).read()) or os.path.exists(os.path.dirname(case["secret"])),
+        "environment": not set(os.environ) <= known | {"PYTHONHASHSEED", "PYTHONPATH"},
+        "writing": any(can(lambda place=place: write(f"{place}/canary")) for place in places),
+        "rights": any(
+            call == 0
+            for call in (
+                kernel.unshare(0x10020000),
+                kernel.mount(b"x", b"/tmp", b"tmpfs", 0, None),
+                kernel.chroot(b"/tmp"),
+            )
+        ),
+        "processes seen": can(lambda: os.listdir("/proc")),
+        "memory": can(lambda: bytearray(6 * 2**30)),
+        "file size": can(lambda: write("/tmp/large", 20 * 2**20)),
+        "file count": can(lambda: all(write(f"/tmp/{n}") for n in range(5_000))),
+        "processes": can(lambda: start(64)),
+    }  # fmt: skip

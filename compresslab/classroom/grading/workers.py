@@ -1,0 +1,163 @@
+"""The grader's side of a worker: starts it, sends it one exercise after the other, outlives its deaths."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from compresslab.classroom.grading.bundle import Bundle
+from compresslab.classroom.grading.frames import read_frame, write_frame
+from compresslab.classroom.grading.sandbox import free_user, sandbox_command
+from compresslab.classroom.grading.worker import MARGIN
+from compresslab.classroom.recording import MAXIMUM_BYTES, to_bytes
+
+__all__ = ["FORKS", "Workers"]
+
+START_UP = 60.0  # seconds within which a worker has imported torch, on a slow disk too
+FORKS = sys.platform.startswith("linux")  # elsewhere a fork after importing torch is not safe, or not there
+MODULE = "compresslab.classroom.grading.worker"
+ENDS = ("ok", "died", "late", "memory")
+
+
+class Workers:
+    """Runs the answers of one lab, each in a process of its own; ``with`` ends what is left.
+
+    One worker at a time: warm, never-run, started when it is first needed and again when it has died.
+
+    Args:
+        bundle: whose copy of the package the worker sees.
+        isolated: whether it runs in a sandbox. Without one a student's code has the rights of the grader.
+        fork: whether one worker serves all exercises, or each has a worker of its own.
+    """
+
+    def __init__(self, bundle: Bundle, *, isolated: bool, fork: bool = FORKS) -> None:
+        self.bundle = bundle
+        self.isolated = isolated
+        self.fork = fork
+        self._process: subprocess.Popen[bytes] | None = None
+        self._complaints: IO[bytes] | None = None
+        self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run(self, job: Mapping[str, Any]) -> tuple[str, bytes]:
+        """How an exercise ended (ok, died, late, memory) and what it left.
+
+        A worker that dies of it, or beside it, is started anew and asked once more: no answer pays for a
+        worker that somebody else has killed.
+
+        Raises:
+            RuntimeError: no worker starts here.
+        """
+        content, seconds, last = to_bytes(dict(job)), float(job["seconds"]) + 3 * MARGIN, ""
+        for _ in range(2):
+            fresh = self._process is None
+            if self._process is None:
+                self._start()
+            message = self._ask(content, seconds + (START_UP if fresh else 0))
+            how, _, left = (message or b"").partition(b"\n")
+            if not self.fork or how.decode(errors="replace") not in ENDS:
+                last = self.close()
+            if how.decode(errors="replace") in ENDS:
+                return how.decode(), left
+            if message == b"":
+                return "late", b""
+        if last:
+            raise RuntimeError(f"the worker did not start ({last})")
+        return "died", b""
+
+    def command(self) -> list[str]:
+        """The command line of a worker; ``-P`` keeps files that a student writes from being imported."""
+        python = [sys.executable, "-P", "-m", MODULE]
+        if not self.isolated:
+            return [*python, "fork" if self.fork else "here"]
+        user = free_user()
+        return sandbox_command(self.bundle.worker, [*python, "rooms", str(user)])
+
+    def processes(self) -> int:
+        """How many processes there are below the grader's, of this worker; where /proc tells."""
+        below: dict[str, list[str]] = {}
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                parent = status.read_text(errors="replace").rpartition(")")[2].split()[1]
+                below.setdefault(parent, []).append(status.parent.name)
+        found = [str(self._process.pid)] if self._process else []
+        for process in found:
+            found += below.get(process, [])
+        return len(found)
+
+    def _start(self) -> None:
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (close() does)
+        self._process = subprocess.Popen(
+            self.command(), env=self._environment(), cwd=tempfile.gettempdir(), start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints,
+        )  # fmt: skip
+        self._messages = queue.SimpleQueue()
+        arguments = (self._process.stdout, self._messages)
+        threading.Thread(target=_listen, args=arguments, daemon=True).start()
+
+    def _environment(self) -> dict[str, str]:
+        """What a worker needs of ours; a student's code has no business with the rest."""
+        keep = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
+        ours = {name: os.environ[name] for name in keep if name in os.environ}
+        fixed = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+        return ours | fixed | {"PYTHONPATH": str(self.bundle.worker.resolve())}
+
+    def _ask(self, content: bytes, seconds: float) -> bytes | None:
+        """The worker's message; None when it died, nothing when it fell silent."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        threading.Thread(target=_send, args=(self._process.stdin, content), daemon=True).start()
+        try:
+            return self._messages.get(timeout=seconds)
+        except queue.Empty:
+            self.close()
+            return b""
+
+    def close(self) -> str:
+        """Ends the worker and all that it started; the last line that it complained with."""
+        process, complaints = self._process, self._complaints
+        self._process = self._complaints = None
+        if process is None or complaints is None:
+            return ""
+        with contextlib.suppress(OSError):
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+        with complaints:
+            complaints.seek(0)
+            return "".join(complaints.read().decode(errors="replace").strip().splitlines()[-1:])
+
+
+def _listen(stdout: IO[bytes], messages: queue.SimpleQueue[bytes | None]) -> None:
+    """Hands on the worker's messages, and None at their end."""
+    with contextlib.suppress(OSError, ValueError):
+        while (message := read_frame(stdout.fileno(), most=MAXIMUM_BYTES + 100)) is not None:
+            messages.put(message)
+    messages.put(None)
+
+
+def _send(stdin: IO[bytes], content: bytes) -> None:
+    with contextlib.suppress(OSError, ValueError):  # it has died: the listener says so
+        write_frame(stdin.fileno(), content)
