@@ -132,6 +132,11 @@ def grade(
     several = submission.is_dir() and not submission.is_symlink()
     if several and seed is not None:
         raise CompressionError("--seed is for one notebook; a class has its bundle's; leave it out")
+    if not several and (gradebook or scheduler or jobs):
+        raise CompressionError(
+            "--gradebook, --scheduler and --jobs are for a folder of submissions, got one file; put it into a "
+            "folder, called as the student is, and give that"
+        )
     isolated = session.is_isolated(trusted=trust, several=several)
     if not isolated:
         console.print("[bold red]not isolated[/]: students' code runs with your rights", highlight=False)
@@ -145,4 +150,7 @@ def grade(
     results = session.grade_inbox(made, submission, out, isolated=isolated, jobs=jobs, scheduler=scheduler)
     console.print(session.class_table(results, made.lab))
     console.print(f"{out}/class.html shows the class, {out}/scores.csv has a row a student", highlight=False)
+    if gradebook is not None:
+        for line in session.push(results, submission, made.lab, gradebook):
+            console.print(line, highlight=False, markup=False)
     raise typer.Exit(EXIT_CODES[session.worst_status(results)])

@@ -33,7 +33,6 @@ def class_html(results: Mapping[str, Score], lab: Lab) -> str:
         },
         unprotected=sum(map(ran_unprotected, results.values())),
         rows=tallies(results, lab),
-        points={exercise.name: exercise.points for exercise in lab.exercises},
         statements={exercise.name: exercise.statement for exercise in lab.exercises},
         students=[
             (student, _link(student), score, {test.name: test for test in score.tests})
@@ -57,7 +56,7 @@ def _link(student: str) -> str:
     if student in ("", ".", "..") or Path(student).name != student:
         return ""
     try:
-        return f"students/{quote(os.fsencode(student), safe='')}/feedback.html"
+        return f"students/{quote(os.fsencode(student))}/feedback.html"
     except UnicodeEncodeError:  # no file system here holds such a name
         return ""
 

@@ -20,6 +20,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from compresslab.classroom.grading.bundle import Bundle, grading_digest
+from compresslab.classroom.grading.cells import submitted_bytes
 from compresslab.classroom.grading.desks import grade_at_desk
 from compresslab.classroom.grading.engines import Died, Engine, run_all
 from compresslab.classroom.grading.feedback import feedback_html
@@ -34,7 +35,6 @@ from compresslab.classroom.grading.scores import (
     write_results,
     write_whole,
 )  # fmt: skip
-from compresslab.classroom.grading.submission import submitted_bytes
 from compresslab.classroom.running import said_by
 from compresslab.errors import CompressionError
 

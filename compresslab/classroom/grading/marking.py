@@ -21,8 +21,9 @@ from typing import Any
 from compresslab.classroom.checking import NOT_WRITTEN, examine
 from compresslab.classroom.exercise import Case, Exercise, Lab, draw_cases
 from compresslab.classroom.grading.bundle import Bundle, grading_digest, make_bundle
+from compresslab.classroom.grading.cells import submitted_bytes
 from compresslab.classroom.grading.scores import ExerciseScore, Score
-from compresslab.classroom.grading.submission import Answer, read_submission, submitted_bytes
+from compresslab.classroom.grading.submission import Answer, read_submission
 from compresslab.classroom.grading.workers import FORKS, Workers
 from compresslab.classroom.running import Run, run_from_bytes, said_by
 from compresslab.errors import CompressionError, Wrong

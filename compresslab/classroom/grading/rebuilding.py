@@ -19,8 +19,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from compresslab.classroom.exercise import Lab
+from compresslab.classroom.grading.cells import submitted_bytes
 from compresslab.classroom.grading.scores import ExerciseScore, Score, plain
-from compresslab.classroom.grading.submission import read_submission, submitted_bytes
+from compresslab.classroom.grading.submission import read_submission
 
 __all__ = ["final", "rebuilt"]
 

@@ -21,14 +21,8 @@ from compresslab.classroom.grading.workers import Workers
 from compresslab.errors import CompressionError
 
 __all__ = [
-    "OWN_BUNDLE",
-    "bundle_for",
-    "class_table",
-    "grade_inbox",
-    "grade_notebook",
-    "is_isolated",
-    "worst_status",
-]
+    "bundle_for", "class_table", "grade_inbox", "grade_notebook", "is_isolated", "push", "worst_status",
+]  # fmt: skip
 
 OWN_BUNDLE = ".bundle"  # in the results of a class that was given none: made once, used again
 
@@ -88,6 +82,19 @@ def grade_inbox(
     submitted = find_submissions(inbox, bundle.lab.name)
     with dask_cluster(scheduler) if scheduler else local_processes(jobs) as engine:
         return grade_class(bundle, submitted, out, engine=engine, isolated=isolated)
+
+
+def push(results: dict[str, Score], inbox: Path, lab: Lab, course: Path) -> list[str]:
+    """Pushes a class into the gradebook of an nbgrader course; what came of it, a line each.
+
+    Raises:
+        CompressionError: the course lacks the lab, or its gradebook can't be used.
+    """
+    from compresslab.classroom.grading.gradebook import push_scores
+
+    notebooks = {each.student: each.path for each in find_submissions(inbox, lab.name) if not each.problem}
+    pushed = push_scores(results, notebooks, lab, course)
+    return [f"{len(pushed.students)} students are in {course / 'gradebook.db'}", *pushed.left_out]
 
 
 def class_table(results: dict[str, Score], lab: Lab) -> Table:

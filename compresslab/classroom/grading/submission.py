@@ -11,24 +11,16 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import json
-import os
 import re
-import stat
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from compresslab.classroom.exercise import Lab
 from compresslab.classroom.exercises import all_labs
+from compresslab.classroom.grading.cells import Cell, code_cells, parsed
 from compresslab.errors import CompressionError
 
-__all__ = ["Answer", "Piece", "Submission", "read_submission", "submitted_bytes"]
-
-MAXIMUM_BYTES = 50_000_000  # a notebook with its stored outputs
-MAXIMUM_SOURCE = 500_000  # characters of code in all its cells
+__all__ = ["Answer", "Piece", "Submission", "read_submission"]
 
 
 @dataclass(frozen=True)
@@ -58,15 +50,6 @@ class Submission:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Cell:
-    name: str
-    id: str
-    text: str
-    body: tuple[ast.stmt, ...] = ()
-    error: str = ""
-
-
 def read_submission(
     content: bytes,
     lab: Lab,
@@ -88,8 +71,8 @@ def read_submission(
     Raises:
         CompressionError: it is no notebook, or holds not one hole of this lab.
     """
-    cells = tuple(_code_cells(_notebook(content, path), path))
-    shipped = tuple(_parsed("a cell of the lab's own", "", text) for text in skeleton)
+    cells = tuple(code_cells(content, path))
+    shipped = tuple(parsed("a cell of the lab's own", "", text) for text in skeleton)
     asked = [exercise.name for exercise in lab.exercises]
     notes: list[str] = []
     holes = {name: _hole(name, cells, notes) for name in asked}
@@ -100,114 +83,10 @@ def read_submission(
     return Submission(lab.name, answers, tuple(dict.fromkeys(notes)))
 
 
-# The file: a notebook, as JSON.
-
-WANTED = "expected a Jupyter notebook (.ipynb)"
-
-
-def submitted_bytes(place: Path) -> bytes:
-    """The content of a submitted file: an ordinary one of a bearable size, never what a link leads to.
-
-    Raises:
-        CompressionError: it is something else, is too large, or can't be read.
-    """
-    try:
-        kind = place.lstat().st_mode
-        if not stat.S_ISREG(kind):
-            what = (
-                "a folder" if stat.S_ISDIR(kind) else "a link" if stat.S_ISLNK(kind) else "no ordinary file"
-            )
-            raise CompressionError(f"{place} is {what}; {WANTED}; give the path of the notebook itself")
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        with open(os.open(place, flags), "rb") as file:
-            content = file.read(MAXIMUM_BYTES + 1)
-            size = os.fstat(file.fileno()).st_size
-    except FileNotFoundError:
-        raise CompressionError(
-            f"{place} is no file; {WANTED}; give the path of the notebook itself"
-        ) from None
-    except OSError as error:
-        raise CompressionError(
-            f"{place} can't be read ({error.strerror}); {WANTED}; check the permissions"
-        ) from error
-    if len(content) > MAXIMUM_BYTES:
-        raise CompressionError(
-            f"{place} has {size:,} bytes; at most {MAXIMUM_BYTES:,} are read; clear its outputs (Edit, Clear "
-            "Outputs of All Cells), save and submit again"
-        )
-    return content
-
-
-def _notebook(content: bytes, path: str) -> dict[str, Any]:
-    if not content.strip():
-        raise CompressionError(f"{path} is empty; {WANTED}; save it in JupyterLab and submit again")
-    try:
-        notebook = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise CompressionError(
-            f"{path} is not a notebook ({str(error)[:100]}); {WANTED}, which is JSON; submit the file that "
-            "JupyterLab saved, not an export or a text with merge marks"
-        ) from error
-    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise CompressionError(
-            f"{path} is JSON without cells; {WANTED} of format 4; open it in JupyterLab, save, submit again"
-        )
-    return notebook
-
-
-def _code_cells(notebook: dict[str, Any], path: str) -> Iterator[_Cell]:
-    room = MAXIMUM_SOURCE
-    for place, cell in enumerate(notebook["cells"], start=1):
-        if not isinstance(cell, dict) or cell.get("cell_type") != "code":
-            continue
-        source = cell.get("source", "")
-        lines = source if isinstance(source, list) else [source]
-        text = "".join(line for line in lines if isinstance(line, str))
-        room -= len(text)
-        if room < 0:
-            raise CompressionError(
-                f"{path} holds more than {MAXIMUM_SOURCE:,} characters of code; a lab needs a few thousand; "
-                "move data out of the code cells and submit again"
-            )
-        yield _parsed(f"cell {place}", str(cell.get("id", "")), text)
-
-
-def _parsed(name: str, identity: str, text: str) -> _Cell:
-    """The cell's statements; only where they do not parse, once more without IPython's own lines."""
-    problem = ""
-    for attempt in (text, _without_magics(text)):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return _Cell(name, identity, attempt, tuple(ast.parse(attempt).body))
-        except SyntaxError as error:
-            line = (error.text or "").strip()[:100]
-            problem = f"syntax error in line {error.lineno}: {line} ({error.msg})"
-        except (ValueError, RecursionError, MemoryError) as error:
-            problem = f"Python can't read the cell ({type(error).__name__}: {str(error)[:100]})"
-    return _Cell(name, identity, text, error=problem)
-
-
-_MAGIC = re.compile(r"^(\s*)(?:[%!?].*|[\w.]+\?{1,2}\s*|[\w, ]+=\s*[%!].*)$")
-_WITH_PYTHON_BELOW = ("%%time", "%%timeit", "%%capture", "%%prun")
-
-
-def _without_magics(text: str) -> str:
-    r"""The text with ``pass`` for each magic line; a cell in another language becomes empty.
-
-    >>> _without_magics("%matplotlib inline\nfiles = !ls\nx = 7 % 2")
-    'pass\npass\nx = 7 % 2'
-    """
-    first = text.lstrip().partition("\n")[0]
-    if first.startswith("%%") and not first.startswith(_WITH_PYTHON_BELOW):
-        return ""
-    return "\n".join(_MAGIC.sub(r"\1pass", line) for line in text.split("\n"))
-
-
 # The holes: which cell answers which exercise.
 
 
-def _hole(name: str, cells: Sequence[_Cell], notes: list[str]) -> _Cell | None:
+def _hole(name: str, cells: Sequence[Cell], notes: list[str]) -> Cell | None:
     """The cell with the exercise's id; else the last that defines the function; else one that tries to."""
     marked = [cell for cell in cells if cell.id == name]
     right = [cell for cell in marked if name in _defined(cell)]
@@ -223,7 +102,7 @@ def _hole(name: str, cells: Sequence[_Cell], notes: list[str]) -> _Cell | None:
     return next(reversed(marked or broken), None)
 
 
-def _no_hole(path: str, lab: Lab, cells: Sequence[_Cell], names: Mapping[str, Sequence[str]] | None) -> str:
+def _no_hole(path: str, lab: Lab, cells: Sequence[Cell], names: Mapping[str, Sequence[str]] | None) -> str:
     seen = {cell.id for cell in cells}.union(*map(_defined, cells))
     if names is None:
         names = {each.name: [exercise.name for exercise in each.exercises] for each in all_labs()}
@@ -240,7 +119,7 @@ def _no_hole(path: str, lab: Lab, cells: Sequence[_Cell], names: Mapping[str, Se
 
 
 def _answer(
-    name: str, hole: _Cell | None, cells: Sequence[_Cell], refused: tuple[str, ...], notes: list[str]
+    name: str, hole: Cell | None, cells: Sequence[Cell], refused: tuple[str, ...], notes: list[str]
 ) -> Answer:
     if hole is None:
         return Answer(
@@ -263,7 +142,7 @@ def _answer(
     return Answer(name, (*pieces, _piece(hole, dict.fromkeys(own, hole))))
 
 
-def _piece(cell: _Cell, kept: dict[ast.stmt, _Cell]) -> Piece:
+def _piece(cell: Cell, kept: dict[ast.stmt, Cell]) -> Piece:
     return Piece(cell.name, cell.text, tuple(place for place, s in enumerate(cell.body) if s in kept))
 
 
@@ -302,7 +181,7 @@ def _bound(statement: ast.stmt) -> set[str]:
     return set()
 
 
-def _defined(cell: _Cell) -> set[str]:
+def _defined(cell: Cell) -> set[str]:
     return set().union(*(_bound(s) for s in cell.body if not isinstance(s, ast.Import | ast.ImportFrom)))
 
 
@@ -325,7 +204,7 @@ def _closure(own: Iterable[ast.stmt], others: Iterable[ast.stmt]) -> set[ast.stm
     return needed
 
 
-def _refused(statement: ast.stmt, modules: tuple[str, ...], cell: _Cell, notes: list[str]) -> bool:
+def _refused(statement: ast.stmt, modules: tuple[str, ...], cell: Cell, notes: list[str]) -> bool:
     """Whether a statement imports the answers; noted, except for the line that opens every lab."""
     if isinstance(statement, ast.Import):
         asked = [alias.name for alias in statement.names]

@@ -253,7 +253,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(made):
     (made.folder / "run.py").write_text(RUN)
     paths = os.pathsep.join([str(Path(class_tasks.__file__).parent), *sys.path])
     command = [sys.executable, str(made.folder / "run.py"), str(made.folder)]
-    run = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths})
+    run = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths, "TMPDIR": str(made.folder)})
     until = time.monotonic() + 60
     while len(list(made.out.glob("students/*/results.json"))) < 2:
         assert time.monotonic() < until

@@ -17,7 +17,8 @@ from compresslab.classroom.grading.scores import ExerciseScore, Score
 LAB = find_lab("00_measuring")
 FIRST = LAB.exercises[0]
 HOSTILE = (
-    "<script>alert(1)</script>\x1b[31m'\"><img src=x onerror=y>\x00]]>&lt;\ud800\u202e{{ 7 * 7 }}</main><b"
+    "<script>alert(1)</script>\x1b[31m'\"><img src=x onerror=y>\x00]]>&lt;"
+    "\uffff\ud800\u202e{{ 7 * 7 }}</main><b"
 )
 HINTED = f"you count 7\nHint on offer: {FIRST.hints[0].symptom}"
 
@@ -53,8 +54,8 @@ def page(given: Score, student: str = "Ana") -> Page:
 
 def test_a_wrong_answer_gets_statement_points_reason_mistake_and_the_first_hint():
     text = page(score(mistake="counts buffers too")).text
-    for words in (FIRST.statement, "wrong · 0 of 1 point", "you count 7", "A known mistake: counts buffers too",
-                  FIRST.hints[0].symptom, FIRST.hints[0].text):  # fmt: skip
+    ours = ("wrong · 0 of 1 point", "you count 7", "A known mistake: counts buffers too")
+    for words in (*ours, FIRST.statement, FIRST.hints[0].symptom, FIRST.hints[0].text):
         assert text.count(words) == 1, words
     assert "Hint on offer" not in text
 
@@ -152,6 +153,12 @@ def test_the_page_runs_nothing_and_loads_nothing():
 def test_every_verdict_has_a_sign_of_its_own_that_needs_no_colour():
     assert len({sign for sign, _ in VERDICTS.values()}) == len(VERDICTS)
     assert all(sign in page(score(verdict)).text for verdict, (sign, _) in VERDICTS.items())
+
+
+def test_a_page_is_compiled_once_and_not_for_every_student(monkeypatch):
+    page(score())
+    monkeypatch.setattr("jinja2.Environment.from_string", lambda *_: pytest.fail("compiled again"))
+    assert "Feedback for Bo" in page(score(), "Bo").text
 
 
 def test_a_frame_without_the_values_it_names_is_refused():

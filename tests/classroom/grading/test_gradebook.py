@@ -79,9 +79,7 @@ def feedback(course, student="ann"):
 
 
 def test_the_scores_are_nbgraders_with_the_bonus_on_both_sides(course, tmp_path):
-    pushed = push_scores(
-        {"ann": score(), "Böb 2": score("wrong")}, {"ann": handed_in(tmp_path)}, LAB, course
-    )
+    pushed = push_scores({"ann": score(), "Böb 2": score("wrong")}, {"ann": handed_in(tmp_path)}, LAB, course)
     assert pushed.students == ("ann", "Böb 2")
     assert pushed.left_out == ()
     with Gradebook(f"sqlite:///{course}/gradebook.db") as book:

@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 from submissions import adds, code, notebook, right_answers, saved, tiny
 
 from compresslab.classroom.exercises import find_lab
-from compresslab.classroom.grading.submission import (
-    MAXIMUM_BYTES,
-    MAXIMUM_SOURCE,
-    Answer,
-    Submission,
-    read_submission,
-    submitted_bytes,
-)
+from compresslab.classroom.grading.cells import MAXIMUM_BYTES, MAXIMUM_SOURCE, submitted_bytes
+from compresslab.classroom.grading.submission import Answer, Submission, read_submission
 from compresslab.errors import CompressionError
 
 

@@ -35,7 +35,7 @@ TINY = tiny("attacked", "honest", seconds=1.0)
 MEASURING = find_lab("00_measuring")
 FOLDER = ""  # in a submission: the path of the folder that the attack is after
 SECRET = "the-teachers-secret-5d1e"  # lies in that folder, and in the grader's environment
-OPENING = "import math, os, sys, time\nimport torch"  # of a hole that is given as text
+OPENING = "import math, os, sys, time\nimport torch\n"  # of a hole that is given as text
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from hostile.attack import Attack, attack
 
 __all__ = ["ATTACKS"]
 
-NOTHING = "found nothing"
+NOTHING = "ValueError: found nothing"
 
 
 @attack("the sum")

@@ -19,7 +19,7 @@ from hostile.attack import FOLDER, Attack, attack
 
 __all__ = ["ATTACKS"]
 
-NOTHING = "found nothing"
+NOTHING = "ValueError: found nothing"
 
 # The answer, from wherever it may lie.
 

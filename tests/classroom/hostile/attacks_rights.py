@@ -17,7 +17,7 @@ from hostile.attack import Attack, attack
 
 __all__ = ["ATTACKS"]
 
-NOTHING = "found nothing"
+NOTHING = "ValueError: found nothing"
 
 
 @attack(NOTHING)
@@ -184,7 +184,6 @@ def other_settings_for_torch(x):
     torch.set_grad_enabled(False)
     torch.set_num_threads(64)
     torch.manual_seed(0)
-    torch.use_deterministic_algorithms(True)
     sys.setrecursionlimit(50)
     return total
 

@@ -1,0 +1,140 @@
+"""A submitted file as code cells, read and parsed, never run."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import stat
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compresslab.errors import CompressionError
+
+__all__ = ["Cell", "code_cells", "parsed", "submitted_bytes"]
+
+MAXIMUM_BYTES = 50_000_000  # a notebook with its stored outputs
+MAXIMUM_SOURCE = 500_000  # characters of code in all its cells
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A code cell: its name in messages, its id, its text, and its statements or why there are none."""
+
+    name: str
+    id: str
+    text: str
+    body: tuple[ast.stmt, ...] = ()
+    error: str = ""
+
+
+WANTED = "expected a Jupyter notebook (.ipynb)"
+
+
+def submitted_bytes(place: Path) -> bytes:
+    """The content of a submitted file: an ordinary one of a bearable size, never what a link leads to.
+
+    Raises:
+        CompressionError: it is something else, is too large, or can't be read.
+    """
+    try:
+        kind = place.lstat().st_mode
+        if not stat.S_ISREG(kind):
+            what = (
+                "a folder" if stat.S_ISDIR(kind) else "a link" if stat.S_ISLNK(kind) else "no ordinary file"
+            )
+            raise CompressionError(f"{place} is {what}; {WANTED}; give the path of the notebook itself")
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        with open(os.open(place, flags), "rb") as file:
+            content = file.read(MAXIMUM_BYTES + 1)
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        raise CompressionError(
+            f"{place} is no file; {WANTED}; give the path of the notebook itself"
+        ) from None
+    except OSError as error:
+        raise CompressionError(
+            f"{place} can't be read ({error.strerror}); {WANTED}; check the permissions"
+        ) from error
+    if len(content) > MAXIMUM_BYTES:
+        raise CompressionError(
+            f"{place} has {size:,} bytes; at most {MAXIMUM_BYTES:,} are read; clear its outputs (Edit, Clear "
+            "Outputs of All Cells), save and submit again"
+        )
+    return content
+
+
+def _notebook(content: bytes, path: str) -> dict[str, Any]:
+    if not content.strip():
+        raise CompressionError(f"{path} is empty; {WANTED}; save it in JupyterLab and submit again")
+    try:
+        notebook = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise CompressionError(
+            f"{path} is not a notebook ({str(error)[:100]}); {WANTED}, which is JSON; submit the file that "
+            "JupyterLab saved, not an export or a text with merge marks"
+        ) from error
+    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
+        raise CompressionError(
+            f"{path} is JSON without cells; {WANTED} of format 4; open it in JupyterLab, save, submit again"
+        )
+    return notebook
+
+
+def code_cells(content: bytes, path: str) -> Iterator[Cell]:
+    """The code cells of a notebook file; ``path`` is what it is called in messages.
+
+    Raises:
+        CompressionError: it is no notebook, or holds too much code.
+    """
+    notebook = _notebook(content, path)
+    room = MAXIMUM_SOURCE
+    for place, cell in enumerate(notebook["cells"], start=1):
+        if not isinstance(cell, dict) or cell.get("cell_type") != "code":
+            continue
+        source = cell.get("source", "")
+        lines = source if isinstance(source, list) else [source]
+        text = "".join(line for line in lines if isinstance(line, str))
+        room -= len(text)
+        if room < 0:
+            raise CompressionError(
+                f"{path} holds more than {MAXIMUM_SOURCE:,} characters of code; a lab needs a few thousand; "
+                "move data out of the code cells and submit again"
+            )
+        yield parsed(f"cell {place}", str(cell.get("id", "")), text)
+
+
+def parsed(name: str, identity: str, text: str) -> Cell:
+    """The cell's statements; only where they do not parse, once more without IPython's own lines."""
+    problem = ""
+    for attempt in (text, _without_magics(text)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return Cell(name, identity, attempt, tuple(ast.parse(attempt).body))
+        except SyntaxError as error:
+            line = (error.text or "").strip()[:100]
+            problem = f"syntax error in line {error.lineno}: {line} ({error.msg})"
+        except (ValueError, RecursionError, MemoryError) as error:
+            problem = f"Python can't read the cell ({type(error).__name__}: {str(error)[:100]})"
+    return Cell(name, identity, text, error=problem)
+
+
+_MAGIC = re.compile(r"^(\s*)(?:[%!?].*|[\w.]+\?{1,2}\s*|[\w, ]+=\s*[%!].*)$")
+_WITH_PYTHON_BELOW = ("%%time", "%%timeit", "%%capture", "%%prun")
+
+
+def _without_magics(text: str) -> str:
+    r"""The text with ``pass`` for each magic line; a cell in another language becomes empty.
+
+    >>> _without_magics("%matplotlib inline\nfiles = !ls\nx = 7 % 2")
+    'pass\npass\nx = 7 % 2'
+    """
+    first = text.lstrip().partition("\n")[0]
+    if first.startswith("%%") and not first.startswith(_WITH_PYTHON_BELOW):
+        return ""
+    return "\n".join(_MAGIC.sub(r"\1pass", line) for line in text.split("\n"))
