@@ -131,11 +131,11 @@ def grade(
 
     several = submission.is_dir() and not submission.is_symlink()
     if several and seed is not None:
-        raise CompressionError("--seed is for one notebook; a class has its bundle's; leave it out")
+        raise CompressionError("--seed is for one notebook; a class has its bundle; leave it out")
     if not several and (gradebook or scheduler or jobs):
         raise CompressionError(
-            "--gradebook, --scheduler and --jobs are for a folder of submissions, got one file; put it into a "
-            "folder, called as the student is, and give that"
+            "--gradebook, --scheduler and --jobs are for a folder of submissions, got one file; put it into "
+            "a folder, called as the student is, and give that"
         )
     isolated = session.is_isolated(trusted=trust, several=several)
     if not isolated:
@@ -146,8 +146,14 @@ def grade(
             score = session.grade_notebook(made, submission, out, isolated=isolated, seed=seed)
         console.print(score_table(score))
         raise typer.Exit(EXIT_CODES[score.status])
-    made = session.bundle_for(lab_name, bundle, out / session.OWN_BUNDLE)
-    results = session.grade_inbox(made, submission, out, isolated=isolated, jobs=jobs, scheduler=scheduler)
+    made = session.bundle_for_class(lab_name, bundle, submission, out)
+    try:
+        results = session.grade_inbox(
+            made, submission, out, isolated=isolated, jobs=jobs, scheduler=scheduler
+        )
+    except KeyboardInterrupt:
+        console.print("\nInterrupted; what had ended is kept. Go on with the same command.")
+        raise typer.Exit(130) from None
     console.print(session.class_table(results, made.lab))
     console.print(f"{out}/class.html shows the class, {out}/scores.csv has a row a student", highlight=False)
     if gradebook is not None:

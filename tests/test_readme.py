@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,37 @@ def test_the_lab_table_states_minutes_and_points():
     table = readme.lab_table(all_labs())
     for lab in all_labs():
         assert f"| {lab.minutes} | {lab.points} |" in table
+
+
+MACHINE = {"processors": 2, "processor": "one", "python": "3", "torch": "2", "nbgrader": "0.9"}
+
+
+def ways(ours, least, whole):
+    def way(value, ratio):
+        interval = {"value": ratio, "low": ratio / 2, "high": 2 * ratio}
+        return {"students": 20, "seconds": {"value": value, "low": 0, "high": 99}, "ratio": interval}
+
+    return {"ours": way(ours, 1), "holes_and_checks": way(least, 0.5), "whole_lab": way(whole, 0.1)}
+
+
+def test_the_grading_tables_stand_beside_nbgraders_with_the_commands_that_repeat_them(tmp_path):
+    rows = {name: ways(1, 2, 10) for name in ("cold", "batch", "two")}
+    timed = {"lab": "00", "pairs": 5, "machine": MACHINE, **rows}
+    soak = dict.fromkeys(readme.COUNTS, 7) | {"peak_pss_bytes": 3 * 2**29, "seconds": [60, 30]}
+    (tmp_path / "grading.json").write_text(json.dumps(timed))
+    (tmp_path / "soak.json").write_text(json.dumps(soak | {"killed": ["sandbox at 3"], "machine": MACHINE}))
+    tables = readme.grading_tables(tmp_path)
+    wanted = "| 20, two processes | 1.00 | 2.00 | 0.50 [0.25, 1.00] | 10.00 | 0.10 [0.05, 0.20] |"
+    assert wanted in tables
+    assert "| 7 | 7 | 7 | 7 | 7 | 7 | 7 | 1.5 GiB | 1.5 min |" in tables
+    assert "tests.benchmarks.grading --write` repeats it" in tables
+    assert "sandbox at 3" in tables
+
+
+def test_what_was_not_measured_says_so_and_how(tmp_path):
+    words = readme.grading_tables(tmp_path).splitlines()[0]
+    assert words.startswith("Not measured yet: there is no `data/results/grading.json`")
+    assert "tests.benchmarks.grading --write" in words
 
 
 @pytest.fixture

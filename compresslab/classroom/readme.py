@@ -1,4 +1,4 @@
-"""The parts of the README that nobody types: the kill table, the table of labs, the tree.
+"""The parts of the README that nobody types: the kill table, the tables of labs and grading, the tree.
 
 Each stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; ``compresslab build`` refreshes them,
 and a test proves them current.
@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from compresslab.classroom.exercise import Lab
 from compresslab.classroom.exercises import all_labs
 from compresslab.classroom.proofs import Kill, kills
+from compresslab.clock import Interval
 from compresslab.errors import CompressionError
 
-__all__ = ["BLOCKS", "blocks_in", "fill", "generated", "kill_table", "lab_table", "refresh_readme", "tree"]
+__all__ = [
+    "BLOCKS", "blocks_in", "fill", "generated", "grading_tables", "kill_table", "lab_table", "refresh_readme",
+    "tree",
+]  # fmt: skip
 
-BLOCKS = ("labs", "kill-table", "tree")
+BLOCKS = ("labs", "kill-table", "grading", "tree")
 SEEDS = range(10)
 _BLOCK = re.compile(r"<!-- generated: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 
@@ -56,6 +62,7 @@ def generated(root: Path, *, names: Iterable[str] = BLOCKS) -> dict[str, str]:
     makers = {
         "labs": lambda: lab_table(all_labs()),
         "kill-table": lambda: kill_table([kills(e, SEEDS) for lab in all_labs() for e in lab.exercises]),
+        "grading": lambda: grading_tables(root / "data" / "results"),
         "tree": lambda: tree(root),
     }
     return {name: makers[name]() for name in names if name in makers}
@@ -123,6 +130,67 @@ def _table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, right: int)
     """A Markdown table whose last columns are numbers."""
     rule = ["---"] * (len(heading) - right) + ["---:"] * right
     return "\n".join("| " + " | ".join(row) + " |" for row in (heading, rule, *rows))
+
+
+# What grading takes, and what it bears
+
+COMMAND = "python -W ignore -m tests.benchmarks."
+ROWS = {"cold": "one submission, cold", "batch": "{}, one process", "two": "{}, two processes"}
+COUNTS = {
+    "submissions": "submissions",
+    "hostile": "of them hostile",
+    "lost": "lost",
+    "forged_points": "points forged",
+    "honest_with_another_score": "honest, with another score than deserved",
+    "graded_twice": "results made twice",
+    "left_running": "processes left",
+}
+
+
+def grading_tables(results: Path) -> str:
+    """Seconds per submission beside nbgrader's, then the soak; where one is not measured, the words for that."""
+    tables = {"grading": _seconds_table, "soak": _soak_table}
+    return "\n\n".join(_measured(results / f"{name}.json", table) for name, table in tables.items())
+
+
+def _measured(place: Path, table: Callable[[dict[str, Any]], str]) -> str:
+    command = f"`{COMMAND}{place.stem} --write`"
+    if not place.is_file():
+        return f"Not measured yet: there is no `data/results/{place.name}`; {command} makes it."
+    found = json.loads(place.read_text(encoding="utf-8"))
+    where = "on {processors} processors ({processor}), Python {python}, torch {torch}, nbgrader {nbgrader}"
+    return f"{table(found)} Measured {where.format(**found['machine'])}; {command} repeats it."
+
+
+def _seconds_table(found: Mapping[str, Any]) -> str:
+    """Ours, nbgrader's least work, nbgrader's whole notebook; the ratios are ours over theirs."""
+    rows = []
+    for name, title in ROWS.items():
+        ours, *others = (found[name][way] for way in ("ours", "holes_and_checks", "whole_lab"))
+        pairs = [(_seconds(entry), str(Interval(**entry["ratio"]))) for entry in others]
+        rows.append(
+            (title.format(ours["students"]), _seconds(ours), *(word for pair in pairs for word in pair))
+        )
+    least, whole = "nbgrader, holes and checks alone", "nbgrader, the whole notebook"
+    heading = ("seconds per submission", "compresslab, isolated", least, "ratio", whole, "ratio")
+    few = found["batch"]["whole_lab"]["students"]
+    words = (
+        f"Lab {found['lab']}; medians of {found['pairs']} rounds, ratios (compresslab / nbgrader) with their "
+        f"95 % interval; the whole notebook is measured on {few} submissions at a time."
+    )
+    return f"{_table(heading, rows, right=5)}\n\n{words}"
+
+
+def _seconds(entry: Mapping[str, Any]) -> str:
+    return f"{entry['seconds']['value']:.2f}"
+
+
+def _soak_table(found: Mapping[str, Any]) -> str:
+    """What must be 0, and what it took."""
+    row = [str(found[name]) for name in COUNTS]
+    row += [f"{found['peak_pss_bytes'] / 2**30:.1f} GiB", f"{sum(found['seconds']) / 60:.1f} min"]
+    table = _table((*COUNTS.values(), "peak memory", "time"), [row], right=len(row))
+    return f"{table}\n\nKilled meanwhile, by SIGKILL: {', '.join(found['killed'])}; then started again."
 
 
 # The tree

@@ -27,6 +27,7 @@ MAXIMUM_DEPTH = 6
 MAXIMUM_TEXT = 400  # characters
 MAXIMUM_BYTES = 64_000_000  # one file of records
 MAXIMUM_MEMBERS = 50_000  # arrays in one file
+MAXIMUM_TREE = 4_000_000  # bytes of the words and brackets around them
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,10 @@ def from_bytes(content: bytes) -> Any:
             raise ValueError(f"{len(content):,} bytes, more than {MAXIMUM_BYTES:,}")
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             arrays = _Members(archive, len(content))
-            return _unflatten(json.loads(arrays["tree"].tobytes().decode()), arrays)
+            tree = arrays["tree"].tobytes()
+            if len(tree) > MAXIMUM_TREE:
+                raise ValueError(f"{len(tree):,} bytes around the arrays, more than {MAXIMUM_TREE:,}")
+            return _unflatten(json.loads(tree.decode()), arrays)
     except (
         Exception
     ) as error:  # hostile bytes may raise anything at all, somewhere in zip, json, numpy or torch
@@ -152,7 +156,7 @@ def from_bytes(content: bytes) -> Any:
 
 
 class _Members:
-    """The arrays of an ``.npz`` by name, read as ``numpy`` would, but only what is as small as it says."""
+    """The arrays of an ``.npz``, each to be read once, as ``numpy`` would, if it is as small as it says."""
 
     def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
         members = archive.infolist()
@@ -163,8 +167,10 @@ class _Members:
         if sum(member.file_size for member in members) > size:
             raise ValueError("members larger than the file")
         self.archive = archive
+        self.unread = {member.filename for member in members}
 
     def __getitem__(self, name: str) -> np.ndarray:
+        self.unread.remove(f"{name}.npy")  # asked for again and again, a small file would fill the memory
         return _array(self.archive.read(f"{name}.npy"))
 
 

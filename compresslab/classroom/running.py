@@ -228,7 +228,7 @@ def run_from_bytes(content: bytes) -> Run:
     try:
         attempts, printed, characters, stopped = tree
         read = tuple(_read_attempt(*entry) for entry in attempts)
-        return Run(read, str(printed)[:SHOWN], int(characters), str(stopped)[:SHOWN])
+        return Run(read, _text(printed), int(characters), _text(stopped))
     except (TypeError, ValueError, OverflowError) as error:
         raise CompressionError(
             f"a record has another form than a worker writes ({error}); expected attempts, prints and a "
@@ -240,4 +240,10 @@ def _read_attempt(record: Any, raised: Any, words: Any, changed: Any) -> Attempt
     if not isinstance(record, dict) or not all(isinstance(value, Recorded) for value in record.values()):
         raise TypeError("an attempt holds records alone")
     named = {str(name): value for name, value in record.items()}
-    return Attempt(named, str(raised)[:SHOWN], str(words)[:SHOWN], str(changed)[:SHOWN])
+    return Attempt(named, _text(raised), _text(words), _text(changed))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a text is a {type(value).__name__}")
+    return value[:SHOWN]

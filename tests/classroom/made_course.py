@@ -1,4 +1,4 @@
-"""A made lab with a core exercise of 2 points and a bonus one of 1: the students' edition, and submissions."""
+"""A made lab with a core exercise of 2 points and a bonus of 1: the students' edition, and submissions."""
 
 from __future__ import annotations
 

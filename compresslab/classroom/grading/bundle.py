@@ -102,7 +102,7 @@ def open_bundle(folder: str | Path) -> Bundle:
             raise ValueError(f"format {head['format']}, this kit reads {FORMAT}")
         family = head["lab"].partition("_")[2]
         return _read(place, _load(place / "exercises" / family, f"{EXERCISES}.{family}"))
-    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, SyntaxError) as error:
         raise CompressionError(
             f"{place} is no bundle ({type(error).__name__}: {error}); expected a folder that compresslab "
             "bundle made; make one with: compresslab bundle LAB --out DIR"

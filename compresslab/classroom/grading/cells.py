@@ -19,6 +19,7 @@ __all__ = ["Cell", "code_cells", "parsed", "submitted_bytes"]
 
 MAXIMUM_BYTES = 50_000_000  # a notebook with its stored outputs
 MAXIMUM_SOURCE = 500_000  # characters of code in all its cells
+MAXIMUM_CELLS = 10_000  # with code
 
 
 @dataclass(frozen=True)
@@ -91,21 +92,27 @@ def code_cells(content: bytes, path: str) -> Iterator[Cell]:
     Raises:
         CompressionError: it is no notebook, or holds too much code.
     """
-    notebook = _notebook(content, path)
-    room = MAXIMUM_SOURCE
-    for place, cell in enumerate(notebook["cells"], start=1):
-        if not isinstance(cell, dict) or cell.get("cell_type") != "code":
-            continue
-        source = cell.get("source", "")
-        lines = source if isinstance(source, list) else [source]
-        text = "".join(line for line in lines if isinstance(line, str))
-        room -= len(text)
-        if room < 0:
-            raise CompressionError(
-                f"{path} holds more than {MAXIMUM_SOURCE:,} characters of code; a lab needs a few thousand; "
-                "move data out of the code cells and submit again"
-            )
-        yield parsed(f"cell {place}", str(cell.get("id", "")), text)
+    numbered = enumerate(_notebook(content, path)["cells"], start=1)
+    written = {n: c for n, c in numbered if isinstance(c, dict) and c.get("cell_type") == "code"}
+    if len(written) > MAXIMUM_CELLS:
+        raise CompressionError(
+            f"{path} holds {len(written):,} code cells; at most {MAXIMUM_CELLS:,} are read; hand in the "
+            "lab's own notebook, as JupyterLab saved it"
+        )
+    texts = {place: _source(cell) for place, cell in written.items()}
+    if sum(map(len, texts.values())) > MAXIMUM_SOURCE:
+        raise CompressionError(
+            f"{path} holds more than {MAXIMUM_SOURCE:,} characters of code; a lab needs a few thousand; "
+            "move data out of the code cells and submit again"
+        )
+    for place, text in texts.items():
+        yield parsed(f"cell {place}", str(written[place].get("id", "")), text)
+
+
+def _source(cell: dict[str, Any]) -> str:
+    source = cell.get("source", "")
+    lines = source if isinstance(source, list) else [source]
+    return "".join(line for line in lines if isinstance(line, str))
 
 
 def parsed(name: str, identity: str, text: str) -> Cell:
@@ -117,14 +124,14 @@ def parsed(name: str, identity: str, text: str) -> Cell:
                 warnings.simplefilter("ignore")
                 return Cell(name, identity, attempt, tuple(ast.parse(attempt).body))
         except SyntaxError as error:
-            line = (error.text or "").strip()[:100]
-            problem = f"syntax error in line {error.lineno}: {line} ({error.msg})"
+            where = f" in line {error.lineno}: {(error.text or '').strip()[:100]}" if error.lineno else ":"
+            problem = f"syntax error{where} ({error.msg})"
         except (ValueError, RecursionError, MemoryError) as error:
             problem = f"Python can't read the cell ({type(error).__name__}: {str(error)[:100]})"
     return Cell(name, identity, text, error=problem)
 
 
-_MAGIC = re.compile(r"^(\s*)(?:[%!?].*|[\w.]+\?{1,2}\s*|[\w, ]+=\s*[%!].*)$")
+_MAGIC = re.compile(r"[%!?]|[\w.]+\?{1,2}\s*$|[\w, ]+=\s*[%!]")  # at a line's first character
 _WITH_PYTHON_BELOW = ("%%time", "%%timeit", "%%capture", "%%prun")
 
 
@@ -137,4 +144,8 @@ def _without_magics(text: str) -> str:
     first = text.lstrip().partition("\n")[0]
     if first.startswith("%%") and not first.startswith(_WITH_PYTHON_BELOW):
         return ""
-    return "\n".join(_MAGIC.sub(r"\1pass", line) for line in text.split("\n"))
+    return "\n".join(_passed(line) if _MAGIC.match(line.lstrip()) else line for line in text.split("\n"))
+
+
+def _passed(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())] + "pass"

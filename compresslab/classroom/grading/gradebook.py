@@ -15,14 +15,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import re
-import subprocess
 import sysconfig
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
+from unicodedata import category
 
 import nbformat
 from nbformat import NotebookNode
@@ -36,6 +36,8 @@ __all__ = ["Pushed", "push_scores"]
 
 CONFIG = "nbgrader_config.py"
 LONGEST_NAME = 128  # characters, of a student in nbgrader's database
+LONGEST_PART = 255  # bytes, of a folder's name
+SIGNS = " .,@+'()=~&_-"
 
 
 @dataclass(frozen=True)
@@ -110,15 +112,11 @@ def _checks(released: NotebookNode) -> dict[str, float]:
 
 def _problem(student: str, score: Score, released: NotebookNode, lab: Lab) -> str:
     """Why a score can't go into the gradebook, or nothing."""
-    if (
-        not re.fullmatch(r"\w[\w .,@+'()=~&-]*", student)
-        or student[-1] in " ."
-        or len(student) > LONGEST_NAME
-    ):
+    if not _is_usable(student):
         return (
             f"{plain(student)!r} is left out: nbgrader makes folders and addresses of names; expected "
-            f"letters, digits and .,@+'()=~&_- in at most {LONGEST_NAME} characters, a letter or digit "
-            "first; rename the submission and grade again"
+            f"letters, digits, spaces and {SIGNS.strip()}, {LONGEST_NAME} at most, a letter or digit "
+            "first and no point last; rename the submission and grade again"
         )
     if score.lab != lab.name:
         return f"{student} is left out: the score is of {score.lab}; expected {lab.name}; push it as that lab"
@@ -133,13 +131,20 @@ def _problem(student: str, score: Score, released: NotebookNode, lab: Lab) -> st
     return ""
 
 
+def _is_usable(name: str) -> bool:
+    """Whether nbgrader can make a folder, an address and a row of it; in any script, accents apart or not."""
+    known = all(sign.isalnum() or sign in SIGNS or category(sign).startswith("M") for sign in name)
+    fits = len(name) <= LONGEST_NAME and len(name.encode(errors="replace")) <= LONGEST_PART
+    return known and fits and name[:1].isalnum() and name[-1] not in " ."
+
+
 # The database, by nbgrader's own interface
 
 
 @contextlib.contextmanager
 def _gradebook(directory: Any) -> Iterator[Any]:
     """The course's gradebook, made if it is missing; whatever it says comes out as one sentence."""
-    from nbgrader.api import Gradebook
+    from nbgrader.api import Gradebook, InvalidEntry, MissingEntry
     from sqlalchemy.exc import SAWarning, SQLAlchemyError
 
     try:
@@ -147,9 +152,9 @@ def _gradebook(directory: Any) -> Iterator[Any]:
             warnings.simplefilter("ignore", SAWarning)  # nbgrader queries while it builds a submission
             with Gradebook(directory.db_url, directory.course_id) as gradebook:
                 yield gradebook
-    except (SQLAlchemyError, subprocess.CalledProcessError, RuntimeError, ValueError) as error:
-        if isinstance(error, CompressionError):
-            raise
+    except CompressionError:
+        raise
+    except (SQLAlchemyError, InvalidEntry, MissingEntry, CalledProcessError, OSError, RuntimeError) as error:
         raise CompressionError(
             f"the gradebook of {directory.root} can't be used ({str(error).partition(chr(10))[0][:200]}); "
             "expected one of this nbgrader, not in use elsewhere, whose lab has the cells of today's; back "

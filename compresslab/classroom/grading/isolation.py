@@ -118,6 +118,7 @@ def probe(case: dict[str, Any], look: Any) -> dict[str, Any]:
 
 def look(case: Any) -> Any:
     import ctypes
+    import mmap
     import os
     import socket
     import sys
@@ -158,7 +159,7 @@ def look(case: Any) -> Any:
             )
         ),
         "processes seen": can(lambda: os.listdir("/proc")),
-        "memory": can(lambda: bytearray(6 * 2**30)),
+        "memory": can(lambda: mmap.mmap(-1, 6 * 2**30)),
         "file size": can(lambda: write("/tmp/large", 20 * 2**20)),
         "file count": can(lambda: all(write(f"/tmp/{n}") for n in range(5_000))),
         "processes": can(lambda: start(64)),

@@ -21,7 +21,8 @@ from compresslab.classroom.grading.workers import Workers
 from compresslab.errors import CompressionError
 
 __all__ = [
-    "bundle_for", "class_table", "grade_inbox", "grade_notebook", "is_isolated", "push", "worst_status",
+    "bundle_for", "bundle_for_class", "class_table", "grade_inbox", "grade_notebook", "is_isolated", "push",
+    "worst_status",
 ]  # fmt: skip
 
 OWN_BUNDLE = ".bundle"  # in the results of a class that was given none: made once, used again
@@ -43,6 +44,20 @@ def bundle_for(lab_name: str, folder: Path | None, place: Path) -> Bundle:
             "lab; name that lab, or give another --bundle or --out"
         )
     return bundle
+
+
+def bundle_for_class(lab_name: str, folder: Path | None, inbox: Path, out: Path) -> Bundle:
+    """As ``bundle_for``; a class that is given none has its own among its results.
+
+    Raises:
+        CompressionError: the results would lie among the submissions; or as ``bundle_for``.
+    """
+    if out.resolve().is_relative_to(inbox.resolve()):
+        raise CompressionError(
+            f"{out} lies in the inbox, where results would be taken for submissions; expected a folder "
+            f"outside {inbox}; give another --out"
+        )
+    return bundle_for(lab_name, folder, out / OWN_BUNDLE)
 
 
 def is_isolated(*, trusted: bool, several: bool) -> bool:

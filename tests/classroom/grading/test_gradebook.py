@@ -201,7 +201,23 @@ def test_nothing_of_a_submission_runs_in_a_teachers_browser(course, tmp_path):
 # What can't be pushed
 
 
-ODD = ("", ".hidden", "..", "a/b", "a\\b", "a*", "[a]", "{a}", "-x", "a ", "a.", "a\nb", "a" * 129, "a<b>")
+ODD = (
+    "",
+    ".hidden",
+    "..",
+    "a/b",
+    "a\\b",
+    "a*",
+    "[a]",
+    "{a}",
+    "-x",
+    "a ",
+    "a.",
+    "a\nb",
+    "a" * 129,
+    "界" * 100,
+    "a<b>",
+)
 
 
 def test_names_that_make_no_folder_are_left_out_and_named(course):
@@ -212,6 +228,13 @@ def test_names_that_make_no_folder_are_left_out_and_named(course):
     assert all(says in sentence for sentence in pushed.left_out)
     assert pushed.left_out[3].startswith("'a/b' is")
     assert [path.name for path in (course / "autograded").iterdir()] == ["ann"]
+
+
+@pytest.mark.parametrize("name", ["Jose\u0301", "हिन्दी", "O'Brien, Ann (2)", "a.b@c.org", "王"])
+def test_names_of_any_script_are_kept_as_they_are(course, name):
+    assert push_scores({name: score()}, {}, LAB, course).students == (name,)
+    assert grade_of(course, name)["auto_score"] == 2.0
+    assert written(course, name)
 
 
 def test_another_labs_score_is_left_out(course):

@@ -40,6 +40,7 @@ def test_locked_cells_and_metadata_are_the_courses(tmp_path):
 
     book = shown(tmp_path, tamper)
     assert cell(book, "check-double").source == "check.double(double)"
+    assert "full marks" not in nbformat.writes(book)
     assert cell(book, "double").metadata == cell(RELEASED, "double").metadata
     assert book.metadata == RELEASED.metadata
 

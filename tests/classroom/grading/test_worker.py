@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from submissions import tiny
 
 from compresslab.classroom.exercise import draw_cases
-from compresslab.classroom.exercises import all_labs, find_lab
+from compresslab.classroom.exercises import all_labs
 from compresslab.classroom.grading import worker
-from compresslab.classroom.grading.marking import FORKS, _environment, _write_job, worker_command
+from compresslab.classroom.grading.bundle import make_bundle
+from compresslab.classroom.grading.marking import _job
 from compresslab.classroom.grading.submission import Answer, Piece
+from compresslab.classroom.grading.workers import FORKS, Workers
 from compresslab.classroom.networks import build
 from compresslab.classroom.recording import from_bytes, to_bytes
 from compresslab.classroom.running import run_from_bytes
 
 EXERCISES = [exercise for lab in all_labs() for exercise in lab.exercises]
+TINY = tiny("first")
+SUMS = "first = lambda x: float(x.sum())"
+needs_forks = pytest.mark.skipif(not FORKS, reason="this system does not fork safely")
+
+
+def job(*cells: str) -> bytes:
+    """What the grader sends for these cells, of which every statement is one line and kept."""
+    pieces = tuple(
+        Piece(f"cell {n}", text, tuple(range(text.count("\n") + 1))) for n, text in enumerate(cells, start=1)
+    )
+    exercise = TINY.exercises[0]
+    return to_bytes(_job(exercise, Answer("first", pieces), draw_cases(exercise, 1)))
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
@@ -34,16 +49,15 @@ def test_a_probe_needs_nothing_but_what_the_worker_gives_it(exercise):
     assert exercise.probe.__closure__ is None
 
 
-def test_the_job_holds_inputs_sources_and_probes_and_nothing_of_the_judge(tmp_path):
-    lab = find_lab("00_measuring")
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
+def test_a_job_holds_inputs_sources_and_the_probe_and_nothing_of_the_judge(exercise):
     seed = 987_654_321
-    answers = [Answer(exercise.name, (Piece("cell 1", "x = 1", (0,)),)) for exercise in lab.exercises]
-    _write_job(tmp_path, lab, answers, {e.name: draw_cases(e, seed) for e in lab.exercises})
-    job = (tmp_path / "job.json").read_text()
-    told = set(json.loads(job)["exercises"]["count_parameters"])
-    assert told == {"seconds", "pieces", "probe", "probe_name"}
-    for word in (str(seed), "judg", "mistake", *(exercise.statement for exercise in lab.exercises)):
-        assert word not in job
+    cases = draw_cases(exercise, seed)
+    told = _job(exercise, Answer(exercise.name, (Piece("cell 1", "x = 1", (0,)),)), cases)
+    assert set(told) == {"name", "seconds", "pieces", "probe", "probe_name", "cases"}
+    whole = to_bytes(told).decode(errors="replace")
+    for words in (str(seed), exercise.statement, *(wrong.title for wrong in exercise.mistakes)):
+        assert words not in whole
 
 
 def test_the_cases_that_a_worker_reads_are_the_cases_that_are_judged():
@@ -54,53 +68,113 @@ def test_the_cases_that_a_worker_reads_are_the_cases_that_are_judged():
         assert to_bytes(read) == to_bytes(cases)
 
 
-def test_the_worker_loads_no_notebook_stack_and_no_exercise():
-    code = "import sys, compresslab.classroom.grading.worker; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], env=_environment(), capture_output=True, text=True, check=True
-    ).stdout.split()
-    heavy = {
-        "IPython",
-        "jupyter_client",
-        "nbformat",
-        "nbclient",
-        "ipywidgets",
-        "matplotlib",
-        "torchvision",
-        "rich",
-    }
-    assert not heavy & set(loaded)
-    assert not [name for name in loaded if name.startswith("compresslab.classroom.exercises.")]
+# The worker's process.
 
 
-def test_nothing_a_student_writes_beside_the_job_is_imported(tmp_path):
-    (tmp_path / "torch.py").write_text("raise SystemExit('imported the planted file')")
-    job = {"hidden": [], "exercises": {}}
-    (tmp_path / "job.json").write_text(json.dumps(job))
-    done = subprocess.run(
-        worker_command(tmp_path, [], fork=True),
-        cwd=tmp_path,
-        env=_environment(),
-        capture_output=True,
-        text=True,
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """Starts a worker as the grader would, in a folder."""
+    bundle = make_bundle(TINY, tmp_path_factory.mktemp("made"))
+
+    def start(how: str, folder, content: bytes) -> subprocess.CompletedProcess[bytes]:
+        workers = Workers(bundle, isolated=False, fork=how == "fork")
+        return subprocess.run(
+            workers.command(), input=content, cwd=folder, env=workers._environment(), capture_output=True
+        )
+
+    return start
+
+
+def framed(content: bytes) -> bytes:
+    return len(content).to_bytes(8, "big") + content
+
+
+@needs_forks
+def test_nothing_a_student_writes_beside_the_worker_is_imported(started, tmp_path):
+    for name in ("torch", "numpy", "compresslab", "mmap"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported the planted file')")
+    done = started("fork", tmp_path, b"")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("how", [pytest.param("fork", marks=needs_forks), "here"])
+def test_a_loud_answer_leaves_one_message_and_not_a_word_beside_it(started, tmp_path, how):
+    loud = (
+        "import os, sys\nprint('loud')\nos.write(1, b'loud')\nos.write(2, b'loud')\nsys.stderr.write('loud')"
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = started(how, tmp_path, framed(job(f"{loud}\n{SUMS}")))
+    size = int.from_bytes(done.stdout[:8], "big")
+    assert (len(done.stdout), done.stderr) == (8 + size, b"")
+    assert done.stdout[8:].startswith(b"ok\nrun\n")
+    assert len(run_from_bytes(done.stdout[8 + len(b"ok\nrun\n") :]).attempts) == 2
 
 
-@pytest.mark.parametrize("how", ["fork", "here"])
-def test_a_loud_answer_leaves_a_record_and_two_lines_of_progress_alone(tmp_path, how):
-    if how == "fork" and not FORKS:
-        pytest.skip("this system does not fork safely")
-    loud = "import os, sys\ndef first(x):\n    os.write(1, b'loud')\n    os.write(2, b'loud')\n    return 1"
-    lab = tiny("first")
-    cases = {"first": draw_cases(lab.exercises[0], 1)}
-    _write_job(
-        tmp_path, lab, [Answer("first", (Piece("cell 1", f"print('loud')\n{loud}", (0, 1, 2)),))], cases
-    )
-    command = worker_command(tmp_path, ["first"], fork=how == "fork")
-    done = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("started first\nended first ok\n", "")
-    assert len(run_from_bytes((tmp_path / "first.run").read_bytes()).attempts) == 2
+@needs_forks
+def test_a_worker_ends_with_its_stdin_within_a_job_too(started, tmp_path):
+    done = started("fork", tmp_path, framed(job(SUMS)) + framed(job(SUMS))[:50])
+    assert done.stdout.count(b"ok\nrun\n") == 1
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_only_what_lies_beside_the_worker_is_found():
+    finder = worker._OnlyWhatIsHere()
+    assert finder.find_spec("json") is None  # others look for it
+    assert finder.find_spec("compresslab.errors", sys.modules["compresslab"].__path__) is not None
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'compresslab\.none' for an answer"):
+        finder.find_spec("compresslab.none", ["nowhere"])
+
+
+# What a keeper makes of an answer's process.
+
+
+@pytest.fixture
+def followed():
+    """What the keeper says of a process that runs this code, whose stdout it reads."""
+
+    def follow(code: str, *, seconds=20.0, watch=None) -> bytes:
+        code = f"import os, sys, time\n{code}"
+        with subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE) as child:
+            try:
+                return worker._follow(child.pid, child.stdout.fileno(), time.monotonic() + seconds, watch)
+            finally:
+                child.kill()
+
+    return follow
+
+
+WRITES = "os.write(1, (5).to_bytes(8, 'big') + b'run'); time.sleep(0.1); os.write(1, b'ny'"
+
+
+@needs_forks
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (f"{WRITES})", b"ok\nrunny"),
+        (f"{WRITES}); time.sleep(60)", b"ok\nrunny"),
+        (f"{WRITES} + b'and more')", b"ok\nrunny"),
+        ("", b"died\n"),
+        ("os.write(1, (5).to_bytes(8, 'big') + b'run')", b"died\n"),
+        ("os.close(1)", b"died\n"),
+        ("os.fork() and os._exit(0); time.sleep(1)", b"died\n"),
+        ("os.write(1, b'\\xff' * 20); time.sleep(60)", b"ok\n" + b"\xff" * 12),
+    ],
+)
+def test_a_keeper_takes_one_whole_message_or_says_that_there_is_none(followed, code, says):
+    assert followed(code) == says
+
+
+@needs_forks
+@pytest.mark.parametrize(
+    "code", ["time.sleep(60)", "os.close(1); time.sleep(60)", "os.write(1, bytes(7)); time.sleep(60)"]
+)
+def test_a_keeper_waits_no_longer_than_it_was_told(followed, code):
+    assert followed(code, seconds=0.3) == b"late\n"
+
+
+@needs_forks
+def test_a_keeper_ends_what_takes_too_much(followed):
+    greedy = SimpleNamespace(too_much=lambda: True)
+    assert followed("time.sleep(60)", watch=greedy) == b"memory\n"
 
 
 # Defining, in this process.
@@ -151,30 +225,29 @@ def test_reveal_gives_a_stub_that_only_says_so():
         answer(torch.ones(2))
 
 
-def test_a_missing_import_explains_the_name_that_is_missing_later(tmp_path):
-    _job(
-        tmp_path, [["cell 1", "import no_such_module as m", [0]], ["cell 2", "first = lambda x: m.f(x)", [0]]]
-    )
-    assert "No module named 'no_such_module'" in (tmp_path / "first.words").read_text()
+# What an answer leaves, in this process.
 
 
-def test_a_run_is_written_as_a_record(tmp_path):
-    _job(tmp_path, [["cell 1", "first = lambda x: float(x.sum())", [0]]])
-    attempts = run_from_bytes((tmp_path / "first.run").read_bytes()).attempts
+def test_a_missing_import_explains_the_name_that_is_missing_later():
+    words = worker._answer(job("import no_such_module as m", "first = lambda x: m.f(x)"))
+    assert words.startswith(b"no\ncell 1 raises ModuleNotFoundError: No module named 'no_such_module'")
+
+
+def test_a_run_is_written_as_a_record():
+    left = worker._answer(job(SUMS))
+    assert left.startswith(b"run\n")
+    attempts = run_from_bytes(left[4:]).attempts
     assert [attempt.record["sum"].type for attempt in attempts] == ["float", "float"]
 
 
-def test_an_answer_too_large_to_record_is_told_so(tmp_path, monkeypatch):
+def test_an_answer_too_large_to_record_is_told_so(monkeypatch):
     monkeypatch.setattr(worker, "MAXIMUM_BYTES", 100)
-    _job(tmp_path, [["cell 1", "first = lambda x: float(x.sum())", [0]]])
-    assert "too large to record" in (tmp_path / "first.words").read_text()
+    assert worker._answer(job(SUMS)).startswith(b"no\nyour answers are too large to record (")
 
 
-def _job(folder, pieces) -> None:
-    lab = tiny("first")
-    _write_job(folder, lab, [Answer("first", ())], {"first": draw_cases(lab.exercises[0], 1)})
-    task = json.loads((folder / "job.json").read_text())["exercises"]["first"]
-    worker._here(folder, "first", task | {"pieces": pieces})
+def test_a_sentence_that_is_no_text_is_written_all_the_same():
+    told = worker._answer(job("raise ValueError('\\udc80')"))
+    assert told.startswith(b"no\ncell 1 raises ValueError: ?")
 
 
 def test_a_probe_builds_the_network_that_the_judge_builds():

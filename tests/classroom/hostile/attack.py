@@ -1,18 +1,21 @@
 """An attack is data: what it tries, the file handed in, the holes whose honest content is right.
 
-Three ways to write one. ``@attack()`` takes a function whose own text becomes a hole of the submission; it is
-never called here. ``written()`` takes the hole's text, for what acts while it is being defined. ``@handed_in()``
-takes a function that builds the whole file in a folder. The attacked hole is ``attacked`` of a made-up lab of
-two sums, or a hole of the real lab 00; every other hole is right and must keep its points.
+Three ways to write one. ``@attack()`` takes a function whose own text becomes a hole of the submission; it
+is never called here. ``written()`` takes the hole's text, for what acts while it is being defined.
+``@handed_in()`` takes a function that builds the whole file in a folder. The attacked hole is ``attacked``
+of a made-up lab of two sums, or a hole of the real lab 00; every other hole is right and must keep its
+points.
 
-The folder stands for the teacher's disk: ``FOLDER`` in an attack's text is its path, and nothing in it but the
-submission may change (``furnish``, ``unchanged``).
+The folder stands for the teacher's disk: ``FOLDER`` in an attack's text is its path, and nothing in it but
+the submission may change (``furnish``, ``unchanged``).
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
+import os
 import re
 import socket
 import sys
@@ -27,13 +30,15 @@ from compresslab.classroom.exercise import Lab
 from compresslab.classroom.exercises import find_lab
 
 __all__ = [
-    "FOLDER", "MEASURING", "SECRET", "TINY", "Attack", "attack", "furnish", "handed_in", "holes", "is_unheard",
-    "listening", "unchanged", "written",
+    "ABSTRACT", "FOLDER", "MEASURING", "PORT", "SECRET", "TINY", "Attack", "attack", "furnish", "handed_in",
+    "holes", "is_unheard", "listening", "unchanged", "written",
 ]  # fmt: skip
 
 TINY = tiny("attacked", "honest", seconds=1.0)
 MEASURING = find_lab("00_measuring")
 FOLDER = ""  # in a submission: the path of the folder that the attack is after
+PORT = 20_000 + os.getpid() % 20_000  # of this machine; there, and under the abstract name, nobody may call
+ABSTRACT = f"\0compresslab-{PORT}"
 SECRET = "the-teachers-secret-5d1e"  # lies in that folder, and in the grader's environment
 OPENING = "import math, os, sys, time\nimport torch\n"  # of a hole that is given as text
 
@@ -50,6 +55,7 @@ class Attack:
         earns: the holes whose honest content is right, and which keep their points.
         says: a piece of what the student is told.
         status: of the whole score.
+        limit: why it earns more than that all the same: known, and said to the teacher.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Attack:
     earns: tuple[str, ...]
     says: str = ""
     status: str = "graded"
+    limit: str = ""
 
     @property
     def wanted(self) -> float:
@@ -66,7 +73,9 @@ class Attack:
         return sum(self.lab.exercise(name).points for name in self.earns)
 
 
-def attack(says: str = "", *, hole: str = "attacked", honest: bool = False) -> Callable[[Callable], Attack]:
+def attack(
+    says: str = "", *, hole: str = "attacked", honest: bool = False, limit: str = ""
+) -> Callable[[Callable], Attack]:
     """Makes an attack of a function: its text answers the hole. ``honest``: and its value is right."""
 
     def make(function: Callable) -> Attack:
@@ -74,7 +83,7 @@ def attack(says: str = "", *, hole: str = "attacked", honest: bool = False) -> C
         text = re.sub(rf"\b{function.__name__}\b", hole, text[text.index("def ") :])
         tries = inspect.getdoc(function) or ""
         whole = f"{page_of(function)}\n\n{text}"
-        return written(function.__name__, tries, whole, says=says, hole=hole, honest=honest)
+        return written(function.__name__, tries, whole, says=says, hole=hole, honest=honest, limit=limit)
 
     return make
 
@@ -87,16 +96,18 @@ def written(
     says: str = "",
     hole: str = "attacked",
     honest: bool = False,
+    limit: str = "",
 ) -> Attack:
     """Makes an attack of the text of one hole's cell."""
     lab = TINY if hole == "attacked" else MEASURING
 
     def submission(folder: Path) -> Path:
-        answer = f"{OPENING}FOLDER = {str(folder)!r}\n{textwrap.dedent(text)}"
+        here = f"FOLDER = {str(folder)!r}\nPORT = {PORT}\nABSTRACT = {ABSTRACT!r}\n"
+        answer = f"{OPENING}{here}{textwrap.dedent(text)}"
         return saved(notebook(holes(lab) | {hole: answer}), folder)
 
     earns = tuple(exercise.name for exercise in lab.exercises if honest or exercise.name != hole)
-    return Attack(name, tries, lab, submission, earns, says)
+    return Attack(name, tries, lab, submission, earns, says, limit=limit)
 
 
 def handed_in(
@@ -169,18 +180,19 @@ def unchanged(folder: Path, submission: Path) -> None:
 def listening() -> dict[str, socket.socket]:
     """Sockets that listen on 127.0.0.1 and under an abstract name."""
     abstract = socket.socket(socket.AF_UNIX)
-    abstract.bind("\0compresslab-hostile")
+    abstract.bind(ABSTRACT)
     abstract.listen()
-    sockets = {"tcp": socket.create_server(("127.0.0.1", 47_113)), "abstract": abstract}
+    sockets = {"tcp": socket.create_server(("127.0.0.1", PORT)), "abstract": abstract}
     for one in sockets.values():
         one.setblocking(False)
     return sockets
 
 
 def is_unheard(listener: socket.socket) -> bool:
-    """Whether nobody has called."""
-    try:
-        listener.accept()[0].close()
-    except BlockingIOError:
-        return True
-    return False
+    """Whether nobody has called since this was last asked."""
+    calls = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            listener.accept()[0].close()
+            calls += 1
+    return calls == 0

@@ -1,7 +1,7 @@
 """Forging the record's channel: what the worker reads back is written by the student's own process.
 
-An answer knows everything about the channel, for it runs beside the code that writes to it. So it may say what
-it likes: the numbers are judged all the same. What it must not do is hurt whoever reads.
+An answer knows everything about the channel, for it runs beside the code that writes to it. So it may say
+what it likes: the numbers are judged all the same. What it must not do is hurt whoever reads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def send(record):
     os._exit(0)
 
 
-@attack()
+@attack("can't be read")
 def forged_frames(x):
     """Writes a forged record, with lengths of every kind, to each descriptor there could be."""
     for pipe in range(256):
@@ -59,7 +59,7 @@ def a_forged_run(x):
     os._exit(0)
 
 
-@attack()
+@attack("can't be read")
 def a_second_record_for_the_next(x):
     """Leaves a whole second message behind its own, which the next exercise might read as its own."""
     running = sys.modules["compresslab.classroom.running"]

@@ -25,7 +25,7 @@ ATTACKS = [
         "a_default_that_patches",
         "Patches torch and the recorder in a default argument, before any probe runs.",
         """
-        def attacked(x, y=[setattr(torch, n, lambda *a, **k: True) for n in ("equal", "allclose", "is_tensor")],
+        def attacked(x, y=[setattr(torch, n, lambda *a: True) for n in ("equal", "allclose", "isclose")],
                      z=setattr(sys.modules["compresslab.classroom.running"], "same", lambda *a: True)):
             return 0.0
         """,
@@ -59,6 +59,7 @@ ATTACKS = [
         "an_answer_that_is_a_class",
         "Hands in a class, and does its work in __new__.",
         "class attacked:\n    def __new__(cls, x): return 0.0",
+        says="the sum",
     ),
     written(
         "an_answer_with_a_lying_class",
@@ -70,6 +71,7 @@ ATTACKS = [
             def __call__(self, x): raise ValueError("called")
         attacked = Fake()
         """,
+        says="ended its process",
     ),
     written(
         "an_answer_that_is_no_function",
@@ -86,7 +88,8 @@ ATTACKS = [
     written(
         "an_answer_that_defines_the_others",
         "Redefines the next exercise's answer and the probe in its own cell.",
-        "def honest(x): return 7.0\ndef probe(case, written): return {'sum': 1.0}\ndef attacked(x): return 0.0",
+        "def honest(x): return 7.0\ndef probe(case, written): return {'sum': 1.0}\n"
+        "def attacked(x): return 0.0",
         says="the sum",
     ),
     written(
@@ -106,6 +109,7 @@ ATTACKS = [
         "Imports everything from everywhere, our own pages and the answers too.",
         "from compresslab import *\nfrom compresslab.classroom.running import *\nfrom os import *\n"
         "def attacked(x): return 0.0",
+        says="the sum",
     ),
     written(
         "our_names_in_the_way",
@@ -127,6 +131,7 @@ ATTACKS = [
             __call__ = __instancecheck__ = __getattribute__ = lambda *given: 1 / 0
         class attacked(metaclass=Meta): pass
         """,
+        says="ended its process",
     ),
     written(
         "input_transformers",
@@ -157,6 +162,7 @@ ATTACKS = [
                 if name.startswith("compresslab"): os._exit(0)
         def attacked(x, y=sys.meta_path.insert(0, Finder())): return 0.0
         """,
+        says="the sum",
     ),
 ]
 

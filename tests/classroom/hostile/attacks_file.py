@@ -38,7 +38,7 @@ def no_file(folder: Path) -> Path:
     return folder / "none.ipynb"
 
 
-@handed_in(status="needs-review")
+@handed_in("is a link", status="needs-review")
 def a_link_to_the_teachers_file(folder: Path) -> Path:
     """Hands in a link to a file that only the teacher may read."""
     place = folder / "submission.ipynb"
@@ -46,7 +46,7 @@ def a_link_to_the_teachers_file(folder: Path) -> Path:
     return place
 
 
-@handed_in(status="needs-review")
+@handed_in("is a link", status="needs-review")
 def a_link_to_another_students_work(folder: Path) -> Path:
     """Hands in a link to somebody else's right answers."""
     other = saved(notebook(holes(TINY)), folder.parent, f"{folder.name}-grace.ipynb")
@@ -55,7 +55,7 @@ def a_link_to_another_students_work(folder: Path) -> Path:
     return place
 
 
-@handed_in(status="needs-review")
+@handed_in("is a link", status="needs-review")
 def a_link_to_itself(folder: Path) -> Path:
     """Hands in a link that leads to itself."""
     place = folder / "submission.ipynb"
@@ -63,7 +63,7 @@ def a_link_to_itself(folder: Path) -> Path:
     return place
 
 
-@handed_in(status="needs-review")
+@handed_in("is a link", status="needs-review")
 def a_link_to_endless_zeros(folder: Path) -> Path:
     """Hands in a link to /dev/zero, which never ends."""
     place = folder / "submission.ipynb"
@@ -99,7 +99,7 @@ def a_number_without_end(folder: Path) -> Path:
     return written(folder, b'{"cells": [], "nbformat": ' + b"9" * 1_000_000 + b"}")
 
 
-@handed_in(status="needs-review")
+@handed_in("without a single cell", status="needs-review")
 def many_nests(folder: Path) -> Path:
     """Hands in cells nested as deep as the reader of JSON just allows."""
     return written(folder, b'{"cells": [' + b'{"cells": [' * 400 + b"]}" * 400 + b"]}")

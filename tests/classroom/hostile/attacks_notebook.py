@@ -92,9 +92,7 @@ def checks_that_do_harm(folder: Path) -> Path:
     for cell in book.cells:
         if cell.get("id", "").startswith("check-"):
             cell.source = "import os, torch\ntorch.equal = lambda *a: True\nwhile True: os._exit(0)"
-    harm = (
-        "import os\nos._exit(0)\ndef honest(x):\n    return 7\nfor _ in iter(int, 1): pass"
-    )
+    harm = "import os\nos._exit(0)\ndef honest(x):\n    return 7\nfor _ in iter(int, 1): pass"
     book.cells.insert(0, code(harm).cells[0])
     return saved(book, folder)
 
@@ -107,7 +105,7 @@ def another_labs_submission(folder: Path) -> Path:
 
 @handed_in()
 def ids_shuffled_and_cells_reversed(folder: Path) -> Path:
-    """Is right, with the cells in reverse order, ids of other types, and unknown kinds of cells between them."""
+    """Is right, with the cells in reverse order and unknown kinds of cells between them."""
     book = notebook(holes(TINY))
     book.cells.reverse()
     strange = [
@@ -124,7 +122,7 @@ def ids_shuffled_and_cells_reversed(folder: Path) -> Path:
     return place
 
 
-@handed_in(earns=HONEST)
+@handed_in("does not define it", earns=HONEST)
 def sources_that_are_no_text(folder: Path) -> Path:
     """Gives a cell's source as numbers, nested lists and objects."""
     book = notebook(holes(TINY))
@@ -137,7 +135,7 @@ def sources_that_are_no_text(folder: Path) -> Path:
     return place
 
 
-@handed_in(earns=HONEST)
+@handed_in("syntax error", earns=HONEST)
 def a_null_in_the_source(folder: Path) -> Path:
     """Puts NUL bytes, surrogates and form feeds into the hole."""
     return saved(
@@ -152,19 +150,19 @@ def a_surrogate_in_the_answer(folder: Path) -> Path:
     return saved(notebook(holes(TINY) | {"attacked": text}), folder)
 
 
-@handed_in(earns=HONEST)
+@handed_in("syntax error", earns=HONEST)
 def brackets_without_end(folder: Path) -> Path:
     """Nests brackets and operators in the hole until a parser's stack is used up."""
     return saved(notebook(holes(TINY) | {"attacked": WRONG + "y = " + "(" * 50_000}), folder)
 
 
-@handed_in(earns=HONEST)
+@handed_in("can't read the cell", earns=HONEST)
 def a_tree_without_end(folder: Path) -> Path:
     """Hands in an expression that a parser reads, and whoever walks its tree does not survive."""
     return saved(notebook(holes(TINY) | {"attacked": WRONG + "y = 1" + "+1" * 20_000 + "\n"}), folder)
 
 
-@handed_in(earns=HONEST)
+@handed_in("syntax error", earns=HONEST)
 def a_regular_expression_without_end(folder: Path) -> Path:
     """Writes lines on which the reader of magics could try for hours."""
     text = WRONG + "a" + ", a" * 3_000 + " = " + "\n" + " " * 100_000 + "x ?\n(" + "a.b" * 9_000 + "?" * 3_000
@@ -186,7 +184,7 @@ def a_million_cells(folder: Path) -> Path:
     return place
 
 
-@handed_in(earns=HONEST)
+@handed_in("RecursionError", earns=HONEST)
 def many_cells_that_need_each_other(folder: Path) -> Path:
     """Hands in thousands of functions that all call each other, for the search of what a hole needs."""
     names = [f"f{n}" for n in range(3_000)]

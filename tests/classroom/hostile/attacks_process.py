@@ -1,4 +1,4 @@
-"""Answers that tamper with the process they run in: libraries, the grader's own pages, the record's channel."""
+"""Answers that tamper with the process they run in: libraries, the grader's own pages, frames, memory."""
 
 # ruff: noqa: E731 (a lambda is the shortest way to patch)
 
@@ -41,7 +41,7 @@ def patched_torch(x):
     return 0.0
 
 
-@attack()
+@attack("can't be read")
 def patched_numpy(x):
     """Makes numpy see and save what is not there."""
     yes = lambda *given, **named: np.ones(())
@@ -59,7 +59,7 @@ def patched_builtins(x):
     return 0.0
 
 
-@attack()
+@attack("ended its process")
 def patched_readers(x):
     """Replaces json, open, inspect and the importer, which a grader may use after the answer."""
     yes = lambda *given, **named: '{"passed": true}'
@@ -105,7 +105,7 @@ def a_record_that_is_always_right(x):
     return Always(0.0)
 
 
-@attack()
+@attack("only 0 of 2 cases")
 def a_run_that_never_was(x):
     """Replaces the runner's attempts by ones without a case, so that there is nothing to judge."""
     running = sys.modules["compresslab.classroom.running"]
@@ -183,7 +183,7 @@ def a_tracer(x):
     return float(x.sum())
 
 
-@attack()
+@attack("NaN")
 def a_tracer_that_rewrites(x):
     """Traces the probe and the recorder and overwrites their local values."""
 
@@ -199,7 +199,7 @@ def a_tracer_that_rewrites(x):
     return math.nan
 
 
-@attack()
+@attack("the sum")
 def rewritten_memory(x):
     """Overwrites the bytes of small integers, of True and of float constants, so that 0 may be 1."""
     with contextlib.suppress(BaseException):

@@ -1,4 +1,4 @@
-"""Reaching for what is not theirs: right answers, seed, bundle, other students, the network, other processes.
+"""Reaching for what is not theirs: seed, bundle, other students, other processes' memory, the network.
 
 Most of these are spies: they raise what they found, and must have found nothing.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import os
 import pathlib
 import pwd
@@ -15,93 +14,11 @@ import socket
 import stat
 import sys
 
-from hostile.attack import FOLDER, Attack, attack
+from hostile.attack import ABSTRACT, FOLDER, PORT, Attack, attack
 
 __all__ = ["ATTACKS"]
 
 NOTHING = "ValueError: found nothing"
-
-# The answer, from wherever it may lie.
-
-
-@attack("ImportError", hole="count_parameters")
-def the_answer_from_the_package(model):
-    """Imports the answer from the package that the lab is about."""
-    from compresslab import count_parameters as answer
-
-    return answer(model)
-
-
-@attack("ModuleNotFoundError", hole="count_parameters")
-def the_answer_from_its_page(model):
-    """Imports the answer from the page that defines it, by a name put together at run time."""
-    return importlib.import_module(".".join(["compresslab", "co" + "sts"])).count_parameters(model)
-
-
-@attack("ModuleNotFoundError", hole="count_parameters")
-def the_answer_from_the_exercise(model):
-    """Takes `right` from the exercise's own module."""
-    page = importlib.import_module("compresslab.classroom.exercises.measuring.count_parameters")
-    return page.EXERCISE.right[0](model)
-
-
-@attack("raises", hole="count_parameters")
-def the_answer_from_the_desk(model):
-    """Takes the answer that `reveal` would hand over."""
-    from compresslab.classroom import lab
-
-    return lab("00_measuring")[2].count_parameters()(model)
-
-
-@attack(NOTHING, hole="count_parameters")
-def the_answer_from_the_disk(model):
-    """Looks through every folder that Python imports from, and above, for solutions and exercises."""
-    found = set()
-    for place in {
-        *sys.path,
-        os.getcwd(),
-        sys.prefix,
-        sys.base_prefix,
-        "/",
-        *map(str, pathlib.Path.home().parents),
-    }:
-        for start in (pathlib.Path(place), *list(pathlib.Path(place).parents)[:3]):
-            for name in (
-                "solutions",
-                "labs",
-                "exercises",
-                "bundle.json",
-                "compresslab/costs.py",
-                "compresslab/classroom/exercises",
-                "compresslab/classroom/checking.py",
-            ):
-                with contextlib.suppress(OSError):
-                    found |= {str(start / name)} if (start / name).exists() else set()
-    raise ValueError(f"found {sorted(found) or 'nothing'}")
-
-
-@attack(NOTHING, hole="count_parameters")
-def the_answer_from_the_library_folders(model):
-    """Lists all installed files for copies of the package: sources, compiled pages, archives, records."""
-    found = []
-    for place in sys.path:
-        for name in ("compresslab", "solutions", "tests"):
-            page = pathlib.Path(place, name)
-            if page.exists():
-                found += [
-                    str(p) for p in page.rglob("*") if p.stem in ("costs", "judging", "count_parameters")
-                ]
-    raise ValueError(f"found {found or 'nothing'}")
-
-
-@attack("raises", hole="count_parameters")
-def the_answer_by_reading_its_source(model):
-    """Executes the text of the answer's page."""
-    page = pathlib.Path(sys.modules["compresslab"].__file__).with_name("costs.py")
-    space = {}
-    exec(page.read_text(), space)
-    return space["count_parameters"](model)
-
 
 # What the grader knows: the seed, the key, the environment, its files.
 
@@ -235,7 +152,7 @@ def the_package_itself(x):
     for name in ("compresslab", "torch", "numpy", "json"):
         page = sys.modules[name].__file__
         for act in (
-            lambda p=page: open(p, "a").write("raise SystemExit"),
+            lambda p=page: pathlib.Path(p).write_text("raise SystemExit"),
             lambda p=page: os.chmod(p, 0o777),
             lambda p=page: os.unlink(p),
             lambda p=page: os.rename(p, "/tmp/moved"),
@@ -303,7 +220,7 @@ def what_an_earlier_answer_left(x):
 def a_call_to_this_machine(x):
     """Connects to a port of the grader's machine."""
     with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", 47_113), timeout=0.5).send(b"the answers, please")
+        socket.create_connection(("127.0.0.1", PORT), timeout=0.5).send(b"the answers, please")
         raise ValueError("found an open port")
     raise ValueError("found nothing")
 
@@ -312,7 +229,7 @@ def a_call_to_this_machine(x):
 def a_call_by_an_abstract_name(x):
     """Connects to a unix socket without a file, which no read-only disk stops."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as caller:
-        caller.connect("\0compresslab-hostile")
+        caller.connect(ABSTRACT)
         raise ValueError("found an abstract socket")
     raise ValueError("found nothing")
 

@@ -101,7 +101,7 @@ def another_programs_code(x):
     raise ValueError(f"found {found or 'nothing'}")
 
 
-@attack()
+@attack("the sum")
 def the_parent_is_killed(x):
     """Kills its parent, the first process, and whoever lives nearby."""
     for number in {os.getppid(), 1, 2, 3, 4, 5, *range(os.getpid() - 20, os.getpid())}:
@@ -111,7 +111,7 @@ def the_parent_is_killed(x):
     return 0.0
 
 
-@attack()
+@attack("the sum")
 def everybody_is_killed(x):
     """Kills every process that it may, its own group first."""
     for group in (0, os.getpgid(0), os.getppid()):
@@ -122,7 +122,7 @@ def everybody_is_killed(x):
     return 0.0
 
 
-@attack()
+@attack("the sum")
 def everybody_is_stopped(x):
     """Stops every process that it may, its own group and its parent."""
     for number in (-1, 0, os.getppid()):
@@ -167,13 +167,6 @@ def a_higher_priority(x):
             act()
             found.append(act.__code__.co_names[1])
     raise ValueError(f"found {found or 'nothing'}")
-
-
-@attack(hole="paired_speedup")
-def the_clock_of_the_probe(baseline, candidate, clock, *, pairs, warmup):
-    """Asks for the time only, and never runs what it should measure."""
-    times = [clock() for _ in range(2 * pairs + 2)]
-    return (times[1] - times[0] + 1) / (times[2] - times[1] + 1)
 
 
 @attack(honest=True)

@@ -64,7 +64,7 @@ def an_array_that_equals_everything(x):
     return np.zeros(()).view(Fake)
 
 
-@attack()
+@attack("a Chameleon")
 def an_array_in_disguise(x):
     """Returns an object whose __array__, __float__ and __index__ answer whatever is asked."""
 
@@ -76,7 +76,7 @@ def an_array_in_disguise(x):
     return Chameleon()
 
 
-@attack()
+@attack("a object")
 def an_object_with_a_false_class(x):
     """Returns an object that says it is a tensor by __class__ and by its type's name."""
     kind = type("Tensor", (), {"__class__": property(lambda self: torch.Tensor), "array": 0.0})
@@ -84,7 +84,7 @@ def an_object_with_a_false_class(x):
     return kind()
 
 
-@attack()
+@attack("a MagicMock")
 def a_mock(x):
     """Returns a mock that answers every question with another mock."""
     return unittest.mock.MagicMock(spec=torch.Tensor)
@@ -118,7 +118,7 @@ def a_reduce(x):
     return Pickled()
 
 
-@attack()
+@attack("a ndarray")
 def an_array_of_objects(x):
     """Returns an array of objects, which only pickle could carry."""
 
@@ -129,13 +129,13 @@ def an_array_of_objects(x):
     return np.array([Pickled()], dtype=object)
 
 
-@attack()
+@attack("a ndarray")
 def a_record_array(x):
     """Returns an array with a structured dtype and a void one within it."""
     return np.zeros(1, dtype=[("sum", "f8"), ("more", "V100")])
 
 
-@attack()
+@attack("a list")
 def a_list_that_holds_itself(x):
     """Returns a list and a dict that hold each other, to send a reader round for ever."""
     ring = []
@@ -143,7 +143,7 @@ def a_list_that_holds_itself(x):
     return ring
 
 
-@attack()
+@attack("a Endless")
 def an_endless_sequence(x):
     """Returns a list whose length and iteration never end."""
 
@@ -157,13 +157,13 @@ def an_endless_sequence(x):
     return Endless([1, 2, 3])
 
 
-@attack()
+@attack("a Tensor")
 def a_tensor_larger_than_the_world(x):
     """Returns a tensor of 10^12 numbers that takes four bytes."""
     return torch.zeros(1).expand(10**12)
 
 
-@attack()
+@attack("a list")
 def tensors_without_numbers(x):
     """Returns tensors that are meta, sparse, quantized or nested."""
     return [
@@ -186,7 +186,7 @@ def infinity(x):
     return float("inf")
 
 
-@attack()
+@attack("a int")
 def an_enormous_integer(x):
     """Returns an integer of a million bits."""
     return 1 << 1_000_000
@@ -198,7 +198,7 @@ def a_bare_truth(x):
     return True
 
 
-@attack()
+@attack("a Tensor of shape")
 def another_array_of_the_same_sum(x):
     """Returns the input itself, hoping that the judge sums it."""
     return x
@@ -211,7 +211,7 @@ def a_spoiled_input(x):
     return 0.0
 
 
-@attack()
+@attack("raises")
 def a_resized_input(x):
     """Frees its input's memory under the reader's feet."""
     x.untyped_storage().resize_(0)
@@ -261,7 +261,7 @@ def an_integer_that_equals_everything(model):
     return Liar(7)
 
 
-@attack(hole="count_parameters")
+@attack("changes its input", hole="count_parameters")
 def a_spoiled_network(model):
     """Empties the network, so that nothing has no parameters."""
     model._modules.clear()
@@ -269,7 +269,7 @@ def a_spoiled_network(model):
     return 0
 
 
-@attack(hole="read_interval")
+@attack("a Fake", hole="read_interval")
 def a_tuple_that_is_every_tuple(ratios, resamples):
     """Returns a tuple whose length, entries and equality lie."""
 

@@ -48,7 +48,7 @@ def an_error_that_never_ends(x):
     raise Talker
 
 
-@attack()
+@attack("did not return within")
 def a_repr_that_never_ends(x):
     """Returns an object whose __repr__ swallows everything and never returns."""
 
@@ -74,7 +74,7 @@ def a_value_that_acts_when_it_is_dropped(x):
     return float(x.sum())
 
 
-@attack()
+@attack("yours is a")
 def names_as_markup(x):
     """Returns an object whose type's name and repr are HTML, ANSI and a terminal's title."""
     evil = "<script>alert(1)</script><img src=x onerror=alert(1)>\x1b[2J\x1b]0;owned\x07\u202e"

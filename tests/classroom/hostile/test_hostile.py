@@ -1,6 +1,6 @@
 """Every attack gets the score of its honest content, and nothing on the grader's machine has changed.
 
-Hostile code is run in the sandbox alone: where that does not hold the attacks are skipped, and the log says so.
+Hostile code is run in the sandbox alone: where that does not hold it is skipped, and the log says so.
 """
 
 from __future__ import annotations
@@ -13,18 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
-from submissions import adds, notebook, saved
-
-from compresslab.classroom.grading.bundle import make_bundle
-from compresslab.classroom.grading.isolation import holds, isolation
-from compresslab.classroom.grading.marking import grade
-from compresslab.classroom.grading.scores import plain, read_results, write_results
-from compresslab.classroom.grading.workers import Workers
 from hostile import (
+    attacks_answers,
     attacks_channel,
     attacks_definition,
     attacks_file,
     attacks_notebook,
+    attacks_probe,
     attacks_process,
     attacks_reach,
     attacks_resources,
@@ -32,16 +27,25 @@ from hostile import (
     attacks_values,
     attacks_words,
 )
-from hostile.attack import MEASURING, SECRET, TINY, furnish, holes, is_unheard, listening, unchanged
+from hostile.attack import MEASURING, SECRET, TINY, Attack, furnish, holes, is_unheard, listening, unchanged
+from submissions import adds, notebook, saved
+
+from compresslab.classroom.grading.bundle import make_bundle
+from compresslab.classroom.grading.isolation import holds, isolation
+from compresslab.classroom.grading.marking import grade
+from compresslab.classroom.grading.scores import plain, read_results, write_results
+from compresslab.classroom.grading.workers import Workers
 
 PAGES = (
-    attacks_channel, attacks_definition, attacks_file, attacks_notebook, attacks_process, attacks_reach,
-    attacks_resources, attacks_rights, attacks_values, attacks_words,
+    attacks_answers, attacks_channel, attacks_definition, attacks_file, attacks_notebook, attacks_probe,
+    attacks_process, attacks_reach, attacks_resources, attacks_rights, attacks_values, attacks_words,
 )  # fmt: skip
 ATTACKS = {attack.name: attack for page in PAGES for attack in page.ATTACKS}
 LONGEST = 20.0  # seconds that one submission may take, on a busy machine
 LARGEST = 2**30  # bytes that the grader's own memory may grow by, whatever is handed in
-FIGURES = {"attacks": 0, "forged points": 0, "lost submissions": 0, "seconds": 0.0}
+FIGURES = dict.fromkeys(
+    ("attacks", "forged points", "points forged within known limits", "lost submissions", "seconds"), 0.0
+)
 
 
 class Graders:
@@ -80,7 +84,7 @@ def graders(tmp_path_factory):
 
 def stands_apart(graders: Graders, folder: Path) -> None:
     """Before anything hostile is started: the answers run as nobody's user, among nobody else's processes."""
-    spy = "import os\ndef attacked(x):\n    raise ValueError(f'{os.getppid()} {os.getuid()} {len(os.environ)}')"
+    spy = "import os\ndef attacked(x): raise ValueError(f'{os.getppid()} {os.getuid()} ')"
     words = graders.grade(TINY, saved(notebook(holes(TINY) | {"attacked": spy}), folder)).tests[0].output
     parent, user = re.search(r"ValueError: (\d+) (\d+) ", words).groups()
     assert parent == "0", f"the answers see other processes: {words}"
@@ -115,16 +119,22 @@ def peak_bytes(*, anew: bool = False) -> int:
     return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
+def known(attack: Attack) -> object:
+    """The attack's name; where it is a known limit the test must fail, or the limit is one no more."""
+    marks = [pytest.mark.xfail(reason=attack.limit, strict=True)] if attack.limit else []
+    return pytest.param(attack.name, marks=marks)
+
+
 def settled() -> int:
     """How many processes there are below this one, as soon as it is the same number for half a second."""
     counts = [-1]
-    while len(counts) < 100 and set(counts[-5:]) != {counts[-1]} or len(counts) < 5:
+    while (len(counts) < 100 and set(counts[-5:]) != {counts[-1]}) or len(counts) < 5:
         time.sleep(0.1)
         counts.append(len(descendants(os.getpid())))
     return counts[-1]
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", [known(attack) for attack in ATTACKS.values()])
 def test_an_attack_gets_the_score_of_its_honest_content(name, graders, listeners, tmp_path):
     attack = ATTACKS[name]
     folder = tmp_path / "class"
@@ -138,7 +148,8 @@ def test_an_attack_gets_the_score_of_its_honest_content(name, graders, listeners
 
     right = tuple(test.name for test in score.tests if test.status == "passed")
     FIGURES["attacks"] += 1
-    FIGURES["forged points"] += sum(test.score for test in score.tests if test.name not in attack.earns)
+    forged = sum(test.score for test in score.tests if test.name not in attack.earns)
+    FIGURES["points forged within known limits" if attack.limit else "forged points"] += forged
     FIGURES["lost submissions"] += score.status != attack.status or score.score < attack.wanted
     FIGURES["seconds"] += score.execution_time
     words = "\n".join([score.message, *score.notes, *(test.output for test in score.tests)])
@@ -172,6 +183,18 @@ def test_the_same_submission_gets_the_same_score_in_the_same_words_again(graders
     assert one.tests[0].mistake == "takes the mean"
 
 
+@pytest.mark.parametrize(
+    "name", ["the_teachers_folder", "other_processes", "a_call_to_this_machine", "a_call_by_an_abstract_name"]
+)
+def test_a_spy_finds_what_it_looks_for_where_there_is_no_sandbox(name, graders, listeners, tmp_path):
+    with Workers(graders.bundles[TINY.name], isolated=False) as workers:
+        score = grade(graders.bundles[TINY.name], ATTACKS[name].submission(tmp_path), workers=workers)
+    assert "ValueError: found " in score.tests[0].output
+    assert ATTACKS[name].says not in score.tests[0].output
+    calls = sum(not is_unheard(listener) for listener in listeners.values())
+    assert calls == ("call" in name)
+
+
 def test_after_all_attacks_no_process_is_left_but_the_warm_workers(graders):
     assert settled() == graders.calm
     for workers in graders.workers.values():
@@ -183,10 +206,13 @@ def test_each_attack_says_what_it_tries_and_no_two_have_one_name():
     assert len(ATTACKS) == sum(len(page.ATTACKS) for page in PAGES) >= 45
     for attack in ATTACKS.values():
         assert re.fullmatch(r"[A-Z`][^\n]+\.", attack.tries), attack.name
+        everything = len(attack.earns) == len(attack.lab.exercises)
+        assert attack.says or attack.limit or everything, f"{attack.name}: what is the student told?"
 
 
 def test_whether_the_attacks_were_run_stands_in_the_log(capsys):
     counts = ", ".join(f"{value:.0f} {name}" for name, value in FIGURES.items())
+    line = counts if holds() else f"{len(ATTACKS)} attacks NOT RUN: {missing()}"
     with capsys.disabled():
-        print(f"\nhostile: {counts}" if holds() else f"\nhostile: {len(ATTACKS)} attacks NOT RUN: {missing()}")
+        print(f"\nhostile: {line}")
     assert FIGURES["forged points"] == FIGURES["lost submissions"] == 0

@@ -1,0 +1,322 @@
+"""Isolation: every finding holds where bubblewrap can run, each one can fail, and what is missing is said."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from compresslab.classroom.grading import confinement, isolation, sandbox, workers
+from compresslab.classroom.grading.bundle import make_bundle
+from compresslab.classroom.grading.confinement import MEMORY, Watch
+from compresslab.classroom.grading.isolation import WORDS, Finding, holds
+from compresslab.classroom.grading.sandbox import free_user, sandbox_command
+from compresslab.classroom.recording import describe
+from compresslab.classroom.running import Attempt, Run, run_to_bytes
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bubblewrap is for Linux alone")
+afresh = isolation.isolation.__wrapped__  # tried again, whatever an earlier test has found
+
+
+@pytest.fixture
+def isolating():
+    if not holds():
+        pytest.skip("bubblewrap can't isolate here: compresslab sandbox --check says why")
+
+
+def failing(findings) -> set[str]:
+    return {finding.about for finding in findings if not finding.holds}
+
+
+# Every finding holds here, and each can fail.
+
+
+def test_everything_that_was_tried_holds(isolating):
+    assert isolation.isolation() == tuple(Finding(about, True, words[0]) for about, words in WORDS.items())
+
+
+def weakened(monkeypatch, *changes: tuple[str, str, str], options=()) -> set[str]:
+    """What fails where a worker's pages say something else, or bubblewrap is given more options."""
+
+    def make(lab, out):
+        bundle = make_bundle(lab, out)
+        for page, before, after in changes:
+            place = bundle.worker / "compresslab" / "classroom" / "grading" / f"{page}.py"
+            assert before in place.read_text()
+            place.write_text(place.read_text().replace(before, after))
+        return bundle
+
+    def command(package, inner):
+        whole = sandbox_command(package, inner)
+        place = whole.index("--remount-ro")
+        kept = [part for part in whole[:place] if not options or part != "--unshare-net"]
+        return [*kept, *options, *whole[place:]]
+
+    monkeypatch.setattr(isolation, "make_bundle", make)
+    monkeypatch.setattr(workers, "sandbox_command", command)
+    return failing(afresh())
+
+
+def test_what_the_sandbox_no_longer_takes_away_is_found(isolating, monkeypatch, tmp_path):
+    monkeypatch.setattr(isolation.tempfile, "tempdir", str(tmp_path))
+    tmp_path.chmod(0o755)
+    way = [part for place in reversed(tmp_path.parents[:-2]) for part in ("--perms", "0755", "--dir", place)]
+    found = weakened(
+        monkeypatch,
+        ("confinement", '    _call("mount", b"tmpfs"', '    print("mount", b"tmpfs"'),
+        options=[
+            *("--setenv", "MY_TOKEN", "secret", "--perms", "1777", "--tmpfs", "/dev/shm"),
+            *(*map(str, way), "--ro-bind", str(tmp_path), str(tmp_path)),
+        ],
+    )
+    assert found == {"network", "environment", "writing", "files", "processes seen"}
+
+
+def test_limits_that_are_gone_are_found(isolating, monkeypatch):
+    found = weakened(
+        monkeypatch,
+        ("confinement", "MEMORY = 4 * 2**30", "MEMORY = 2**40"),
+        ("confinement", "LARGEST_FILE = 16 * 2**20", "LARGEST_FILE = 2**30"),
+        ("confinement", "PROCESSES = 32", "PROCESSES = 3_000"),
+        ("confinement", "nr_inodes=4096", "nr_inodes=40960"),
+    )
+    assert found == {"memory", "file size", "file count", "processes"}
+
+
+def test_rights_that_are_kept_are_found(isolating, monkeypatch):
+    kept = ("confinement", '    os.chdir("/tmp")\n    for', '    os.chdir("/tmp")\n    return\n    for')
+    assert "rights" in weakened(monkeypatch, kept)
+
+
+def test_a_process_that_stays_is_found(isolating, monkeypatch):
+    found = weakened(
+        monkeypatch,
+        ("confinement", "_NEWNS | _NEWIPC | _NEWPID", "_NEWNS | _NEWIPC"),
+        ("worker", "os.killpg(child, signal.SIGKILL)", "pass"),
+    )
+    assert found == {"left"}
+
+
+@pytest.fixture
+def leaving(monkeypatch):
+    """Makes the worker of the trial leave this, and so many processes."""
+
+    def leave(end: str, content: bytes, left: int = 0) -> None:
+        worker = SimpleNamespace(run=lambda job: (end, content))
+        monkeypatch.setattr(isolation, "Workers", lambda bundle, isolated: contextlib.nullcontext(worker))
+        monkeypatch.setattr(isolation, "_left_running", lambda workers: left)
+        monkeypatch.setattr(isolation.shutil, "which", lambda name: name)
+
+    return leave
+
+
+@linux
+@pytest.mark.parametrize("about", WORDS)
+def test_what_was_found_is_said_in_its_own_words(leaving, about):
+    record = {name: describe(name == about) for name in WORDS}
+    leaving("ok", b"run\n" + run_to_bytes(Run((Attempt(record=record),))), left=about == "left")
+    assert afresh() == tuple(Finding(name, name != about, w[name == about]) for name, w in WORDS.items())
+
+
+@linux
+@pytest.mark.parametrize(
+    ("end", "content", "said"),
+    [
+        ("late", b"", "late"),
+        ("ok", b"no\nyour cell raises", "your cell raises"),
+        (
+            "ok",
+            b"run\n" + run_to_bytes(Run((Attempt(raised="OSError", words="it raises OSError"),))),
+            "OSError",
+        ),
+        ("ok", b"run\nno record", "a record can't be read"),
+    ],
+)
+def test_a_trial_that_came_to_nothing_does_not_hold(leaving, end, content, said):
+    leaving(end, content)
+    (finding,) = afresh()
+    assert not finding.holds
+    assert said in finding.words.partition("It said: ")[2]
+
+
+# Where it can't be tried.
+
+
+def test_another_system_is_told_so(monkeypatch):
+    monkeypatch.setattr(isolation.sys, "platform", "darwin")
+    (finding,) = afresh()
+    assert not finding.holds
+    assert finding.words == "is for Linux alone, this is darwin; grade in a VM"
+
+
+@linux
+def test_a_missing_bubblewrap_is_told_with_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(isolation.shutil, "which", lambda name: None)
+    (finding,) = afresh()
+    assert (finding.about, finding.holds) == ("bubblewrap", False)
+    assert finding.words.startswith("is not installed; install bubblewrap (apt-get install bubblewrap, ")
+
+
+@linux
+def test_a_kernel_that_refuses_is_told_with_what_to_allow(monkeypatch, tmp_path):
+    bwrap = tmp_path / "bwrap"
+    bwrap.write_text("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n")
+    bwrap.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (finding,) = afresh()
+    assert (finding.about, finding.holds) == ("bubblewrap", False)
+    for words in ("may make no namespaces here", "--cap-add SYS_ADMIN", "apparmor_restrict", "grade as root"):
+        assert words in finding.words
+    assert finding.words.endswith(
+        "It said: the worker did not start (bwrap: No permissions to create a new namespace)"
+    )
+
+
+# The sandbox's command line.
+
+
+def pairs(command, option):
+    return [command[place + 1] for place, part in enumerate(command) if part == option]
+
+
+@linux
+def test_the_sandbox_has_no_network_no_variables_and_nothing_that_can_be_written(tmp_path):
+    command = sandbox_command(tmp_path, ["inner", "command"])
+    assert command[-3:] == ["--", "inner", "command"]
+    for option in ("--unshare-net", "--unshare-pid", "--unshare-ipc", "--die-with-parent", "--clearenv"):
+        assert option in command
+    assert "--new-session" in command  # no words into the teacher's terminal
+    assert "--bind" not in command
+    assert {"/", "/dev"} <= set(pairs(command, "--remount-ro"))
+    assert command[command.index(str(tmp_path)) + 1] == "/kit"
+
+
+@linux
+def test_folders_of_the_course_below_a_shown_one_are_covered(monkeypatch, tmp_path):
+    course = tmp_path / "prefix" / "course"
+    for name in ("compresslab", "solutions", "labs"):
+        (course / name).mkdir(parents=True)
+    monkeypatch.setattr(sandbox, "PACKAGE", course / "compresslab")
+    assert {str(course / name) for name in ("compresslab", "solutions")}.isdisjoint(
+        pairs(sandbox_command(tmp_path, []), "--tmpfs")
+    )
+    monkeypatch.setattr(sandbox, "_python", lambda: (tmp_path / "prefix",))
+    command = sandbox_command(tmp_path, [])
+    covered = [str(course / name) for name in ("compresslab", "solutions", "labs")]
+    assert [place for place in pairs(command, "--tmpfs") if place in covered] == covered
+    assert command.index(str(tmp_path / "prefix")) < command.index(covered[0])
+
+
+@linux
+def test_a_place_within_a_shown_one_is_shown_once(monkeypatch, tmp_path):
+    inner = tmp_path / "prefix" / "packages"
+    inner.mkdir(parents=True)
+    monkeypatch.setattr(sandbox, "_python", lambda: (tmp_path / "prefix", inner, Path("/usr/bin")))
+    shown = pairs(sandbox_command(tmp_path, []), "--ro-bind")
+    assert shown.count(str(tmp_path / "prefix")) == 1
+    assert not {str(inner), "/usr/bin"} & set(shown)
+
+
+@linux
+@pytest.mark.xfail(strict=True, reason="the empty /tmp is laid over a Python that lies below /tmp")
+def test_a_python_below_tmp_is_not_covered(monkeypatch):
+    monkeypatch.setattr(sandbox, "_python", lambda: (Path("/tmp/environment"),))
+    command = sandbox_command(Path("/"), [])
+    assert " ".join(command).index("--tmpfs /tmp") < " ".join(command).index("--ro-bind /tmp/environment")
+
+
+@linux
+def test_what_a_sandbox_shows_is_what_the_command_line_says(isolating, tmp_path):
+    (tmp_path / "inside").write_text("")
+    look = "ls /kit; ls /tmp /home /root/* 2>/dev/null | wc -l; ls /proc/net/dev; env | cut -d= -f1 | sort"
+    seen = subprocess.run(sandbox_command(tmp_path, ["/bin/sh", "-c", look]), capture_output=True, text=True)
+    assert seen.stdout.splitlines()[0] == "inside"
+    assert str(Path.home()) not in seen.stdout
+    assert "TOKEN" not in seen.stdout
+
+
+def test_each_worker_has_a_user_that_nobody_is():
+    users = {free_user() for _ in range(20)}
+    assert users == {0} if os.getuid() else (len(users) == 20 and min(users) >= 2**30)
+
+
+# Confinement.
+
+
+@linux
+def test_the_watch_adds_up_what_the_processes_of_a_room_hold(tmp_path):
+    def process(name, resident):
+        (tmp_path / name).mkdir()
+        pages = resident // os.sysconf("SC_PAGE_SIZE")
+        (tmp_path / name / "statm").write_text(f"99999999 {pages} 0 0 0 0 0\n")
+
+    watch = Watch()
+    os.close(watch.processes)
+    watch.processes = os.open(tmp_path, os.O_RDONLY)
+    watch.strangers, watch.of_a_fork = {"1"}, 2**28
+    try:
+        process("1", 2**40)  # the sandbox's own
+        process("20", 2**28 + MEMORY // 2)
+        process("21", 2**28 + MEMORY // 2)
+        process("22", 2**20)  # less than a fork: it counts for nothing, not for less
+        (tmp_path / "23").mkdir()  # it has ended by now
+        (tmp_path / "sys").mkdir()
+        assert not watch.too_much()
+        process("24", 2**28 + 2**20)
+        assert watch.too_much()
+    finally:
+        os.close(watch.processes)
+
+
+@linux
+def test_what_is_mapped_is_at_least_what_is_there():
+    assert confinement.mapped() > 2**20
+
+
+@linux
+def test_a_refusal_of_the_kernel_is_an_error():
+    with pytest.raises(OSError, match="prctl: "):
+        confinement._call("prctl", 2**20, 0, 0, 0, 0)
+
+
+# As an ordinary user.
+
+
+@linux
+def test_an_ordinary_user_can_isolate_too(isolating, tmp_path_factory):
+    if os.getuid():
+        pytest.skip("the tests run as an ordinary user already")
+    root = Path(isolation.__file__).parents[3]
+    words = "import dataclasses, json; from compresslab.classroom.grading.isolation import isolation; "
+    words += "print(json.dumps([dataclasses.astuple(finding) for finding in isolation()]))"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(root),
+        "HOME": "/nowhere",
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def as_nobody(code):
+        return subprocess.run(
+            [sys.executable, "-P", "-B", "-c", code], env=environment, cwd="/", user=65534, group=65534,
+            extra_groups=[], capture_output=True, text=True,
+        )  # fmt: skip
+
+    try:
+        reached = as_nobody("import torch, compresslab").returncode == 0
+    except PermissionError:
+        reached = False
+    if not reached:
+        pytest.skip("this Python lies where an ordinary user can't reach it")
+    done = as_nobody(words)
+    assert done.returncode == 0, done.stderr
+    findings = [Finding(*finding) for finding in json.loads(done.stdout)]
+    if failing(findings) == {"bubblewrap"}:
+        pytest.skip(f"this kernel lets root alone isolate: {findings[0].words}")
+    assert failing(findings) == set()
