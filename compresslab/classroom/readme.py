@@ -32,6 +32,7 @@ _BLOCK = re.compile(r"<!-- generated: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTAL
 TOP = {  # in this order; what has a docstring speaks for itself
     "README.md": "what this is, and the two commands",
     "pyproject.toml": "what is installed, and how it is checked",
+    "TEACHING.md": "how a class is graded: from the notebooks that came in to a table and feedback",
     "Makefile": "make start, make test",
     "LICENSE": "MIT",
     "CONTRIBUTING.md": "how to add a lab or a method",
@@ -148,7 +149,7 @@ COUNTS = {
 
 
 def grading_tables(results: Path) -> str:
-    """Seconds per submission beside nbgrader's, then the soak; where one is not measured, the words for that."""
+    """Seconds per submission beside nbgrader's, then the soak; what is not measured says so."""
     tables = {"grading": _seconds_table, "soak": _soak_table}
     return "\n\n".join(_measured(results / f"{name}.json", table) for name, table in tables.items())
 

@@ -70,7 +70,7 @@ def nbgrader(students: Sequence[HandedIn], course: Path, processes: int, *, whol
 
     def run(folder: Path) -> tuple[float, list[str]]:
         commands = []
-        for number in range(processes):
+        for number in range(min(processes, len(students))):
             copy = shutil.copytree(course, folder / f"course_{number}")
             for each in students[number::processes]:
                 book = nbformat.reads(each.text, as_version=4)
@@ -135,7 +135,7 @@ def odd_of_theirs(students: Sequence[HandedIn], courses: Sequence[Path]) -> list
     """The students whose points in nbgrader's gradebooks are not those of the holes that they have right."""
     from nbgrader.api import Gradebook
 
-    scores = {}
+    scores: dict[str, float] = {}
     for course in courses:
         with Gradebook(f"sqlite:///{course}/gradebook.db") as book:
             scores |= {each.student.id: each.score for each in book.assignment_submissions(LAB.name)}
@@ -210,8 +210,7 @@ def report(rows: dict[str, dict]) -> Iterator[str]:
             ratio = str(Interval(**entry["ratio"])) if "ratio" in entry else ""
             yield f"{name:<8}{way:<28}{entry['students']:>4}  {Interval(**entry['seconds'])!s:<22}{ratio}"
     for name in ("batch", "two"):
-        ratio = Interval(**rows[name]["holes_and_checks"]["ratio"])
-        reached = "reached" if ratio.high <= GOAL else "not reached"
+        reached = "reached" if rows[name]["holes_and_checks"]["ratio"]["high"] <= GOAL else "not reached"
         yield f"goal in a batch, ours / least work ≤ {GOAL}, {name}: {reached}"
 
 
@@ -223,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="one round, two students: only whether it works")
     parser.add_argument("--write", action="store_true", help=f"store it in {PLACE.relative_to(ROOT)}")
     asked = parser.parse_args(arguments)
-    pairs, batch, whole = (1, 2, 1) if asked.quick else (asked.pairs, 20, asked.whole)
+    pairs, batch, whole = (1, 2, 2) if asked.quick else (asked.pairs, 20, asked.whole)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="grading-") as scratch:
         ways = list(all_ways(Path(scratch), batch, whole))

@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import importlib.util
 import json
+import os
 import secrets
 import shutil
 import sys
@@ -65,28 +66,35 @@ def make_bundle(lab: Lab, out: Path) -> Bundle:
     Raises:
         CompressionError: the folder holds something, or can't be written.
     """
+    unfinished = out.with_name(f".{out.name}.unfinished")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
+        if out.exists() and any(out.iterdir()):
             raise CompressionError(f"{out} is not empty; a bundle wants a new folder; give another --out")
-        out.chmod(0o700)
-        strip(PACKAGE, out / "worker" / "compresslab", hidden=lab.answers)
-        own = sys.modules.get(_exercises_of(lab))
-        if own is not None and own.__file__ is not None:
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(Path(own.__file__).parent, out / "exercises" / _family(lab), ignore=ignored)
-        skeleton = PACKAGE.parent / "labs" / lab.name / f"{lab.name}.ipynb"
-        (out / "skeleton.json").write_text(json.dumps(_given_code(skeleton, lab), indent=1))
-        names = {each.name: [exercise.name for exercise in each.exercises] for each in all_labs()}
-        names[lab.name] = [exercise.name for exercise in lab.exercises]
-        head = {"format": FORMAT, "lab": lab.name, "key": secrets.token_hex(16), "labs": names}
-        (out / "bundle.json").write_text(json.dumps(head, indent=1))
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        unfinished.chmod(0o700)
+        _fill(unfinished, lab)
+        os.replace(unfinished, out)
     except OSError as error:
         raise CompressionError(
             f"no bundle can be made in {out} ({error.strerror}); expected a folder that can be written; give "
             "another --out"
         ) from error
     return _read(out, lab)
+
+
+def _fill(folder: Path, lab: Lab) -> None:
+    strip(PACKAGE, folder / "worker" / "compresslab", hidden=lab.answers)
+    own = sys.modules.get(_exercises_of(lab))
+    if own is not None and own.__file__ is not None:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(Path(own.__file__).parent, folder / "exercises" / _family(lab), ignore=ignored)
+    skeleton = PACKAGE.parent / "labs" / lab.name / f"{lab.name}.ipynb"
+    (folder / "skeleton.json").write_text(json.dumps(_given_code(skeleton, lab), indent=1))
+    names = {each.name: [exercise.name for exercise in each.exercises] for each in all_labs()}
+    names[lab.name] = [exercise.name for exercise in lab.exercises]
+    head = {"format": FORMAT, "lab": lab.name, "key": secrets.token_hex(16), "labs": names}
+    (folder / "bundle.json").write_text(json.dumps(head, indent=1))
 
 
 def open_bundle(folder: str | Path) -> Bundle:
@@ -110,7 +118,7 @@ def open_bundle(folder: str | Path) -> Bundle:
 
 
 def grading_digest(bundle: Bundle, content: bytes, *, isolated: bool) -> str:
-    """A digest of all that a score depends on."""
+    """A digest of what a score depends on, for one version of the kit."""
     whole = hashlib.sha256(f"{bundle.digest} {isolated} ".encode())
     whole.update(content)
     return whole.hexdigest()

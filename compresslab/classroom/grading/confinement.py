@@ -1,7 +1,7 @@
 """Takes everything from a process before it runs a student's code: names, files, rights, memory, time.
 
 The worker lives in a sandbox without network, home and course files (``sandbox.py``). For each exercise one
-of its children makes a *fresh* room inside: own process numbers, own empty ``/tmp``, no ``/proc``, own shared
+of its children makes a *fresh* room inside: own process numbers, own empty folder, no ``/proc``, own shared
 memory. In there the student's code runs as an ordinary user without any right, behind limits that root would
 have to obey too; when it ends, or its time is over, the kernel ends every process of the room.
 
@@ -14,7 +14,6 @@ import contextlib
 import ctypes
 import math
 import os
-import resource
 import signal
 import struct
 import sys
@@ -25,7 +24,8 @@ MEMORY = 4 * 2**30  # bytes, beside what torch itself has mapped
 LARGEST_FILE = 16 * 2**20  # bytes
 OPEN_FILES = 64
 PROCESSES = 32  # threads count too
-TEMPORARY = b"size=64m,nr_inodes=4096,mode=1777"  # of /tmp: bytes and files
+ROOM = "/room"  # the one folder that can be written to
+CAPACITY = b"size=64m,nr_inodes=4096,mode=1777"  # of it: bytes and files
 
 _NEWNS, _NEWIPC, _NEWPID = 0x00020000, 0x08000000, 0x20000000
 _READ_ONLY, _NO_SUID, _NO_DEVICES, _RECURSIVE, _PRIVATE = 1, 2, 4, 0x4000, 0x40000
@@ -42,7 +42,7 @@ def make_room() -> None:
         score.write("1000")  # where memory runs out all the same, the kernel ends this before the grader
     _call("unshare", _NEWNS | _NEWIPC | _NEWPID)
     _call("mount", None, b"/", None, _RECURSIVE | _PRIVATE, None)
-    _call("mount", b"tmpfs", b"/tmp", b"tmpfs", _NO_SUID | _NO_DEVICES, TEMPORARY)
+    _call("mount", b"tmpfs", ROOM.encode(), b"tmpfs", _NO_SUID | _NO_DEVICES, CAPACITY)
     _call("mount", b"tmpfs", b"/proc", b"tmpfs", _NO_SUID | _NO_DEVICES | _READ_ONLY, b"size=4k")
 
 
@@ -52,7 +52,7 @@ def give_up_rights(user: int) -> None:
     Raises:
         OSError: the kernel refuses.
     """
-    os.chdir("/tmp")
+    os.chdir(ROOM)
     for right in range(64):
         with contextlib.suppress(OSError):
             _call("prctl", _CAPBSET_DROP, right, 0, 0, 0)
@@ -76,6 +76,8 @@ def mapped() -> int:
 
 def limit(seconds: float, *, mapped: int, rooms: bool) -> None:
     """Limits memory, files and processor time; in a room of its own also how many processes there may be."""
+    import resource  # there is none on Windows
+
     if sys.platform == "linux" and not rooms:
         _call("prctl", _PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     limits = {"AS": mapped + MEMORY, "FSIZE": LARGEST_FILE, "CPU": math.ceil(seconds) + 1, "CORE": 0}
@@ -111,19 +113,19 @@ class Watch:
 
 
 # System calls that no answer needs, refused by the kernel (seccomp): other processes' memory, memory that no
-# limit counts, keys that outlive a process, rooms within rooms, the kernel's own machines. In this order:
-# ptrace, process_vm_readv, process_vm_writev, memfd_create, memfd_secret, shmget, msgget, semget, add_key,
-# request_key, keyctl, bpf, userfaultfd, perf_event_open, io_uring_setup, unshare, setns, mount, umount2,
-# pivot_root, chroot, open_tree, move_mount, fsopen.
+# limit counts, keys that outlive a process, sockets (some kinds know no namespace), rooms within rooms, the
+# kernel's own machines. In this order: socket, ptrace, process_vm_readv, process_vm_writev, memfd_create,
+# memfd_secret, shmget, msgget, semget, add_key, request_key, keyctl, bpf, userfaultfd, perf_event_open,
+# io_uring_setup, unshare, setns, mount, umount2, pivot_root, chroot, open_tree, move_mount, fsopen.
 
 _CALLS = {  # by machine: its name for seccomp, clone, clone3, and the calls above
     "x86_64": (0xC000003E, 56, 435, (
-        101, 310, 311, 319, 447, 29, 68, 64, 248, 249, 250, 321, 323, 298, 425, 272, 308, 165, 166, 155, 161,
-        428, 429, 430,
+        41, 101, 310, 311, 319, 447, 29, 68, 64, 248, 249, 250, 321, 323, 298, 425, 272, 308, 165, 166, 155,
+        161, 428, 429, 430,
     )),
     "aarch64": (0xC00000B7, 220, 435, (
-        117, 270, 271, 279, 447, 194, 186, 190, 217, 218, 219, 280, 282, 241, 425, 97, 268, 40, 39, 41, 51,
-        428, 429, 430,
+        198, 117, 270, 271, 279, 447, 194, 186, 190, 217, 218, 219, 280, 282, 241, 425, 97, 268, 40, 39, 41,
+        51, 428, 429, 430,
     )),
 }  # fmt: skip
 _ALLOW, _REFUSE, _UNKNOWN = 0x7FFF0000, 0x00050001, 0x00050026  # errno EPERM; ENOSYS, so that clone3 → clone

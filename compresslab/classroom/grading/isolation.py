@@ -29,9 +29,10 @@ __all__ = ["Finding", "holds", "isolation"]
 
 INSTALL = "install bubblewrap (apt-get install bubblewrap, dnf install bubblewrap, apk add bubblewrap)"
 FORBIDDEN = (
-    "is there but may make no namespaces here. In a container: start it with --privileged, or with --cap-add "
-    "SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined. On Ubuntu 24.04 and "
-    "later: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0. Or grade as root"
+    "is there, but no answer can be run in it. Mostly namespaces are forbidden. In a container: start it "
+    "with --privileged, or with --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt "
+    "apparmor=unconfined. On Ubuntu 24.04 and later: sudo sysctl "
+    "kernel.apparmor_restrict_unprivileged_userns=0. Or grade as root"
 )
 
 
@@ -99,9 +100,12 @@ def _left_running(workers: Workers) -> int:
 
 WORDS = {  # what each finding says where it holds, and where it does not
     "network": ("not even this machine's own ports answer", "an answer reached a port of this machine"),
-    "files": ("no file of yours can be read, nor your home", "an answer read a file of yours"),
+    "files": ("no file of yours can be read", "an answer read a file of yours"),
     "environment": ("your variables are not there", "an answer sees variables of yours"),
-    "writing": ("everything but an empty /tmp is read-only", "an answer wrote outside of its /tmp"),
+    "writing": (
+        "everything is read-only but a folder that begins empty",
+        "an answer wrote outside of its folder",
+    ),
     "rights": ("no mounts, no other users, no rooms within", "an answer holds rights that it should not"),
     "processes seen": ("nothing is seen of any process", "an answer sees other processes"),
     "memory": ("6 GiB at once are refused", "an answer got 6 GiB at once"),
@@ -138,17 +142,19 @@ def look(case: Any) -> Any:
     def start(count: int) -> bool:
         for _ in range(count):
             if os.fork() == 0:
+                os.setsid()
                 time.sleep(60)  # left behind
                 os._exit(0)
         return True
 
     known = {"HOME", "LANG", "LC_CTYPE", "OMP_NUM_THREADS", "PATH", "PWD", "PYTHONDONTWRITEBYTECODE"}
+    known |= {"PYTHONHASHSEED", "PYTHONPATH", "TMPDIR"}
     places = ["/usr", "/", "/dev/shm", "/proc", sys.prefix, sys.base_prefix, os.path.dirname(os.__file__)]
     kernel = ctypes.CDLL(None)
     return {
         "network": can(lambda: socket.create_connection(("127.0.0.1", case["port"]), timeout=2)),
         "files": can(lambda: open(case["secret"]).read()) or os.path.exists(os.path.dirname(case["secret"])),
-        "environment": not set(os.environ) <= known | {"PYTHONHASHSEED", "PYTHONPATH"},
+        "environment": not set(os.environ) <= known,
         "writing": any(can(lambda place=place: write(f"{place}/canary")) for place in places),
         "rights": any(
             call == 0
@@ -160,7 +166,7 @@ def look(case: Any) -> Any:
         ),
         "processes seen": can(lambda: os.listdir("/proc")),
         "memory": can(lambda: mmap.mmap(-1, 6 * 2**30)),
-        "file size": can(lambda: write("/tmp/large", 20 * 2**20)),
-        "file count": can(lambda: all(write(f"/tmp/{n}") for n in range(5_000))),
+        "file size": can(lambda: write("large", 20 * 2**20)),
+        "file count": can(lambda: all(write(f"{n}") for n in range(5_000))),
         "processes": can(lambda: start(64)),
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """Where a worker lives: a sandbox without network, home, course files or environment (bubblewrap, on Linux).
 
 What is there: the system's programs and Python, read-only; the stripped copy of the package; an empty
-``/tmp``. What is not there can't be read: solutions, bundle, other students, the grader's files. The limits
+folder. What is not there can't be read: solutions, bundle, other students, the grader's files. The limits
 within it, and a fresh room for each exercise, are ``confinement.py``'s.
 """
 
@@ -17,10 +17,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import compresslab
+from compresslab.classroom.grading.confinement import ROOM
 
 __all__ = ["free_user", "sandbox_command"]
 
 PACKAGE = Path(compresslab.__file__).resolve().parent
+COURSE = ("solutions", "labs", "tests", "my_labs", ".git")  # beside the package, in a repository
 KIT = "/kit"  # where the stripped package lies inside
 RIGHTS = ("SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL")  # of the worker: rooms, other users, their end
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/etc/alternatives",
@@ -37,10 +39,10 @@ def sandbox_command(package: Path, inner: Sequence[str]) -> list[str]:
         *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
         *(as_root if os.getuid() == 0 else as_user),
         *("--die-with-parent", "--new-session", "--clearenv", "--hostname", "grader"),
-        *_mounts(),
-        *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
+        *_mounts(package.resolve()),
+        *("--proc", "/proc", "--dev", "/dev", "--perms", "0755", "--dir", ROOM),
         *("--ro-bind", str(package.resolve()), KIT),
-        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"),
+        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", ROOM),
         *_variables(),
         "--",
         *inner,
@@ -52,7 +54,7 @@ def free_user() -> int:
     return 2**30 + secrets.randbelow(2**30) if os.getuid() == 0 else 0
 
 
-def _mounts() -> Iterator[str]:
+def _mounts(package: Path) -> Iterator[str]:
     """The system and Python, read-only at their own places; folders that hold the course are covered."""
     shown: list[Path] = []
     for name in SYSTEM:
@@ -68,7 +70,9 @@ def _mounts() -> Iterator[str]:
                 yield from ("--perms", "0755", "--dir", str(parent))  # the student's user passes through
             yield from ("--ro-bind", str(place), str(place))
             shown.append(place)
-    for place in (PACKAGE, PACKAGE.parent / "solutions", PACKAGE.parent / "labs"):
+    if not any(place.is_relative_to("/tmp") for place in shown):
+        yield from ("--symlink", ROOM, "/tmp")
+    for place in (PACKAGE, package.parent, *(PACKAGE.parent / name for name in COURSE)):
         if place.exists() and any(place.is_relative_to(known) for known in shown):
             yield from ("--tmpfs", str(place))
 
@@ -85,8 +89,8 @@ def _python() -> tuple[Path, ...]:
 
 def _variables() -> Iterator[str]:
     ours = {
-        "PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONPATH": KIT, "OMP_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0",
+        "PATH": "/usr/bin:/bin", "HOME": ROOM, "TMPDIR": ROOM, "LANG": "C.UTF-8", "PYTHONPATH": KIT,
+        "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0",
     }  # fmt: skip
     for name, value in ours.items():
         yield from ("--setenv", name, value)

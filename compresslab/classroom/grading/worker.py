@@ -3,7 +3,7 @@
 The worker imports torch once, reads nothing and runs nothing. For each exercise it forks a keeper; the keeper
 reads the job (inputs, the student's definitions, the probe as text) from stdin and forks once more for the
 student's code, in a room of its own (``confinement.py``) where the worker stands in a sandbox. What comes
-back, on a pipe and then on the worker's own stdout, which no student's code holds, is one message:
+back, on a pipe and then on the worker's own stdout, which no student's code holds, is one message a job:
 
     ok      a record without pickle, or the sentence why there is none
     died    the process ended before it had written one
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["MARGIN", "Revealed", "main"]
 
 MARGIN = 2.0  # seconds beyond an exercise's own limit: for its definitions, and for what swallows the limit
+READY = b"\x01"  # from the child, before any of the student's code runs
 _FLAGS = __future__.annotations.compiler_flag  # a name missing in an annotation alone costs nobody anything
 
 
@@ -60,6 +61,7 @@ def main(how: str, user: int = 0) -> None:
         os.dup2(nothing, pipe)  # whatever is printed from here on goes nowhere
     torch.set_num_threads(1)
     sys.meta_path.insert(0, _OnlyWhatIsHere())
+    write_frame(stdout, b"ready")
     if how == "here":
         write_frame(stdout, b"ok\n" + _answer(read_frame(stdin, most=MAXIMUM_BYTES) or b""))
         return
@@ -87,10 +89,12 @@ class _OnlyWhatIsHere:
 def _keep(stdin: int, stdout: int, *, rooms: bool, user: int) -> None:
     """The keeper: reads a job, has it run in a child, tells what came of it; its process ends here."""
     try:
-        job = read_frame(stdin, most=2 * MAXIMUM_BYTES)
+        job = read_frame(stdin, most=MAXIMUM_BYTES)
         if job is not None:
             write_frame(stdout, _keep_one(job, rooms=rooms, user=user))
             os._exit(0)
+    except BaseException as error:  # ours, not the student's: it is the grader's to hear
+        os.write(2, f"{said_by(error)}\n".encode(errors="replace"))
     finally:
         os._exit(1)
 
@@ -107,14 +111,17 @@ def _keep_one(job: bytes, *, rooms: bool, user: int) -> bytes:
     child = os.fork()
     if child == 0:
         try:
-            os.dup2(0, 2)
             os.dup2(writing, 3)
             os.closerange(4, 4096)
             os.setsid()  # so that a signal to "my group" reaches nobody else
             confinement.limit(seconds, mapped=mapped, rooms=rooms)
             if rooms:
                 confinement.give_up_rights(user)
+            os.write(3, READY)
+            os.dup2(0, 2)
             write_frame(3, _answer(job))
+        except OSError as error:
+            os.write(2, f"{said_by(error)}\n".encode(errors="replace"))
         finally:
             os._exit(0)  # the keeper looks at what was written, not at this
     os.close(writing)
@@ -123,8 +130,9 @@ def _keep_one(job: bytes, *, rooms: bool, user: int) -> bytes:
     finally:
         with contextlib.suppress(OSError):
             os.killpg(child, signal.SIGKILL)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it has gone and was waited for
             os.kill(child, signal.SIGKILL)  # the first process of a room: with it goes every other
+            os.waitpid(child, 0)
 
 
 def _follow(child: int, reading: int, deadline: float, watch: confinement.Watch | None) -> bytes:
@@ -135,9 +143,11 @@ def _follow(child: int, reading: int, deadline: float, watch: confinement.Watch 
         ready = select.select([reading], [], [], 0 if ended else 0.005)[0]
         part = os.read(reading, 1 << 20) if ready else b""
         left += part
-        size = int.from_bytes(left[:8], "big") if len(left) >= 8 else MAXIMUM_BYTES
-        if size > MAXIMUM_BYTES or len(left) >= 8 + size:
-            return b"ok\n" + left[8 : 8 + size]
+        size = int.from_bytes(left[1:9], "big") if len(left) >= 9 else MAXIMUM_BYTES
+        if size > MAXIMUM_BYTES or len(left) >= 9 + size:
+            return b"ok\n" + left[9 : 9 + size]
+        if ended and not part and not left:
+            raise RuntimeError("no room could be made for an answer")
         if ended and not part:
             return b"died\n"
         if watch is not None and watch.too_much():

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -26,7 +26,7 @@ __all__ = ["FORKS", "Workers"]
 START_UP = 60.0  # seconds within which a worker has imported torch, on a slow disk too
 FORKS = sys.platform.startswith("linux")  # elsewhere a fork after importing torch is not safe, or not there
 MODULE = "compresslab.classroom.grading.worker"
-ENDS = ("ok", "died", "late", "memory")
+ENDS = (b"ok", b"died", b"late", b"memory")
 
 
 class Workers:
@@ -46,6 +46,8 @@ class Workers:
         self.fork = fork
         self._process: subprocess.Popen[bytes] | None = None
         self._complaints: IO[bytes] | None = None
+        self._heard = 0  # bytes of its complaints that are none
+        self._threads: list[threading.Thread] = []
         self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
     def __enter__(self) -> Workers:
@@ -65,21 +67,21 @@ class Workers:
         Raises:
             RuntimeError: no worker starts here.
         """
-        content, seconds, last = to_bytes(dict(job)), float(job["seconds"]) + 3 * MARGIN, ""
+        content, complaint = to_bytes(dict(job)), ""
         for _ in range(2):
-            fresh = self._process is None
             if self._process is None:
                 self._start()
-            message = self._ask(content, seconds + (START_UP if fresh else 0))
+            message = self._ask(content, float(job["seconds"]) + 3 * MARGIN)
             how, _, left = (message or b"").partition(b"\n")
-            if not self.fork or how.decode(errors="replace") not in ENDS:
-                last = self.close()
-            if how.decode(errors="replace") in ENDS:
+            if how in ENDS:
+                if not self.fork:
+                    self.close()
                 return how.decode(), left
-            if message == b"":
+            complaint = self.close()
+            if message == b"" and not self.fork:  # a keeper would have said so itself
                 return "late", b""
-        if last:
-            raise RuntimeError(f"the worker did not start ({last})")
+        if complaint:
+            raise RuntimeError(f"the worker can't run an answer ({complaint})")
         return "died", b""
 
     def command(self) -> list[str]:
@@ -103,14 +105,25 @@ class Workers:
         return len(found)
 
     def _start(self) -> None:
+        """Starts a worker and waits until it has imported torch."""
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (close() does)
         self._process = subprocess.Popen(
             self.command(), env=self._environment(), cwd=tempfile.gettempdir(), start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints,
         )  # fmt: skip
-        self._messages = queue.SimpleQueue()
-        arguments = (self._process.stdout, self._messages)
-        threading.Thread(target=_listen, args=arguments, daemon=True).start()
+        self._messages, self._heard = queue.SimpleQueue(), 0
+        self._beside(_listen, self._process.stdout, self._messages)
+        with contextlib.suppress(queue.Empty):
+            if self._messages.get(timeout=START_UP) == b"ready":
+                self._heard = os.fstat(
+                    self._complaints.fileno()
+                ).st_size  # what an import says is no complaint
+                return
+        raise RuntimeError(f"the worker did not start ({self.close() or 'no word from it'})")
+
+    def _beside(self, work: Callable[..., None], *arguments: object) -> None:
+        self._threads.append(threading.Thread(target=work, args=arguments, daemon=True))
+        self._threads[-1].start()
 
     def _environment(self) -> dict[str, str]:
         """What a worker needs of ours; a student's code has no business with the rest."""
@@ -122,12 +135,10 @@ class Workers:
     def _ask(self, content: bytes, seconds: float) -> bytes | None:
         """The worker's message; None when it died, nothing when it fell silent."""
         assert self._process is not None
-        assert self._process.stdin is not None
-        threading.Thread(target=_send, args=(self._process.stdin, content), daemon=True).start()
+        self._beside(_send, self._process.stdin, content)
         try:
             return self._messages.get(timeout=seconds)
         except queue.Empty:
-            self.close()
             return b""
 
     def close(self) -> str:
@@ -141,12 +152,14 @@ class Workers:
                 os.killpg(process.pid, signal.SIGKILL)
         process.kill()
         process.wait()
+        while self._threads:
+            self._threads.pop().join(MARGIN)  # before its pipe's number is somebody else's
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):
                 if pipe is not None:
                     pipe.close()
         with complaints:
-            complaints.seek(0)
+            complaints.seek(self._heard)
             return "".join(complaints.read().decode(errors="replace").strip().splitlines()[-1:])
 
 

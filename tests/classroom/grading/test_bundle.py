@@ -177,7 +177,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize(("out", "why"), [("file", "File exists"), ("file/below", "Not a directory")])
+@pytest.mark.parametrize(("out", "why"), [("file", "Not a directory"), ("file/below", "Not a directory")])
 def test_where_no_folder_can_be_made_is_told(tmp_path, out, why):
     (tmp_path / "file").write_text("")
     with pytest.raises(

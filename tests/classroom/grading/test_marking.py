@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import sys
 
 import pytest
-from rich.console import Console
 from submissions import adds, code, notebook, right_answers, saved, tiny, unwritten, whole
 
 from compresslab.classroom.exercises import find_lab
@@ -17,13 +15,10 @@ from compresslab.classroom.grading.scores import (
     EXIT_CODES,
     ExerciseScore,
     Score,
-    plain,
     read_results,
-    score_table,
     write_results,
 )
 from compresslab.classroom.grading.workers import Workers
-from compresslab.errors import CompressionError
 
 LAB = find_lab("00_measuring")
 
@@ -204,21 +199,6 @@ def test_a_score_is_read_back_as_it_was_written(hostile, tmp_path):
     assert write_results(read, tmp_path / "again").read_text() == place.read_text()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"tests": [{}]}', "\xff"])
-def test_what_is_no_score_is_told_so(text, tmp_path):
-    place = tmp_path / "results.json"
-    place.write_text(text)
-    with pytest.raises(CompressionError, match=r"can't be read .*; expected .*; remove it and grade again"):
-        read_results(place)
-
-
-def test_nothing_is_left_beside_the_results_and_no_folder_is_a_sentence(hostile, tmp_path):
-    place = write_results(hostile[0], tmp_path)
-    assert list(tmp_path.iterdir()) == [place]
-    with pytest.raises(CompressionError, match=r"can't be written .* give another --out"):
-        write_results(hostile[0], place)
-
-
 # What ends in another status than graded.
 
 
@@ -277,36 +257,3 @@ def test_a_record_that_is_no_record_costs_its_own_exercise_alone(tmp_path):
     assert "left a record that can't be read" in outputs[1]
     assert "ended its process" in outputs[2]
     assert score.tests[3].status == "passed"
-
-
-# How it is shown.
-
-
-def test_the_table_shows_each_exercise_and_the_sum(solved):
-    file = io.StringIO()
-    Console(file=file, width=120).print(score_table(solved))
-    shown = file.getvalue()
-    assert all(exercise.name in shown for exercise in LAB.exercises)
-    assert f"{LAB.points} of {LAB.points}" in shown
-    assert "00_measuring: graded" in shown
-
-
-def test_markup_of_a_students_text_is_shown_and_not_obeyed():
-    test = ExerciseScore("first", "wrong", 1, "[red]not red[/red] [/bold]")
-    file = io.StringIO()
-    Console(file=file, width=120).print(score_table(Score("lab", "graded", (test,), "m", 0.1, ("[/x]",))))
-    assert "[red]not red[/red]" in file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("\x1b[1;31mred\x1b[0m\x1b]0;title\x07\x07", "red"),
-        ("<img src=x onerror=alert(1)><b>bold</b><br/>", "bold"),
-        ("<<b>script>alert", "alert"),
-        ("a < b and c > d, <class 'int'>, List<int", "a < b and c > d, <class 'int'>, List<int"),
-        ("one\ntwo\u202e\u200f\x00\x9b", "one\ntwo"),
-    ],
-)
-def test_texts_are_plain(text, wanted):
-    assert plain(text) == wanted

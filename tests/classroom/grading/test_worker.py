@@ -94,7 +94,7 @@ def test_nothing_a_student_writes_beside_the_worker_is_imported(started, tmp_pat
     for name in ("torch", "numpy", "compresslab", "mmap"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported the planted file')")
     done = started("fork", tmp_path, b"")
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (done.returncode, done.stdout, done.stderr) == (0, framed(b"ready"), b"")
 
 
 @pytest.mark.parametrize("how", [pytest.param("fork", marks=needs_forks), "here"])
@@ -103,10 +103,10 @@ def test_a_loud_answer_leaves_one_message_and_not_a_word_beside_it(started, tmp_
         "import os, sys\nprint('loud')\nos.write(1, b'loud')\nos.write(2, b'loud')\nsys.stderr.write('loud')"
     )
     done = started(how, tmp_path, framed(job(f"{loud}\n{SUMS}")))
-    size = int.from_bytes(done.stdout[:8], "big")
-    assert (len(done.stdout), done.stderr) == (8 + size, b"")
-    assert done.stdout[8:].startswith(b"ok\nrun\n")
-    assert len(run_from_bytes(done.stdout[8 + len(b"ok\nrun\n") :]).attempts) == 2
+    message = done.stdout.removeprefix(framed(b"ready"))[8:]
+    assert (done.stdout, done.stderr) == (framed(b"ready") + framed(message), b"")
+    assert message.startswith(b"ok\nrun\n")
+    assert len(run_from_bytes(message.removeprefix(b"ok\nrun\n")).attempts) == 2
 
 
 @needs_forks
@@ -132,7 +132,7 @@ def followed():
     """What the keeper says of a process that runs this code, whose stdout it reads."""
 
     def follow(code: str, *, seconds=20.0, watch=None) -> bytes:
-        code = f"import os, sys, time\n{code}"
+        code = f"import os, sys, time\nos.write(1, {worker.READY})\n{code}"
         with subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE) as child:
             try:
                 return worker._follow(child.pid, child.stdout.fileno(), time.monotonic() + seconds, watch)
@@ -161,6 +161,13 @@ WRITES = "os.write(1, (5).to_bytes(8, 'big') + b'run'); time.sleep(0.1); os.writ
 )
 def test_a_keeper_takes_one_whole_message_or_says_that_there_is_none(followed, code, says):
     assert followed(code) == says
+
+
+@needs_forks
+def test_an_answer_that_never_had_its_turn_is_the_keepers_trouble(followed, monkeypatch):
+    monkeypatch.setattr(worker, "READY", b"")
+    with pytest.raises(RuntimeError, match="no room could be made for an answer"):
+        followed("")
 
 
 @needs_forks

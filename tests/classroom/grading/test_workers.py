@@ -246,7 +246,6 @@ def test_a_worker_that_never_starts_is_no_students_fault(bundle, monkeypatch):
         workers.run(job())
 
 
-@pytest.mark.xfail(strict=True, reason="nothing says yet that a worker is ready")
 def test_a_worker_that_never_starts_and_says_nothing_is_no_students_fault(bundle, monkeypatch):
     with (
         spoiled(monkeypatch, bundle, "") as workers,
@@ -255,7 +254,6 @@ def test_a_worker_that_never_starts_and_says_nothing_is_no_students_fault(bundle
         workers.run(job())
 
 
-@pytest.mark.xfail(strict=True, reason="nothing says yet that a worker is ready")
 def test_a_worker_that_never_gets_ready_is_no_students_fault(bundle, monkeypatch):
     monkeypatch.setattr(page, "START_UP", 0.1)
     monkeypatch.setattr(page, "MARGIN", 0.0)
@@ -287,7 +285,6 @@ def test_what_runs_is_said_by_the_command_line(bundle):
 # What is the grader's own fault.
 
 
-@pytest.mark.xfail(strict=True, reason="a keeper's own trouble looks like an answer that has died")
 @pytest.mark.parametrize("function", ["mapped", "limit"])
 def test_a_room_that_can_not_be_made_is_no_students_fault(tmp_path, function):
     bundle = make_bundle(tiny("first"), tmp_path)
