@@ -26,7 +26,6 @@ from pathlib import Path
 
 import nbformat
 
-import compresslab
 from compresslab.classroom.exercise import Lab
 from compresslab.classroom.exercises import all_labs
 from compresslab.classroom.grading.stripping import strip
@@ -35,7 +34,7 @@ from compresslab.errors import CompressionError
 __all__ = ["Bundle", "grading_digest", "make_bundle", "open_bundle"]
 
 FORMAT = 1
-PACKAGE = Path(compresslab.__file__).parent
+PACKAGE = Path(__file__).resolve().parents[2]
 EXERCISES = "compresslab.classroom.exercises"
 
 

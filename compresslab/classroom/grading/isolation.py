@@ -74,8 +74,8 @@ def isolation() -> tuple[Finding, ...]:
 
 def _tried(bundle: Bundle, case: Mapping[str, Any]) -> tuple[Finding, ...]:
     job = {
-        "name": "look", "seconds": 20.0, "probe_name": "probe", "probe": inspect.getsource(probe),
-        "pieces": [["cell 1", inspect.getsource(look), [0]]], "cases": [("here", dict(case))],
+        "name": "_look", "seconds": 20.0, "probe_name": "_probe", "probe": inspect.getsource(_probe),
+        "pieces": [["cell 1", inspect.getsource(_look), [0]]], "cases": [("here", dict(case))],
     }  # fmt: skip
     with Workers(bundle, isolated=True) as workers:
         end, content = workers.run(job)
@@ -116,11 +116,11 @@ WORDS = {  # what each finding says where it holds, and where it does not
 }
 
 
-def probe(case: dict[str, Any], look: Any) -> dict[str, Any]:
+def _probe(case: dict[str, Any], look: Any) -> dict[str, Any]:
     return look(case)
 
 
-def look(case: Any) -> Any:
+def _look(case: Any) -> Any:
     import ctypes
     import mmap
     import os

@@ -1,4 +1,4 @@
-"""Isolation: every finding holds where bubblewrap can run, each one can fail, and what is missing is said."""
+"""Isolation: every finding holds where bubblewrap can run, each one can fail, what is missing is said."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from compresslab.classroom.grading import confinement, isolation, sandbox, workers
+from compresslab.classroom.grading import isolation, sandbox, workers
 from compresslab.classroom.grading.bundle import make_bundle
-from compresslab.classroom.grading.confinement import MEMORY, ROOM, Watch
+from compresslab.classroom.grading.confinement import ROOM
 from compresslab.classroom.grading.isolation import WORDS, Finding, holds
 from compresslab.classroom.grading.sandbox import free_user, sandbox_command
 from compresslab.classroom.recording import describe
@@ -55,11 +55,13 @@ def weakened(monkeypatch, *changes: tuple[str, str, str], options=()) -> set[str
     def command(package, inner):
         whole = sandbox_command(package, inner)
         place = whole.index("--remount-ro")
-        if not options:
-            return whole
         link = whole.index("/tmp")
         kept = [*whole[: link - 2], *whole[link + 1 : place]]
-        return [*(part for part in kept if part != "--unshare-net"), *options, *whole[place:]]
+        return (
+            whole
+            if not options
+            else [*(part for part in kept if part != "--unshare-net"), *options, *whole[place:]]
+        )
 
     monkeypatch.setattr(isolation, "make_bundle", make)
     monkeypatch.setattr(workers, "sandbox_command", command)
@@ -228,40 +230,6 @@ def test_a_python_below_tmp_is_not_covered(monkeypatch):
 def test_each_worker_has_a_user_that_nobody_is():
     users = {free_user() for _ in range(20)}
     assert users == {0} if os.getuid() else (len(users) == 20 and min(users) >= 2**30)
-
-
-# Confinement.
-
-
-@linux
-def test_the_watch_adds_up_what_the_processes_of_a_room_hold(tmp_path):
-    def process(name, resident):
-        (tmp_path / name).mkdir()
-        pages = resident // os.sysconf("SC_PAGE_SIZE")
-        (tmp_path / name / "statm").write_text(f"99999999 {pages} 0 0 0 0 0\n")
-
-    watch = Watch()
-    os.close(watch.processes)
-    watch.processes = os.open(tmp_path, os.O_RDONLY)
-    watch.strangers, watch.of_a_fork = {"1"}, 2**28
-    try:
-        process("1", 2**40)  # the sandbox's own
-        process("20", 2**28 + MEMORY // 2)
-        process("21", 2**28 + MEMORY // 2)
-        process("22", 2**20)  # less than a fork: it counts for nothing, not for less
-        (tmp_path / "23").mkdir()  # it has ended by now
-        (tmp_path / "sys").mkdir()
-        assert not watch.too_much()
-        process("24", 2**28 + 2**20)
-        assert watch.too_much()
-    finally:
-        os.close(watch.processes)
-
-
-@linux
-def test_a_refusal_of_the_kernel_is_an_error():
-    with pytest.raises(OSError, match="prctl: "):
-        confinement._call("prctl", 2**20, 0, 0, 0, 0)
 
 
 # As an ordinary user.
