@@ -224,7 +224,7 @@ def run_from_bytes(content: bytes) -> Run:
     Raises:
         CompressionError: the content is not such a file, or lies about its form.
     """
-    tree = from_bytes(content)
+    tree = from_bytes(content, trusted=False)
     try:
         attempts, printed, characters, stopped = tree
         read = tuple(_read_attempt(*entry) for entry in attempts)

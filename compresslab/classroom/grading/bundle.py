@@ -28,7 +28,7 @@ import nbformat
 
 from compresslab.classroom.exercise import Lab
 from compresslab.classroom.exercises import all_labs
-from compresslab.classroom.grading.stripping import strip
+from compresslab.classroom.grading.stripping import WORKER, strip
 from compresslab.errors import CompressionError
 
 __all__ = ["Bundle", "grading_digest", "make_bundle", "open_bundle"]
@@ -107,6 +107,7 @@ def open_bundle(folder: str | Path) -> Bundle:
         head = json.loads((place / "bundle.json").read_text())
         if head["format"] != FORMAT:
             raise ValueError(f"format {head['format']}, this kit reads {FORMAT}")
+        _refuse_another_kit(place)
         family = head["lab"].partition("_")[2]
         return _read(place, _load(place / "exercises" / family, f"{EXERCISES}.{family}"))
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, SyntaxError) as error:
@@ -114,6 +115,18 @@ def open_bundle(folder: str | Path) -> Bundle:
             f"{place} is no bundle ({type(error).__name__}: {error}); expected a folder that compresslab "
             "bundle made; make one with: compresslab bundle LAB --out DIR"
         ) from error
+
+
+def _refuse_another_kit(place: Path) -> None:
+    """A bundle's worker and the grader that talks to it are of one version, or nobody understands anybody."""
+    for name in WORKER:
+        page = Path(*name.split(".")[1:]).with_suffix(".py")
+        ours = PACKAGE / page
+        if ours.is_file() and (place / "worker" / "compresslab" / page).read_bytes() != ours.read_bytes():
+            raise CompressionError(
+                f"the bundle in {place} was made by another version of the kit ({page} differs); expected "
+                "one and the same; make a new bundle, or install the version that made it"
+            )
 
 
 def grading_digest(bundle: Bundle, content: bytes, *, isolated: bool) -> str:

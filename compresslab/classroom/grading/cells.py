@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import re
@@ -15,9 +16,9 @@ from typing import Any
 
 from compresslab.errors import CompressionError
 
-__all__ = ["Cell", "code_cells", "parsed", "submitted_bytes"]
+__all__ = ["Cell", "bound", "code_cells", "parsed", "submitted_bytes"]
 
-MAXIMUM_BYTES = 50_000_000  # a notebook with its stored outputs
+MAXIMUM_BYTES = 25_000_000  # a notebook with its stored outputs
 MAXIMUM_SOURCE = 500_000  # characters of code in all its cells
 MAXIMUM_CELLS = 10_000  # with code
 
@@ -31,6 +32,28 @@ class Cell:
     text: str
     body: tuple[ast.stmt, ...] = ()
     error: str = ""
+
+    @functools.cached_property
+    def defines(self) -> frozenset[str]:
+        """The names of what it defines itself, beside imports."""
+        own = (s for s in self.body if not isinstance(s, ast.Import | ast.ImportFrom))
+        return frozenset().union(*map(bound, own))
+
+
+def bound(statement: ast.stmt) -> set[str]:
+    """The names that a statement defines; ``*`` for a star import.
+
+    >>> sorted(bound(ast.parse("import os.path, math as m").body[0]))
+    ['m', 'os']
+    """
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return {statement.name}
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
+    if isinstance(statement, ast.Assign | ast.AnnAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+    return set()
 
 
 WANTED = "expected a Jupyter notebook (.ipynb)"

@@ -25,7 +25,7 @@ from compresslab.classroom.grading.cells import submitted_bytes
 from compresslab.classroom.grading.scores import ExerciseScore, Score
 from compresslab.classroom.grading.submission import Answer, read_submission
 from compresslab.classroom.grading.workers import FORKS, Workers
-from compresslab.classroom.running import Run, run_from_bytes, said_by
+from compresslab.classroom.running import Run, run, run_from_bytes, said_by
 from compresslab.errors import CompressionError, Wrong
 
 __all__ = ["grade", "grade_alone", "grade_content", "ungraded"]
@@ -156,11 +156,22 @@ def _mark(
         verdict = "late" if outcome.run.stopped else "wrong"
         hint = f"Hint on offer: {exercise.hints[0].symptom}" if exercise.hints else ""
         return mark(verdict, f"{wrong.reason}\n{hint}".strip(), str(wrong.details.get("mistake", "")))
-    except Exception as error:  # a judge that crashes is our fault, whatever it was given
+    except Exception as error:  # a judge crashes: of a record that no probe writes, or by a fault of ours
+        if _judges(exercise, cases):
+            return mark("wrong", UNREADABLE)
         return mark(
             "fault", f"the grader's own fault, not yours: {said_by(error)}; your teacher will look at it"
         )
     return mark("right", exercise.statement)
+
+
+def _judges(exercise: Exercise, cases: Sequence[Case]) -> bool:
+    """Whether the judge knows a right answer to these very cases."""
+    try:
+        examine(exercise, cases, run(exercise.probe, cases, exercise.right[0], seconds=exercise.seconds))
+    except Exception:
+        return False
+    return True
 
 
 # Running: what a worker is sent, and what it left.

@@ -54,7 +54,7 @@ def free_user() -> int:
 
 
 def _mounts(package: Path) -> Iterator[str]:
-    """The system and Python, read-only at their own places; folders that hold the course are covered."""
+    """The system and Python, read-only at their own places; what of the course lies in them is covered."""
     shown: list[Path] = []
     for name in SYSTEM:
         place = Path(name)
@@ -71,19 +71,37 @@ def _mounts(package: Path) -> Iterator[str]:
             shown.append(place)
     if not any(place.is_relative_to("/tmp") for place in shown):
         yield from ("--symlink", ROOM, "/tmp")
-    for place in (PACKAGE, package.parent, *(PACKAGE.parent / name for name in COURSE)):
+    for place in dict.fromkeys([*_course(), package.parent]):
         if place.exists() and any(place.is_relative_to(known) for known in shown):
             yield from ("--tmpfs", str(place))
 
 
 @functools.cache
 def _python() -> tuple[Path, ...]:
-    """Where Python and its packages lie, each place once, the wider ones first."""
-    real = Path(sys.executable).resolve().parent.parent
-    packages = [*site.getsitepackages(), site.getusersitepackages()]
-    asked = {Path(sys.prefix), Path(sys.base_prefix), real, *(Path(p) for p in packages if p in sys.path)}
-    places = asked - {Path("/")}
-    return tuple(sorted((p for p in places if p.is_dir()), key=lambda place: len(place.parts)))
+    """Where Python and its packages lie, the wider places first; of a prefix no more than its programs.
+
+    An environment may be made in a course's own folder: that folder is not shown.
+    """
+    prefixes = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent.parent}
+    places = {
+        place
+        for prefix in prefixes
+        for place in (prefix / "bin", prefix / "pyvenv.cfg", *prefix.glob("lib*"))
+    }
+    places |= {place for place in _packages() if str(place) in sys.path}
+    return tuple(sorted((p for p in places if p.exists()), key=lambda place: len(place.parts)))
+
+
+def _packages() -> list[Path]:
+    return [Path(place) for place in (*site.getsitepackages(), site.getusersitepackages())]
+
+
+def _course() -> Iterator[Path]:
+    """Where the kit and its course lie, by each name: this copy, and others that are installed."""
+    for package in (Path(__file__).parents[2], PACKAGE):
+        yield package
+        yield from (package.parent / name for name in COURSE)
+    yield from (place / "compresslab" for place in _packages())
 
 
 def _variables() -> Iterator[str]:

@@ -169,7 +169,7 @@ def score_of(results: dict[str, Any]) -> Score:
 
 def score_table(score: Score) -> Table:
     """The score for a terminal: a row an exercise, then the sum."""
-    table = Table(title=f"{score.lab}: {score.status}", caption=plain(score.message), show_footer=True)
+    table = Table(title=f"{score.lab}: {score.status}", caption=Text(plain(score.message)), show_footer=True)
     table.add_column("exercise", footer="sum")
     table.add_column("points", justify="right", footer=f"{score.score:g} of {score.max_score:g}")
     table.add_column("what we saw", footer=Text(plain("\n".join(score.notes))))

@@ -10,14 +10,13 @@ broken or hostile cell elsewhere costs nothing, and metadata (tags, nbgrader's f
 from __future__ import annotations
 
 import ast
-import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compresslab.classroom.exercise import Lab
 from compresslab.classroom.exercises import all_labs
-from compresslab.classroom.grading.cells import Cell, code_cells, parsed
+from compresslab.classroom.grading.cells import Cell, bound, code_cells, parsed
 from compresslab.errors import CompressionError
 
 __all__ = ["Answer", "Piece", "Submission", "read_submission"]
@@ -82,7 +81,8 @@ def read_submission(
     if not any(holes.values()):
         raise CompressionError(_no_hole(path, lab, cells, names))
     refused = ("compresslab.classroom", *lab.answers)
-    answers = tuple(_answer(name, holes[name], (*shipped, *cells), refused, notes) for name in asked)
+    kept = {s: cell for cell in (*shipped, *cells) for s in cell.body if _kept(s, everything=False)}
+    answers = tuple(_answer(name, holes[name], kept, refused, notes) for name in asked)
     return Submission(lab.name, answers, tuple(dict.fromkeys(notes)))
 
 
@@ -92,12 +92,12 @@ def read_submission(
 def _hole(name: str, cells: Sequence[Cell], notes: list[str]) -> Cell | None:
     """The cell with the exercise's id; else the last that defines the function; else one that tries to."""
     marked = [cell for cell in cells if cell.id == name]
-    right = [cell for cell in marked if name in _defined(cell)]
+    right = [cell for cell in marked if name in cell.defines]
     if len(marked) > 1:
         notes.append(f"{name}: {len(marked)} cells have its id; the last one that defines it is graded")
     if right or any(cell.error for cell in marked):
         return (right or marked)[-1]
-    retyped = [cell for cell in cells if name in _defined(cell)]
+    retyped = [cell for cell in cells if name in cell.defines]
     if retyped:
         notes.append(f"{name}: its own cell is gone or empty; {retyped[-1].name} defines it and is graded")
         return retyped[-1]
@@ -106,7 +106,7 @@ def _hole(name: str, cells: Sequence[Cell], notes: list[str]) -> Cell | None:
 
 
 def _no_hole(path: str, lab: Lab, cells: Sequence[Cell], names: Mapping[str, Sequence[str]] | None) -> str:
-    seen = {cell.id for cell in cells}.union(*map(_defined, cells))
+    seen = {cell.id for cell in cells}.union(*(cell.defines for cell in cells))
     if names is None:
         names = {each.name: [exercise.name for exercise in each.exercises] for each in all_labs()}
     found = {name: len(seen & set(exercises)) for name, exercises in names.items()}
@@ -122,7 +122,7 @@ def _no_hole(path: str, lab: Lab, cells: Sequence[Cell], names: Mapping[str, Seq
 
 
 def _answer(
-    name: str, hole: Cell | None, cells: Sequence[Cell], refused: tuple[str, ...], notes: list[str]
+    name: str, hole: Cell | None, kept: Mapping[ast.stmt, Cell], refused: tuple[str, ...], notes: list[str]
 ) -> Answer:
     if hole is None:
         return Answer(
@@ -130,15 +130,10 @@ def _answer(
         )
     if hole.error:
         return Answer(name, problem=f"{hole.error}; mend the line, run the cell, save, submit again")
-    if name not in _defined(hole):
+    if name not in hole.defines:
         return Answer(name, problem=f"its cell does not define it; write def {name}(…) at the left margin")
     own = [s for s in hole.body if _kept(s, everything=True) and not _refused(s, refused, hole, notes)]
-    others = {
-        statement: cell
-        for cell in cells
-        for statement in cell.body
-        if cell is not hole and _kept(statement, everything=False) and _bound(statement) != {name}
-    }
+    others = {s: cell for s, cell in kept.items() if cell is not hole and bound(s) != {name}}
     needed = _closure(own, others)
     wanted = {s: cell for s, cell in others.items() if s in needed and not _refused(s, refused, cell, notes)}
     pieces = [_piece(cell, wanted) for cell in dict.fromkeys(wanted.values())]
@@ -158,34 +153,13 @@ def _kept(statement: ast.stmt, *, everything: bool) -> bool:
         return True
     if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
         return False
-    return everything or _is_literal(statement.value)
+    return everything or all(isinstance(node, _LITERAL) for node in ast.walk(statement.value))
 
 
-def _is_literal(value: ast.expr) -> bool:
-    with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        ast.literal_eval(value)
-        return True
-    return False
-
-
-def _bound(statement: ast.stmt) -> set[str]:
-    """The names that a statement defines; ``*`` for a star import.
-
-    >>> sorted(_bound(ast.parse("import os.path, math as m").body[0]))
-    ['m', 'os']
-    """
-    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-        return {statement.name}
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        return {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
-    if isinstance(statement, ast.Assign | ast.AnnAssign):
-        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-        return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
-    return set()
-
-
-def _defined(cell: Cell) -> set[str]:
-    return set().union(*(_bound(s) for s in cell.body if not isinstance(s, ast.Import | ast.ImportFrom)))
+_LITERAL = (
+    ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.USub, ast.UAdd, ast.BinOp, ast.Add,
+    ast.Sub, ast.Load,
+)  # fmt: skip
 
 
 def _used(statement: ast.stmt) -> set[str]:
@@ -196,7 +170,7 @@ def _closure(own: Iterable[ast.stmt], others: Iterable[ast.stmt]) -> set[ast.stm
     """Those of the others that the hole needs, and that these need in their turn."""
     makers: dict[str, list[ast.stmt]] = {}
     for statement in others:
-        for name in _bound(statement):
+        for name in bound(statement):
             makers.setdefault(name, []).append(statement)
     names = ["*", *set().union(*map(_used, own))]
     needed: set[ast.stmt] = set()

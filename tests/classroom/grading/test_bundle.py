@@ -201,6 +201,15 @@ def test_a_bundle_of_another_format_is_told(copy):
         open_bundle(copy)
 
 
+def test_a_bundle_of_another_version_of_the_kit_is_told(copy):
+    place = copy / "worker" / "compresslab" / "classroom" / "grading" / "frames.py"
+    place.write_text(place.read_text() + "\n# from another time\n")
+    with pytest.raises(
+        CompressionError, match=r"another version of the kit .*frames\.py differs.* make a new"
+    ):
+        open_bundle(copy)
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '"text"', "{}", '{"format": 1}', '{"format": 1, "lab": 3}', "\0"]
 )

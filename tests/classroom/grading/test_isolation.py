@@ -90,7 +90,7 @@ def test_limits_that_are_gone_are_found(isolating, monkeypatch):
         monkeypatch,
         ("confinement", "MEMORY = 4 * 2**30", "MEMORY = 2**40"),
         ("confinement", "LARGEST_FILE = 16 * 2**20", "LARGEST_FILE = 2**30"),
-        ("confinement", "PROCESSES = 32", "PROCESSES = 3_000"),
+        ("confinement", "PROCESSES = 12", "PROCESSES = 3_000"),
         ("confinement", "nr_inodes=4096", "nr_inodes=40960"),
     )
     assert found == {"memory", "file size", "file count", "processes"}

@@ -30,13 +30,11 @@ def first(x):
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
     while True: pass"""
 LEAVES = "import os\ndef first(x):\n    os.write(2, b'last words')\n    os._exit(0)"
-SHARES = """import mmap, os, time
+SHARES = """import os, time
 import numpy as np
 def first(x):
-    shared = mmap.mmap(-1, 2**28)
-    pages = np.frombuffer(shared, np.uint8)[::4096]
-    pages += 1
-    for _ in range(20):
+    pages = np.ones(2**29, np.uint8)[::4096]
+    for _ in range(9):
         if os.fork() == 0:
             pages.sum()
             time.sleep(60)

@@ -176,11 +176,11 @@ def a_mountain_of_code(folder: Path) -> Path:
 
 
 @handed_in("cells", status="needs-review")
-def a_million_cells(folder: Path) -> Path:
-    """Hands in a million cells."""
+def half_a_million_cells(folder: Path) -> Path:
+    """Hands in half a million cells."""
     cell = '{"cell_type":"code","source":"x"}'
     place = folder / "submission.ipynb"
-    place.write_text('{"cells":[' + ",".join([cell] * 1_000_000) + "]}")
+    place.write_text('{"cells":[' + ",".join([cell] * 500_000) + "]}")
     return place
 
 

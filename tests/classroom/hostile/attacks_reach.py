@@ -234,7 +234,7 @@ def a_call_by_an_abstract_name(x):
     raise ValueError("found nothing")
 
 
-@attack(NOTHING)
+@attack("PermissionError: [Errno 1]")
 def a_call_to_the_world(x):
     """Looks for interfaces beside its own loop, and sends a datagram and a raw packet."""
     found = [name for _, name in socket.if_nameindex() if name != "lo"]

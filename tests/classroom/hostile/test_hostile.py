@@ -23,6 +23,7 @@ from hostile import (
     attacks_process,
     attacks_reach,
     attacks_resources,
+    attacks_review,
     attacks_rights,
     attacks_values,
     attacks_words,
@@ -38,7 +39,8 @@ from compresslab.classroom.grading.workers import Workers
 
 PAGES = (
     attacks_answers, attacks_channel, attacks_definition, attacks_file, attacks_notebook, attacks_probe,
-    attacks_process, attacks_reach, attacks_resources, attacks_rights, attacks_values, attacks_words,
+    attacks_process, attacks_reach, attacks_resources, attacks_review, attacks_rights, attacks_values,
+    attacks_words,
 )  # fmt: skip
 ATTACKS = {attack.name: attack for page in PAGES for attack in page.ATTACKS}
 LONGEST = 20.0  # seconds that one submission may take, on a busy machine

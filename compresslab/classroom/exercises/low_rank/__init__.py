@@ -52,4 +52,5 @@ LAB = Lab(
         why_fewer_macs_are_not_less_time.EXERCISE,
         merge_update.EXERCISE,
     ),
+    answers_in=("compresslab.damage",),
 )

@@ -50,5 +50,5 @@ LAB = Lab(
         remove_channels.EXERCISE,
         why_a_quarter_is_left.EXERCISE,
     ),
-    answers_in=("compresslab.storage.sparse", "compresslab.storage.forms"),
+    answers_in=("compresslab.storage.sparse", "compresslab.storage.forms", "compresslab.damage"),
 )
