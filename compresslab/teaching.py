@@ -130,6 +130,14 @@ def grade(
     from compresslab.classroom.grading.scores import EXIT_CODES, score_table
 
     several = submission.is_dir() and not submission.is_symlink()
+    if not submission.exists() and not submission.is_symlink():
+        raise CompressionError(
+            f"{submission} is not there; expected a notebook, or a folder of them; look at its name"
+        )
+    if gradebook is not None and not (gradebook / "nbgrader_config.py").is_file():
+        raise CompressionError(
+            f"{gradebook} is no nbgrader course; expected a folder with nbgrader_config.py; copy the kit's"
+        )
     if several and seed is not None:
         raise CompressionError("--seed is for one notebook; a class has its bundle; leave it out")
     if not several and (gradebook or scheduler or jobs):

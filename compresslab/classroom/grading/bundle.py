@@ -110,6 +110,8 @@ def open_bundle(folder: str | Path) -> Bundle:
         _refuse_another_kit(place)
         family = head["lab"].partition("_")[2]
         return _read(place, _load(place / "exercises" / family, f"{EXERCISES}.{family}"))
+    except CompressionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, SyntaxError) as error:
         raise CompressionError(
             f"{place} is no bundle ({type(error).__name__}: {error}); expected a folder that compresslab "

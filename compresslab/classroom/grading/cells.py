@@ -48,6 +48,10 @@ def bound(statement: ast.stmt) -> set[str]:
     """
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return {statement.name}
+    if isinstance(statement, ast.Try):  # this package, else that one; anything else is nobody's definition
+        parts = (*statement.body, *(s for handler in statement.handlers for s in handler.body))
+        imports = all(isinstance(part, ast.Import | ast.ImportFrom | ast.Pass) for part in parts)
+        return set().union(*map(bound, parts)) if imports else set()
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
     if isinstance(statement, ast.Assign | ast.AnnAssign):
@@ -71,23 +75,23 @@ def submitted_bytes(place: Path) -> bytes:
             what = (
                 "a folder" if stat.S_ISDIR(kind) else "a link" if stat.S_ISLNK(kind) else "no ordinary file"
             )
-            raise CompressionError(f"{place} is {what}; {WANTED}; give the path of the notebook itself")
+            raise CompressionError(f"{place.name} is {what}; {WANTED}; give the path of the notebook itself")
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         with open(os.open(place, flags), "rb") as file:
             content = file.read(MAXIMUM_BYTES + 1)
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         raise CompressionError(
-            f"{place} is no file; {WANTED}; give the path of the notebook itself"
+            f"{place.name} is no file; {WANTED}; give the path of the notebook itself"
         ) from None
     except OSError as error:
         raise CompressionError(
-            f"{place} can't be read ({error.strerror}); {WANTED}; check the permissions"
+            f"{place.name} can't be read ({error.strerror}); {WANTED}; check the permissions"
         ) from error
     if len(content) > MAXIMUM_BYTES:
         raise CompressionError(
-            f"{place} has {size:,} bytes; at most {MAXIMUM_BYTES:,} are read; clear its outputs (Edit, Clear "
-            "Outputs of All Cells), save and submit again"
+            f"{place.name} has {size:,} bytes; at most {MAXIMUM_BYTES:,} are read; clear its outputs (Edit, "
+            "Clear Outputs of All Cells), save and submit again"
         )
     return content
 
@@ -98,8 +102,10 @@ def _notebook(content: bytes, path: str) -> dict[str, Any]:
     try:
         notebook = json.loads(content)
     except (ValueError, RecursionError) as error:
+        kinds = {b"PK": "it is a zip or an office file", b"<": "it is a web page", b"%PDF": "it is a PDF"}
+        why = next((words for mark, words in kinds.items() if content.lstrip().startswith(mark)), str(error))
         raise CompressionError(
-            f"{path} is not a notebook ({str(error)[:100]}); {WANTED}, which is JSON; submit the file that "
+            f"{path} is not a notebook ({why[:100]}); {WANTED}, which is JSON; submit the file that "
             "JupyterLab saved, not an export or a text with merge marks"
         ) from error
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):

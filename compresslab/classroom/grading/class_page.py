@@ -139,8 +139,7 @@ made it; the darker, the larger their share of those who wrote the exercise.</p>
 {%- else %}<bdi>{{ student|visible }}</bdi>{% endif %}
 {% if score.status != 'graded' %}<div class="soft said">{{ score.message|plain }}</div>{% endif %}</td>
 <td class="wide{{ ' open' if score.status != 'graded' }}">{{ score.status|visible }}</td>
-<td class="figure wide">{% if score.status == 'graded' %}{{ score.score|number }}{% else %}–{% endif %}
- of {{ score.max_score|number }}</td>
+<td class="figure wide">{{ score.points }}</td>
 {% for row in rows %}
 {% set verdict = tests[row.name].verdict if row.name in tests else '' %}
 <td class="sign {{ verdict if verdict in verdicts else 'unwritten' }}">

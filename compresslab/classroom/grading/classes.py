@@ -108,6 +108,11 @@ class _Grading:
             there = read_results(self.out / STUDENTS / each.student / RESULTS)
         except CompressionError:  # none yet, or a damaged one
             return None
+        if there.lab != self.bundle.lab.name:
+            raise CompressionError(
+                f"{self.out} holds results of lab {there.lab}, this is {self.bundle.lab.name}; expected a "
+                "folder for each lab; give another --out"
+            )
         same = there.graded_from == self.digests[each.student]
         return there if same and there.status in ("graded", "needs-review") else None
 

@@ -111,8 +111,8 @@ _BODY = """\
 <p class="above">{{ lab.name }} · {{ lab.title }}</p>
 <h1>Feedback for <bdi>{{ student|visible }}</bdi></h1>
 <section class="sum{{ '' if score.status == 'graded' else ' open' }}">
-  <p class="total">{% if score.status == 'graded' %}{{ score.score|number }}{% else %}–{% endif %}
-  <small>of {{ score.max_score|number }} points
+  <p class="total">{{ score.points.partition(' of ')[0] }}
+  <small>of {{ score.points.partition(' of ')[2] or (score.max_score|number) }} points
   {%- if score.status != 'graded' %}, not final{% endif %}</small></p>
   <div>
     <h2>{{ called }}</h2>

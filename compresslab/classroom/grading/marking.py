@@ -51,7 +51,7 @@ def grade(bundle: Bundle, submission: str | Path, *, workers: Workers, seed: int
         content = submitted_bytes(Path(submission))
     except CompressionError as error:
         return ungraded(bundle.lab, "needs-review", str(error), time.perf_counter() - started)
-    return grade_content(bundle, content, workers=workers, path=str(submission), seed=seed)
+    return grade_content(bundle, content, workers=workers, path=Path(submission).name, seed=seed)
 
 
 def grade_content(
@@ -146,7 +146,9 @@ def _mark(
         return ExerciseScore(exercise.name, verdict, exercise.points, output, mistake, exercise.bonus)
 
     if outcome is None or outcome.run is None:
-        return mark("unwritten", answer.problem) if outcome is None else mark("wrong", outcome.words)
+        if outcome is not None:
+            return mark("wrong", outcome.words)
+        return mark("wrong" if answer.written else "unwritten", answer.problem)
     raised = {attempt.raised for attempt in outcome.run.attempts}
     if raised & {"Revealed", "NotImplementedError"}:
         return mark("unwritten", REVEALED if "Revealed" in raised else NOT_WRITTEN)

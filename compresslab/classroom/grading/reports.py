@@ -77,10 +77,11 @@ def _score_rows(results: Mapping[str, Score], lab: Lab) -> Iterable[Sequence[str
     shown = [visible(name) for name in names]
     yield ["student", "status", "score", "max_score", "isolated", *shown, "message"]
     for student, score in results.items():
-        points: dict[str, str | float] = {test.name: test.score for test in score.tests}
+        final = score.status == "graded"  # what is not is empty here, and no zero
+        points: dict[str, str | float] = {test.name: test.score for test in score.tests if final}
         isolated = "yes" if score.isolated else "no"
         yield [
-            visible(student), visible(score.status), score.score, score.max_score, isolated,
+            visible(student), visible(score.status), score.score if final else "", score.max_score, isolated,
             *(points.get(name, "") for name in names), plain(score.message),
         ]  # fmt: skip
 
@@ -107,8 +108,9 @@ def _junit(results: Mapping[str, Score]) -> str:
 
 def _suite(student: str, score: Score) -> ElementTree.Element:
     name = _xml(visible(student))
-    cases = [_case(_xml(score.lab), test) for test in score.tests]
-    if score.status != "graded":  # an error beside its exercises: it is not a plain zero
+    unread = all(test.verdict == "fault" for test in score.tests)  # said once, not an exercise each
+    cases = [] if unread else [_case(_xml(score.lab), test) for test in score.tests]
+    if score.status != "graded":  # an error: it is not a plain zero
         cases.append(_told(_xml(score.lab), "the submission itself", "error", score.status, score.message))
     failures, errors = (sum(case.find(kind) is not None for case in cases) for kind in ("failure", "error"))
     suite = ElementTree.Element(

@@ -74,6 +74,14 @@ class Score:
         """The points of the core exercises; with bonus ones a score can be higher."""
         return float(sum(test.max_score for test in self.tests if not test.bonus))
 
+    @property
+    def points(self) -> str:
+        """``19 of 19 + 9 bonus`` in words; what is not final is no zero but ``–``."""
+        if self.status != "graded":
+            return "–"
+        bonus = sum(test.score for test in self.tests if test.bonus)
+        return f"{self.score - bonus:g} of {self.max_score:g}" + (f" + {bonus:g} bonus" if bonus else "")
+
 
 # On disk: results.json, as Gradescope reads it.
 
@@ -171,13 +179,12 @@ def score_table(score: Score) -> Table:
     """The score for a terminal: a row an exercise, then the sum."""
     table = Table(title=f"{score.lab}: {score.status}", caption=Text(plain(score.message)), show_footer=True)
     table.add_column("exercise", footer="sum")
-    table.add_column("points", justify="right", footer=f"{score.score:g} of {score.max_score:g}")
+    table.add_column("points", justify="right", footer=score.points)
     table.add_column("what we saw", footer=Text(plain("\n".join(score.notes))))
     for test in score.tests:
-        mark = "✓" if test.status == "passed" else "✗"
-        table.add_row(
-            f"{mark} {test.name}", f"{test.score:g} of {test.max_score:g}", Text(plain(test.output))
-        )
+        mark = "✓" if test.status == "passed" else "–" if test.verdict == "fault" else "✗"
+        points = "–" if test.verdict == "fault" else f"{test.score:g} of {test.max_score:g}"
+        table.add_row(f"{mark} {test.name}", points, Text(plain(test.output)))
     return table
 
 

@@ -57,6 +57,11 @@ def bundle_for_class(lab_name: str, folder: Path | None, inbox: Path, out: Path)
             f"{out} lies in the inbox, where results would be taken for submissions; expected a folder "
             f"outside {inbox}; give another --out"
         )
+    if folder is not None and out.resolve().is_relative_to(folder.resolve()):
+        raise CompressionError(
+            f"{out} lies in the bundle, which is what it was made; expected a folder outside {folder}; give "
+            "another --out"
+        )
     return bundle_for(lab_name, folder, out / OWN_BUNDLE)
 
 
@@ -118,8 +123,7 @@ def class_table(results: dict[str, Score], lab: Lab) -> Table:
     caption = ", ".join(f"{number} {status}" for status, number in count.items() if number)
     table = Table("student", "status", "points", "message", title=lab.name, caption=caption)
     for student, score in results.items():
-        points = f"{score.score:g} of {score.max_score:g}" if score.status == "graded" else "–"
-        table.add_row(Text(plain(student)), score.status, points, Text(plain(score.message)))
+        table.add_row(Text(plain(student)), score.status, score.points, Text(plain(score.message)))
     return table
 
 

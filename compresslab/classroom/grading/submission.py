@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import re
+import symtable
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ __all__ = ["Answer", "Piece", "Submission", "read_submission"]
 
 
 SHIPPED = "a cell of the lab's own"
+OFFERED = {
+    f"compresslab.classroom.{name}" for name in ("lab", "metric", "verdict")
+}  # every lab imports these
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Answer:
-    """What defines one exercise's function, the hole itself last; or the sentence why nothing does."""
+    """What defines one exercise's function, the hole itself last; or the sentence why nothing does.
+
+    ``written`` says that something was written which Python can't read.
+    """
 
     name: str
     pieces: tuple[Piece, ...] = ()
     problem: str = ""
+    written: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,19 +98,34 @@ def read_submission(
 
 
 def _hole(name: str, cells: Sequence[Cell], notes: list[str]) -> Cell | None:
-    """The cell with the exercise's id; else the last that defines the function; else one that tries to."""
+    """The cell that stands when the exercise's check runs: the last above it that writes the function.
+
+    Where none is above it, the last of all; where nobody has written it, the one with the exercise's id.
+    """
     marked = [cell for cell in cells if cell.id == name]
-    right = [cell for cell in marked if name in cell.defines]
+    checks = [place for place, cell in enumerate(cells) if f"check.{name}(" in cell.text]
+    defining = {place: cell for place, cell in enumerate(cells) if name in cell.defines}
+    written = {place: cell for place, cell in defining.items() if not _is_stub(name, cell)} or defining
+    above = [cell for place, cell in written.items() if checks and place <= checks[-1]]
+    chosen = next(reversed(above or list(written.values())), None)
     if len(marked) > 1:
         notes.append(f"{name}: {len(marked)} cells have its id; the last one that defines it is graded")
-    if right or any(cell.error for cell in marked):
-        return (right or marked)[-1]
-    retyped = [cell for cell in cells if name in cell.defines]
-    if retyped:
-        notes.append(f"{name}: its own cell is gone or empty; {retyped[-1].name} defines it and is graded")
-        return retyped[-1]
-    broken = [cell for cell in cells if cell.error and re.search(rf"(?m)^def {name}\b", cell.text)]
-    return next(reversed(marked or broken), None)
+    if chosen is None:
+        broken = [cell for cell in cells if cell.error and re.search(rf"(?m)^def {name}\b", cell.text)]
+        return next(reversed([cell for cell in marked if cell.error] or marked or broken), None)
+    if not any(name in cell.defines for cell in marked):
+        notes.append(f"{name}: its own cell is gone or empty; {chosen.name} defines it and is graded")
+    elif chosen not in marked:
+        notes.append(f"{name}: {chosen.name} defines it again; that one is graded, not its own cell")
+    return chosen
+
+
+def _is_stub(name: str, cell: Cell) -> bool:
+    """Whether a cell's last word on the function is that it is not written yet, or the published answer."""
+    last = [statement for statement in cell.body if name in bound(statement)][-1]
+    if isinstance(last, ast.FunctionDef):
+        return isinstance(last.body[-1], ast.Raise) and "NotImplementedError" in _used(last.body[-1])
+    return "reveal" in _used(last)
 
 
 def _no_hole(path: str, lab: Lab, cells: Sequence[Cell], names: Mapping[str, Sequence[str]] | None) -> str:
@@ -112,9 +135,7 @@ def _no_hole(path: str, lab: Lab, cells: Sequence[Cell], names: Mapping[str, Seq
     found = {name: len(seen & set(exercises)) for name, exercises in names.items()}
     likely = max(found, key=lambda name: found[name], default="")
     if likely != lab.name and found.get(likely):
-        return (
-            f"{path} seems to be lab {likely}; expected lab {lab.name}; submit that one, or grade as {likely}"
-        )
+        return f"{path} seems to be lab {likely}; expected lab {lab.name}; submit the notebook of that lab"
     return (
         f"{path} is a notebook without a single cell of lab {lab.name}; expected the lab's own notebook, "
         f"as it lies in my_labs/{lab.name}; submit that one"
@@ -129,7 +150,9 @@ def _answer(
             name, problem=f"its cell is missing; write def {name}(…) in any cell, save, submit again"
         )
     if hole.error:
-        return Answer(name, problem=f"{hole.error}; mend the line, run the cell, save, submit again")
+        return Answer(
+            name, problem=f"{hole.error}; mend the line, run the cell, save, submit again", written=True
+        )
     if name not in hole.defines:
         return Answer(name, problem=f"its cell does not define it; write def {name}(…) at the left margin")
     own = [s for s in hole.body if _kept(s, everything=True) and not _refused(s, refused, hole, notes)]
@@ -148,22 +171,58 @@ def _piece(cell: Cell, kept: dict[ast.stmt, Cell]) -> Piece:
 
 
 def _kept(statement: ast.stmt, *, everything: bool) -> bool:
-    """Whether a statement defines something; an assignment outside the hole only with a literal as value."""
+    """Whether a statement defines something; an assignment outside the hole only if it is quick to make."""
     if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
         return True
+    if isinstance(statement, ast.Try):
+        return bool(bound(statement))
     if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
         return False
-    return everything or all(isinstance(node, _LITERAL) for node in ast.walk(statement.value))
+    return everything or isinstance(statement.value, ast.Lambda) or _is_quick(statement.value)
 
 
-_LITERAL = (
-    ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.USub, ast.UAdd, ast.BinOp, ast.Add,
-    ast.Sub, ast.Load,
+def _is_quick(value: ast.expr) -> bool:
+    """Whether a value is made of numbers and text, names, arithmetic, and calls of torch, numpy or math."""
+    nodes = list(ast.walk(value))
+    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
+    return all(isinstance(n, _QUICK) for n in nodes) and all(
+        _home(c) in ("torch", "np", "math") for c in calls
+    )
+
+
+def _home(function: ast.expr) -> str:
+    """``torch`` of ``torch.linalg.svd``."""
+    while isinstance(function, ast.Attribute):
+        function = function.value
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+_QUICK = (
+    ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.unaryop, ast.BinOp, ast.operator,
+    ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Call, ast.keyword, ast.Load,
 )  # fmt: skip
 
 
-def _used(statement: ast.stmt) -> set[str]:
-    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+def _used(node: ast.AST) -> set[str]:
+    return {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+
+
+def _asked(statement: ast.stmt) -> set[str]:
+    """The names that a statement needs from outside, not those of its functions' own variables.
+
+    >>> sorted(_asked(ast.parse("def f(x, y=size): z = half(x); return z").body[0]))
+    ['f', 'half', 'size']
+    """
+    try:
+        tables = [symtable.symtable(ast.unparse(statement), "<cell>", "exec")]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return _used(statement)
+    names: set[str] = set()
+    for table in tables:
+        tables += table.get_children()
+        inside = table.get_type() == "module"
+        names |= {symbol.get_name() for symbol in table.get_symbols() if inside or symbol.is_global()}
+    return names
 
 
 def _closure(own: Iterable[ast.stmt], others: Iterable[ast.stmt]) -> set[ast.stmt]:
@@ -172,12 +231,12 @@ def _closure(own: Iterable[ast.stmt], others: Iterable[ast.stmt]) -> set[ast.stm
     for statement in others:
         for name in bound(statement):
             makers.setdefault(name, []).append(statement)
-    names = ["*", *set().union(*map(_used, own))]
+    names = ["*", *set().union(*map(_asked, own))]
     needed: set[ast.stmt] = set()
     while names:
         found = makers.pop(names.pop(), [])
         needed.update(found)
-        names += set().union(*map(_used, found))
+        names += set().union(*map(_asked, found))
     return needed
 
 
@@ -190,6 +249,6 @@ def _refused(statement: ast.stmt, modules: tuple[str, ...], cell: Cell, notes: l
     else:
         return False
     refused = [name for name in asked if name.startswith(modules)]
-    if refused and asked != ["compresslab.classroom.lab"] and cell.name != SHIPPED:
+    if refused and not set(asked) <= OFFERED and cell.name != SHIPPED:
         notes.append(f"{cell.name}: the import of {', '.join(refused)} is left out; write it yourself")
     return bool(refused)

@@ -58,6 +58,44 @@ def test_a_duplicated_id_counts_where_it_last_defines_the_function(tmp_path):
     assert "4 cells have its id" in found.notes[0]
 
 
+WRITTEN, SPOILT, STUB = (
+    f"def first(x): {line}" for line in ("return 1", "return 2", "raise NotImplementedError")
+)
+
+
+@pytest.mark.parametrize(
+    ("texts", "ids"),
+    [
+        ((STUB, WRITTEN, "check.first(first)"), ["first"]),  # written below the hole
+        ((SPOILT, WRITTEN, "check.first(first)"), ["first"]),  # mended below the hole
+        ((SPOILT, WRITTEN, "check.first(first)"), []),
+        ((WRITTEN, "check.first(first)", SPOILT), ["first"]),  # played with after the check
+        ((STUB, "check.first(first)", WRITTEN), ["first"]),  # written after the check
+        ((WRITTEN, "first = reveal.first()", "check.first(first)"), ["first"]),
+        (("def first(x) return 3", WRITTEN, "check.first(first)"), ["first"]),
+    ],
+)
+def test_what_stands_when_the_check_runs_is_the_answer(tmp_path, texts, ids):
+    found = read(code(*texts, ids=ids), tmp_path)
+    assert kept(found.answers[0])[-1] == "def first(x):\n    return 1"
+
+
+def test_a_hole_that_another_cell_replaces_is_noted(tmp_path):
+    found = read(code(SPOILT, WRITTEN, "check.first(first)", ids=["first"]), tmp_path)
+    assert found.notes == ("first: cell 2 defines it again; that one is graded, not its own cell",)
+
+
+def test_what_is_quick_to_make_is_taken_along_and_a_function_s_own_names_are_not_asked_for(tmp_path):
+    other = (
+        "size = lambda t: t.numel()\nHALF = 1 / 2\nQ = torch.tensor([HALF]) ** 2\nmodel = train()\n"
+        "verdict = open('x')\ntry:\n    from fast import sort\nexcept ImportError:\n    sort = None\n"
+        "try:\n    from fast import mean\nexcept ImportError:\n    from slow import mean\nW = np.load('x')"
+    )
+    hole = "def first(x, model):\n    verdict = size(x) * Q\n    return mean(verdict), sort"
+    answer = read(code(hole, other, ids=["first"]), tmp_path).answers[0]
+    assert [line.partition(" ")[0] for line in kept(answer)] == ["size", "HALF", "Q", "try:\n", "def"]
+
+
 def test_a_deleted_cell_costs_its_own_exercise_alone(tmp_path):
     found = read(code(adds("second"), ids=["second"]), tmp_path, "first", "second")
     assert found.answers[0].problem.startswith("its cell is missing; write def first(…)")
