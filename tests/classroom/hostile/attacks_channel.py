@@ -158,4 +158,22 @@ def words_instead_of_a_record(x):
     send(b"no\nno need to look: <script>alert(1)</script>\x1b[2J all right, 2 of 2 points")
 
 
+@attack("can't be read")
+def strides_that_swell(x):
+    """Sends 600 tensors of 976 bytes, whose strides put each byte on a page of its own: 2.4 GB when read."""
+    node = '{{"tensor": "array_{}", "dtype": "uint8", "strides": [4096]}}'
+    words = f'[[], "", 0, [{",".join(map(node.format, range(600)))}]]'.encode()
+    arrays = {f"array_{number}": np.zeros(976, np.uint8) for number in range(600)}
+    file = io.BytesIO()
+    np.savez(file, tree=np.frombuffer(words, np.uint8), **arrays)
+    send(b"run\n" + file.getvalue())
+
+
+@attack("left a record that can't be read", hole="count_parameters")
+def a_record_without_its_values(*arguments, **settings):
+    """Sends a record that lacks the value a judge looks up, so that the fault would seem the grader's."""
+    running = sys.modules["compresslab.classroom.running"]
+    send(b"run\n" + running.run_to_bytes(running.Run((running.Attempt(),) * 9)))
+
+
 ATTACKS = [value for value in list(vars().values()) if isinstance(value, Attack)]

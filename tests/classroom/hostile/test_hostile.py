@@ -18,12 +18,12 @@ from hostile import (
     attacks_channel,
     attacks_definition,
     attacks_file,
+    attacks_memory,
     attacks_notebook,
     attacks_probe,
     attacks_process,
     attacks_reach,
     attacks_resources,
-    attacks_review,
     attacks_rights,
     attacks_values,
     attacks_words,
@@ -39,7 +39,7 @@ from compresslab.classroom.grading.workers import Workers
 
 PAGES = (
     attacks_answers, attacks_channel, attacks_definition, attacks_file, attacks_notebook, attacks_probe,
-    attacks_process, attacks_reach, attacks_resources, attacks_review, attacks_rights, attacks_values,
+    attacks_process, attacks_reach, attacks_resources, attacks_memory, attacks_rights, attacks_values,
     attacks_words,
 )  # fmt: skip
 ATTACKS = {attack.name: attack for page in PAGES for attack in page.ATTACKS}

@@ -1,45 +1,16 @@
-"""What a review found: a reader that swells, memory that no watch sees, records that lack their values."""
+"""Memory that no watch sees: pages shared with nobody, pages in a pipe; and text that grows on its way."""
 
 from __future__ import annotations
 
 import ctypes
-import io
 import mmap
 import os
-import sys
 
-import numpy as np
 from hostile.attack import Attack, attack, written
 
 __all__ = ["ATTACKS"]
 
 NOTHING = "ValueError: found nothing"
-
-
-def send(record):
-    """Hands in these bytes as if they were the worker's own record, and ends."""
-    rest = memoryview(len(record).to_bytes(8, "big") + record)
-    while rest:
-        rest = rest[os.write(3, rest) :]
-    os._exit(0)
-
-
-@attack("can't be read")
-def strides_that_swell(x):
-    """Sends 600 tensors of 976 bytes, whose strides put each byte on a page of its own: 2.4 GB when read."""
-    node = '{{"tensor": "array_{}", "dtype": "uint8", "strides": [4096]}}'
-    words = f'[[], "", 0, [{",".join(map(node.format, range(600)))}]]'.encode()
-    arrays = {f"array_{number}": np.zeros(976, np.uint8) for number in range(600)}
-    file = io.BytesIO()
-    np.savez(file, tree=np.frombuffer(words, np.uint8), **arrays)
-    send(b"run\n" + file.getvalue())
-
-
-@attack("left a record that can't be read", hole="count_parameters")
-def a_record_without_its_values(*arguments, **settings):
-    """Sends a record that lacks the value a judge looks up, so that the fault would seem the grader's."""
-    running = sys.modules["compresslab.classroom.running"]
-    send(b"run\n" + running.run_to_bytes(running.Run((running.Attempt(),) * 9)))
 
 
 @attack(NOTHING)
