@@ -67,7 +67,7 @@ def _one_case(rng: torch.Generator) -> Iterable[Case]:
 def _probe(case: dict[str, Any], written: Any) -> dict[str, Any]:
     answer = written()
     if type(answer) is str:
-        answer = answer.strip().rstrip(").").lower()
+        answer = answer.strip(" ().\n\t").lower()  # (d), d) and d. are d
     return {"letter": answer}
 
 

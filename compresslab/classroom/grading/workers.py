@@ -115,13 +115,13 @@ class Workers:
         self._beside(_listen, self._process.stdout, self._messages)
         with contextlib.suppress(queue.Empty):
             if self._messages.get(timeout=START_UP) == b"ready":
-                self._heard = os.fstat(
-                    self._complaints.fileno()
-                ).st_size  # what an import says is no complaint
+                # what an import says is no complaint
+                self._heard = os.fstat(self._complaints.fileno()).st_size
                 return
         raise RuntimeError(f"the worker did not start ({self.close() or 'no word from it'})")
 
     def _beside(self, work: Callable[..., None], *arguments: object) -> None:
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
         self._threads.append(threading.Thread(target=work, args=arguments, daemon=True))
         self._threads[-1].start()
 

@@ -87,7 +87,7 @@ def test_the_second_cell_with_an_id_is_kept_as_an_ordinary_one(tmp_path):
     def duplicate(book):
         again = nbformat.from_dict(cell(book, "double"))
         again.source = "def double(x):\n    return 2 * x"
-        book.cells += [nbformat.from_dict(cell(book, "check-double")), again]
+        book.cells += [again, nbformat.from_dict(cell(book, "check-double"))]
 
     book = shown(tmp_path, duplicate)
     assert "2 * x" in cell(book, "double").source
