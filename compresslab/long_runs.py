@@ -26,8 +26,8 @@ from tqdm.auto import tqdm
 from compresslab.errors import CompressionError
 
 __all__ = [
-    "Job", "load_whole", "read_results", "run_missing", "save_whole", "values_by_seed", "workers",
-    "write_results",
+    "Job", "load_whole", "read_kept", "read_results", "run_missing", "save_whole", "values_by_seed",
+    "workers", "write_results",
 ]  # fmt: skip
 
 
@@ -96,14 +96,20 @@ def read_results(place: Path) -> dict:
     Raises:
         CompressionError: the file is damaged.
     """
-    if not place.exists():
-        return {}
+    return read_kept(place, about="it keeps what the long runs found") if place.exists() else {}
+
+
+def read_kept(place: Path, *, about: str) -> dict:
+    """What a JSON file among the results holds; ``about`` says what that is.
+
+    Raises:
+        CompressionError: the file is missing or damaged.
+    """
     try:
         return dict(json.loads(place.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise CompressionError(
-            f"{place} can't be read ({error}); it keeps what the long runs found. "
-            "Get it back with: git checkout -- data/results"
+            f"{place} can't be read ({error}); {about}. Get it back with: git checkout -- data/results"
         ) from error
 
 

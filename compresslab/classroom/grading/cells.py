@@ -9,14 +9,14 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compresslab.errors import CompressionError
 
-__all__ = ["Cell", "bound", "code_cells", "parsed", "submitted_bytes"]
+__all__ = ["Cell", "bound", "code_cells", "parsed", "source_of", "submitted_bytes"]
 
 MAXIMUM_BYTES = 25_000_000  # a notebook with its stored outputs
 MAXIMUM_SOURCE = 500_000  # characters of code in all its cells
@@ -128,7 +128,7 @@ def code_cells(content: bytes, path: str) -> Iterator[Cell]:
             f"{path} holds {len(written):,} code cells; at most {MAXIMUM_CELLS:,} are read; hand in the "
             "lab's own notebook, as JupyterLab saved it"
         )
-    texts = {place: _source(cell) for place, cell in written.items()}
+    texts = {place: source_of(cell) for place, cell in written.items()}
     if sum(map(len, texts.values())) > MAXIMUM_SOURCE:
         raise CompressionError(
             f"{path} holds more than {MAXIMUM_SOURCE:,} characters of code; a lab needs a few thousand; "
@@ -138,7 +138,8 @@ def code_cells(content: bytes, path: str) -> Iterator[Cell]:
         yield parsed(f"cell {place}", str(written[place].get("id", "")), text)
 
 
-def _source(cell: dict[str, Any]) -> str:
+def source_of(cell: Mapping[str, Any]) -> str:
+    """The text of a notebook's cell, whose source may be one text or lines, or anything in a hostile file."""
     source = cell.get("source", "")
     lines = source if isinstance(source, list) else [source]
     return "".join(line for line in lines if isinstance(line, str))

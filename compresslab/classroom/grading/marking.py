@@ -77,17 +77,16 @@ def grade_alone(
     lab: Lab,
     submission: str | Path,
     *,
-    isolated: bool = False,
     seed: int | None = None,
     fork: bool = FORKS,
 ) -> Score:
     """As ``grade``, with a bundle and workers for this submission alone; its inputs are drawn in secret.
 
-    Without isolation the student's code has the grader's rights: for one's own notebook, or a trusted one.
+    Without isolation: the code has the grader's rights. For one's own notebook, or a trusted one.
     """
     with tempfile.TemporaryDirectory(prefix="compresslab-", ignore_cleanup_errors=True) as place:
         bundle = make_bundle(lab, Path(place))
-        with Workers(bundle, isolated=isolated, fork=fork) as workers:
+        with Workers(bundle, isolated=False, fork=fork) as workers:
             return grade(bundle, submission, workers=workers, seed=seed)
 
 

@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 
 from compresslab.classroom.exercise import Lab
-from compresslab.classroom.grading.cells import submitted_bytes
+from compresslab.classroom.grading.cells import source_of, submitted_bytes
 from compresslab.classroom.grading.scores import ExerciseScore, Score, plain
 from compresslab.classroom.grading.submission import read_submission
 
@@ -64,7 +64,7 @@ def _taken_apart(path: Path | None, lab: Lab) -> tuple[list[Any], dict[str, int]
         pieces = {answer.name: answer.pieces[-1] for answer in submission.answers if answer.pieces}
         found = {name: int(piece.cell.removeprefix("cell ")) for name, piece in pieces.items()}
     except Exception as error:  # whatever it holds, the rest of the class goes in
-        return [], {}, str(error).replace(str(path), Path(path).name)
+        return [], {}, str(error)
     names = {exercise.name for exercise in lab.exercises}
     marked = {cell["id"]: place for place, cell in enumerate(cells, 1) if _is_code(cell, names)}
     return cells, marked | found, ""
@@ -90,7 +90,7 @@ def _in_their_order(
     for place, cell in enumerate(cells, 1):
         if not isinstance(cell, dict) or (place > MOST_CELLS and place not in graded):
             continue
-        text, identity = _text(cell), str(cell.get("id", ""))
+        text, identity = source_of(cell), str(cell.get("id", ""))
         if graded.get(place) in left:
             shown.append(left.pop(graded[place]))
             shown[-1].source = text
@@ -99,13 +99,6 @@ def _in_their_order(
         else:
             shown.append(_own_cell(cell.get("cell_type"), text, place))
     return shown
-
-
-def _text(cell: Mapping[str, Any]) -> str:
-    source = cell.get("source", "")
-    return "".join(
-        line for line in (source if isinstance(source, list) else [source]) if isinstance(line, str)
-    )
 
 
 def _is_locked(cell: NotebookNode) -> bool:

@@ -1,10 +1,10 @@
 """A submitted notebook, taken apart: what the student wrote for each exercise. Nothing of it is run here.
 
 A notebook is JSON and a cell is text: this page reads both and never imports or executes a line. The hole of
-an exercise is the code cell whose id is the exercise's name; where an editor dropped the ids, the last cell
-that defines a function of that name. From the hole come its imports, functions, classes and assignments; from
-the other cells the imports, functions, classes and plain constants *that the hole needs*, by name. So a slow,
-broken or hostile cell elsewhere costs nothing, and metadata (tags, nbgrader's fields) is ignored.
+an exercise is the cell that stands when its check runs: the last one above it that writes the function. From
+the hole come its imports, functions, classes and assignments; from the other cells the imports, functions,
+classes and quickly made values *that the hole needs*, by name. So a slow, broken or hostile cell elsewhere
+costs nothing, and metadata (tags, nbgrader's fields) is ignored.
 """
 
 from __future__ import annotations
@@ -22,11 +22,8 @@ from compresslab.errors import CompressionError
 
 __all__ = ["Answer", "Piece", "Submission", "read_submission"]
 
-
 SHIPPED = "a cell of the lab's own"
-OFFERED = {
-    f"compresslab.classroom.{name}" for name in ("lab", "metric", "verdict")
-}  # every lab imports these
+OFFERED = {f"compresslab.classroom.{name}" for name in ("lab", "metric", "verdict")}  # what labs import
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ by side, one thread each; each is kept as soon as it ends, so an interrupted com
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from compresslab.costs import count_macs
 from compresslab.data import DATA, Splits
 from compresslab.errors import CompressionError
 from compresslab.inputs import multiplying_layers
-from compresslab.long_runs import load_whole, read_results, values_by_seed, write_results
+from compresslab.long_runs import load_whole, read_kept, read_results, values_by_seed, write_results
 from compresslab.models import load_baseline
 from compresslab.techniques.low_rank.factorizing import thin_like
 from compresslab.techniques.low_rank.ranks import break_even_rank, ranks_under_budget, spread_ranks
@@ -135,14 +134,7 @@ def load_against_tensorly(*, folder: Path = DATA / "results") -> dict[str, Any]:
     Raises:
         CompressionError: that measurement is not there, or can't be read.
     """
-    place = folder / LAB / "tensorly.json"
-    try:
-        return dict(json.loads(place.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise CompressionError(
-            f"{place} can't be read ({error}); it says how Tucker compares with tensorly's. "
-            "Get it back with: git checkout -- data/results"
-        ) from error
+    return read_kept(folder / LAB / "tensorly.json", about="it says how Tucker compares with tensorly's")
 
 
 def summary(results: dict) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from compresslab.costs import count_macs
 from compresslab.data import DATA, Images
-from compresslab.errors import CompressionError
+from compresslab.long_runs import read_kept
 from compresslab.techniques.pruning.channels import channel_scores, remove_channels
 from compresslab.techniques.pruning.criteria import (
     gradient,
@@ -146,13 +145,7 @@ def torch_prunings_channels(*, folder: Path = DATA / "results") -> dict[str, lis
         CompressionError: they are not there, or can't be read.
     """
     place = folder / "03_pruning" / "torch_pruning_keeps.json"
-    try:
-        return dict(json.loads(place.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise CompressionError(
-            f"{place} can't be read ({error}); it says which channels torch-pruning keeps. "
-            "Get it back with: git checkout -- data/results"
-        ) from error
+    return read_kept(place, about="it says which channels torch-pruning keeps")
 
 
 def _theirs(model: nn.Module, images: Images, macs: int) -> Keep:
