@@ -1,27 +1,34 @@
 """compresslab: write the core of every classic compression method, see it work, measure it honestly.
 
 The workbench: data and networks, ``measure`` and ``compare``, an honest clock, honest bytes, a training loop.
-Methods are in ``compresslab.techniques``, the teaching in ``compresslab.classroom``; neither is imported.
+Methods are in ``compresslab.techniques``, the teaching in ``compresslab.notebook``; neither is imported.
 """
 
-from compresslab.clock import Interval, latency, noise_floor, speedup
-from compresslab.costs import (
-    LayerCost,
-    count_macs,
-    count_parameters,
-    layer_costs,
-    storage_bytes,
-)
-from compresslab.data import Images, Splits, fashion_mnist
+from compresslab.data.fashion_mnist import fashion_mnist
+from compresslab.data.images import Images, Splits
 from compresslab.errors import CompressionError
-from compresslab.layers import draw_layers, layer_table
-from compresslab.measuring import Measurement, accuracy_drop, measure, paired_drop, right_answers
-from compresslab.memory import peak_activation_bytes
-from compresslab.models import baseline, load_baseline, mlp, read_card, student, teacher
-from compresslab.reporting import Report, compare
-from compresslab.seeds import gain_over_seeds, interval_of_one_more, mean_over_seeds
+from compresslab.measurement.activations import peak_activation_bytes
+from compresslab.measurement.costs import LayerCost, count_macs, count_parameters, layer_costs, storage_bytes
+from compresslab.measurement.layer_profile import draw_layers, layer_table
+from compresslab.measurement.measurement import (
+    Measurement,
+    accuracy_drop,
+    measure,
+    paired_drop,
+    right_answers,
+)
+from compresslab.measurement.report import Report, compare
+from compresslab.measurement.statistics import (
+    Interval,
+    gain_over_seeds,
+    interval_of_one_more,
+    mean_over_seeds,
+)
+from compresslab.measurement.timing import latency, noise_floor, speedup
+from compresslab.models.pretrained import load_baseline, read_card
+from compresslab.models.residual import baseline, mlp, student, teacher
 from compresslab.storage import load_model, save_model
-from compresslab.training import Trained, accuracy, fast_precision, fit
+from compresslab.training.loop import Trained, accuracy, fast_precision, fit
 
 __all__ = [
     "CompressionError",

@@ -1,12 +1,9 @@
-"""The command line: what students ask for is in learning, what teachers ask for in teaching.
+"""The command line as a program: ``python -m compresslab``."""
 
-Each command calls one plain function and prints what it returned. Bad input is one sentence and exit code 2.
-"""
+from compresslab.cli import author, student, teacher
+from compresslab.cli.app import app
 
-from compresslab import learning, teaching
-from compresslab.terminal import app
-
-__all__ = ["app", "learning", "teaching"]
+__all__ = ["app", "author", "student", "teacher"]
 
 if __name__ == "__main__":
     app()

@@ -13,27 +13,27 @@ import pytest
 import torch
 from torch import nn
 
-from compresslab.data import Images
+from compresslab.analysis.layer_inputs import input_second_moments
+from compresslab.data.images import Images
 from compresslab.errors import CompressionError
-from compresslab.inputs import input_second_moments
-from compresslab.measuring import measure
-from compresslab.models import student
+from compresslab.measurement.measurement import measure
+from compresslab.models.residual import student
 from compresslab.storage import load_model, save_model
 from compresslab.techniques.low_rank import SPLITS, factorize, ranks_for_weights, whitened
-from compresslab.techniques.low_rank.adapting import add_updates, merge_updates
+from compresslab.techniques.low_rank.lora import add_updates, merge_updates
 from compresslab.techniques.pruning import prune_by_magnitude
-from compresslab.techniques.pruning.channels import recalibrate_batch_norm, remove_channels
-from compresslab.techniques.pruning.dependencies import dependency_groups
+from compresslab.techniques.pruning.channel_groups import dependency_groups
+from compresslab.techniques.pruning.channel_removal import recalibrate_batch_norm, remove_channels
 from compresslab.techniques.pruning.granularity import channel, local_masks, magnitudes
-from compresslab.techniques.pruning.masking import masked
-from compresslab.techniques.pruning.obs import compensated, prune_with_sparse_gpt
-from compresslab.techniques.pruning.storing import store_sparsely
+from compresslab.techniques.pruning.masks import masked
+from compresslab.techniques.pruning.optimal_brain_surgeon import compensated, prune_with_sparse_gpt
+from compresslab.techniques.pruning.sparse_layers import store_sparsely
 from compresslab.techniques.quantization import quantize_dynamic, quantize_weights, store_as
-from compresslab.techniques.quantization.aware import convert, prepare
+from compresslab.techniques.quantization.batch_norm_folding import fold_batch_norm
 from compresslab.techniques.quantization.codebook import share_weights
-from compresslab.techniques.quantization.folding import fold_batch_norm
-from compresslab.techniques.quantization.mixed import quantize_mixed
-from compresslab.techniques.quantization.rounding import adaround, quantize_with_data
+from compresslab.techniques.quantization.data_aware_rounding import adaround, quantize_with_data
+from compresslab.techniques.quantization.mixed_precision import quantize_mixed
+from compresslab.techniques.quantization.qat import convert, prepare
 from compresslab.techniques.quantization.static import quantize_static
 
 

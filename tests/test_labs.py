@@ -1,6 +1,6 @@
 """Every lab as it lies in the repository: current, complete, no answer where students look.
 
-Notebooks are run by nbval (``make test``), exercises by ``tests/classroom/test_proofs.py``.
+Notebooks are run by nbval (``make test``), exercises by ``tests/checks/test_proofs.py``.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from compresslab.classroom.building import paths
-from compresslab.classroom.exercises import all_labs
-from compresslab.classroom.notebooks import holes
-from compresslab.classroom.verifying import (
+from compresslab.authoring.build import paths
+from compresslab.authoring.source import holes
+from compresslab.authoring.verify import (
     problems_in_editions,
     problems_in_labs,
     problems_in_source,
     problems_with_grading,
 )
+from compresslab.course import all_labs
 
 ROOT = Path(__file__).parents[1]
 

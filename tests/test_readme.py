@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from compresslab.classroom import readme
-from compresslab.classroom.exercises import all_labs
-from compresslab.classroom.proofs import Kill
+from compresslab.authoring import readme
+from compresslab.checks.proofs import Kill
+from compresslab.course import all_labs
 from compresslab.errors import CompressionError
 
 ROOT = Path(__file__).parents[1]

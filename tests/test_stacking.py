@@ -5,7 +5,7 @@ import torch
 from test_contract import METHODS, X
 
 from compresslab.errors import CompressionError
-from compresslab.models import student
+from compresslab.models.residual import student
 
 REFUSED = [  # (made by one of these, one of these refuses it, in these words)
     (

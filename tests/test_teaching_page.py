@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from compresslab.classroom.grading import isolation
+from compresslab.grading.sandbox import self_test as isolation
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "TEACHING.md").read_text(encoding="utf-8")

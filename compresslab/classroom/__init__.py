@@ -1,21 +1,46 @@
-"""The teaching: exercises, checks, notebooks and grades. Nothing outside this folder imports it."""
+"""The old address of ``compresslab.notebook`` and of the labs' figures, kept for one version.
+
+Students' half-done copies of the labs import from here.
+"""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import warnings
+from typing import Any
 
-if TYPE_CHECKING:
-    from compresslab.classroom.desk import Desk, lab
-    from compresslab.classroom.metrics import metric, verdict
+__all__: list[str] = []
 
-__all__ = ["Desk", "lab", "metric", "verdict"]
-
-_PAGES = {"Desk": "desk", "lab": "desk", "metric": "metrics", "verdict": "metrics"}
+_MOVED = {
+    "lab": "compresslab.notebook:lab",
+    "metric": "compresslab.notebook:metric",
+    "verdict": "compresslab.notebook:verdict",
+    "pictures": "compresslab.course.measuring.figures",
+    "widgets": "compresslab.course.figures.sliders",
+    "gain_pictures": "compresslab.course.figures.gains",
+    "quantization_pictures": "compresslab.course.quantization.figures",
+    "distillation_pictures": "compresslab.course.distillation.figures",
+    "pruning_pictures": "compresslab.course.pruning.figures",
+    "sparsity_pictures": "compresslab.course.pruning.tradeoff_figures",
+    "low_rank_pictures": "compresslab.course.low_rank.figures",
+    "thinness_pictures": "compresslab.course.low_rank.tradeoff_figures",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, fetched when it is first asked for: a grader's worker needs no desk and no exercises."""
-    if name not in _PAGES:
+    """Return a name of the old package from where it is now, with a warning that says where.
+
+    Raises:
+        AttributeError: the old package had no such name.
+    """
+    if name not in _MOVED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_PAGES[name]}"), name)
+    module, _, attribute = _MOVED[name].partition(":")
+    warnings.warn(
+        f"compresslab.classroom.{name} is now {_MOVED[name].replace(':', '.')}; the old name goes with the "
+        "next version. `compresslab update LAB` moves your cells into the new edition",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found

@@ -12,7 +12,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from compresslab.clock import noise_floor, speedup
+from compresslab.measurement.timing import noise_floor, speedup
 
 
 class Twice(nn.Module):

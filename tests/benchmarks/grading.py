@@ -33,9 +33,9 @@ from pathlib import Path
 import nbformat
 import torch
 
-from compresslab.classroom.exercises import find_lab
-from compresslab.classroom.grading.scores import read_results
-from compresslab.clock import Interval, bootstrap, median
+from compresslab.course import find_lab
+from compresslab.grading.scores import read_results
+from compresslab.measurement.statistics import Interval, bootstrap, median
 from tests.benchmarks.made_class import ROOT, HandedIn, holes_and_checks, machine, made_class, solution
 
 LAB = find_lab("00_measuring")

@@ -2,7 +2,7 @@
 
 Each is the lab's solution with its holes filled otherwise: by another right answer, or by one of the planted
 mistakes of the exercise, so that it is known beforehand what it must get. No two are alike. Hostile ones come
-from ``tests/classroom/hostile``.
+from ``tests/hostile``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from compresslab.classroom.exercise import Lab
+from compresslab.checks.exercise import Lab
 
 __all__ = ["ROOT", "HandedIn", "holes_and_checks", "hostile_class", "machine", "made_class", "solution"]
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "classroom"))  # where the tests' submissions and attacks are written
+sys.path[:0] = [
+    str(ROOT / "tests"),
+    str(ROOT / "tests" / "made"),
+]  # where the tests' submissions and attacks are written
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def holes_and_checks(book: NotebookNode, lab: Lab) -> NotebookNode:
     opening = [
         "import itertools\nimport math\n\nimport numpy as np\nimport torch\nfrom torch import Tensor, nn"
     ]
-    opening += [f'from compresslab.classroom import lab\n\ncheck, hint, reveal, yours = lab("{lab.name}")']
+    opening += [f'from compresslab.notebook import lab\n\ncheck, hint, reveal, yours = lab("{lab.name}")']
     cells = [nbformat.v4.new_code_cell(text, id=f"opening-{n}") for n, text in enumerate(opening)]
     less.cells = cells + kept
     return less

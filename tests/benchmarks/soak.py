@@ -27,8 +27,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from compresslab.classroom.exercises import find_lab
-from compresslab.classroom.grading.scores import Score, read_results
+from compresslab.course import find_lab
+from compresslab.grading.scores import Score, read_results
 from tests.benchmarks.made_class import ROOT, HandedIn, hostile_class, machine, made_class
 from tests.benchmarks.processes import adopt_orphans, called, left_after, memory_bytes
 

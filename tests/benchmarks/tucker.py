@@ -17,7 +17,7 @@ from tensorly.decomposition import partial_tucker
 from torch import Tensor
 
 import compresslab as cl
-from compresslab.clock import speedup
+from compresslab.measurement.timing import speedup
 from compresslab.techniques.low_rank.tucker import from_tucker, tucker2
 
 LAYERS = ("blocks.4.conv2", "blocks.6.conv1", "blocks.6.conv2")

@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from compresslab.clock import evaluating
-from compresslab.data import Images
+from compresslab.data.augmentation import augment
+from compresslab.data.images import Images
 from compresslab.errors import CompressionError
+from compresslab.models.surgery import evaluating
 from compresslab.techniques.distillation.feature import attention_map
+from compresslab.techniques.distillation.layer_outputs import tapped
 from compresslab.techniques.distillation.response import UNLABELLED
-from compresslab.techniques.distillation.taps import tapped
-from compresslab.training import Trained, augment, fit
+from compresslab.training.loop import Trained, fit
 
 __all__ = ["Knowledge", "Pupil", "distill", "draw_views", "know", "numbered", "without_labels"]
 
@@ -142,7 +143,7 @@ def distill(
         views: what it sees, in batches of 128; the labels are for ``teach`` to know.
         validation: images to choose the epoch by.
         teach: (pupil, views (b, 1, 28, 28), numbers of the views (b,)) → scalar to minimise.
-        **settings: of ``compresslab.training.fit``: epochs, learning_rate, seed, precision, …
+        **settings: of ``compresslab.training.loop.fit``: epochs, learning_rate, seed, precision, …
 
     Returns:
         The student of the best epoch, without its companion, and the history.

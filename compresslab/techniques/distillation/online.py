@@ -133,7 +133,7 @@ def mutual_loss(
     temperature: float = 1.0,
     lessons: Callable[..., Tensor] = peer_losses,
 ) -> Tensor:
-    """The sum over peers of cross-entropy and lesson: a loss for ``compresslab.training.fit``.
+    """The sum over peers of cross-entropy and lesson: a loss for ``compresslab.training.loop.fit``.
 
     A sum, so that each peer learns as fast as it would alone.
 

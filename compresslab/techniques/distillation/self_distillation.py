@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compresslab.errors import CompressionError
-from compresslab.models import ResidualBlock, ResidualNetwork
+from compresslab.models.residual import ResidualBlock, ResidualNetwork
 from compresslab.techniques.distillation.response import (
     UNLABELLED,
     full_precision,
@@ -187,7 +187,7 @@ def own_teacher_loss(
     weight: float = 0.5,
     hint_weight: float = 0.1,
 ) -> Tensor:
-    """``early_exit_loss`` + hint_weight · ``exit_hint_loss``: a loss for ``compresslab.training.fit``.
+    """``early_exit_loss`` + hint_weight · ``exit_hint_loss``: a loss for ``compresslab.training.loop.fit``.
 
     Args:
         model: an ``EarlyExits``.

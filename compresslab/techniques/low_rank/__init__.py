@@ -1,7 +1,11 @@
 """Low rank: thinner layers. A split says how, ranks say how thin; what would not get thinner stays whole."""
 
-from compresslab.inputs import input_second_moments
-from compresslab.techniques.low_rank.adapting import UpdatedLinear, add_updates, merge_updates
+from compresslab.analysis.layer_inputs import input_second_moments
+from compresslab.techniques.low_rank.activation_aware import (
+    output_error,
+    whitened_channel_kernels,
+    whitened_svd,
+)
 from compresslab.techniques.low_rank.cp import (
     cancellation,
     cp,
@@ -10,33 +14,14 @@ from compresslab.techniques.low_rank.cp import (
     from_cp,
     khatri_rao,
 )
-from compresslab.techniques.low_rank.experiments import (
-    load_against_tensorly,
-    load_network,
-    load_results,
-    network_ranks,
-    run_experiments,
-    values,
-)
-from compresslab.techniques.low_rank.factorizing import (
+from compresslab.techniques.low_rank.factorization import (
     Decision,
     decide,
     factorization_table,
     factorize,
     thin_like,
 )
-from compresslab.techniques.low_rank.ranks import (
-    break_even_rank,
-    rank_for_energy,
-    rank_for_weights,
-    ranks_for_energy,
-    ranks_for_weights,
-    ranks_under_budget,
-    scan_ranks,
-    spread_ranks,
-)
-from compresslab.techniques.low_rank.runs import as_ranks, random_directions
-from compresslab.techniques.low_rank.splits import (
+from compresslab.techniques.low_rank.layer_splits import (
     CHANNELS,
     CP,
     DEPTHWISE,
@@ -49,6 +34,17 @@ from compresslab.techniques.low_rank.splits import (
     thin_layers,
     whitened,
 )
+from compresslab.techniques.low_rank.lora import UpdatedLinear, add_updates, merge_updates
+from compresslab.techniques.low_rank.rank_selection import (
+    break_even_rank,
+    rank_for_energy,
+    rank_for_weights,
+    ranks_for_energy,
+    ranks_for_weights,
+    ranks_under_budget,
+    scan_ranks,
+    spread_ranks,
+)
 from compresslab.techniques.low_rank.svd import (
     channel_kernels,
     channel_matrices,
@@ -60,7 +56,6 @@ from compresslab.techniques.low_rank.svd import (
     truncated_svd,
 )
 from compresslab.techniques.low_rank.tucker import fold, from_tucker, tucker2, tucker_kernels, unfold
-from compresslab.techniques.low_rank.whitening import output_error, whitened_channel_kernels, whitened_svd
 
 __all__ = [
     "CHANNELS",
@@ -74,7 +69,6 @@ __all__ = [
     "Split",
     "UpdatedLinear",
     "add_updates",
-    "as_ranks",
     "break_even_rank",
     "cancellation",
     "channel_kernels",
@@ -94,19 +88,13 @@ __all__ = [
     "from_tucker",
     "input_second_moments",
     "khatri_rao",
-    "load_against_tensorly",
-    "load_network",
-    "load_results",
     "merge_updates",
-    "network_ranks",
     "output_error",
-    "random_directions",
     "rank_for_energy",
     "rank_for_weights",
     "ranks_for_energy",
     "ranks_for_weights",
     "ranks_under_budget",
-    "run_experiments",
     "scan_ranks",
     "space_kernels",
     "space_matrices",
@@ -117,7 +105,6 @@ __all__ = [
     "tucker2",
     "tucker_kernels",
     "unfold",
-    "values",
     "whitened",
     "whitened_channel_kernels",
     "whitened_svd",

@@ -1,15 +1,16 @@
 """Pruning: fewer weights. A criterion scores them, a granularity says what goes together, a schedule when."""
 
-from compresslab.damage import accuracy_lost, answers_moved
-from compresslab.inputs import input_second_moments
-from compresslab.techniques.pruning.channels import (
+from compresslab.analysis.layer_inputs import input_second_moments
+from compresslab.analysis.sensitivity import accuracy_lost, answers_moved
+from compresslab.techniques.pruning.channel_groups import Group, Member, dependency_groups
+from compresslab.techniques.pruning.channel_removal import (
     channel_scores,
     empty_like,
     load_pruned,
     recalibrate_batch_norm,
     remove_channels,
 )
-from compresslab.techniques.pruning.comparison import CRITERIA, GRANULARITIES
+from compresslab.techniques.pruning.channel_selection import keep_channels, keep_channels_within
 from compresslab.techniques.pruning.criteria import (
     batch_norm_scale,
     gradient,
@@ -19,24 +20,7 @@ from compresslab.techniques.pruning.criteria import (
     taylor,
     wanda,
 )
-from compresslab.techniques.pruning.curves import (
-    masked_curve,
-    surgeon_curves,
-    tuned_accuracies,
-    tuned_curve,
-)
-from compresslab.techniques.pruning.dependencies import Group, Member, dependency_groups
-from compresslab.techniques.pruning.evidence import (
-    input_norms,
-    mean_gradients,
-    squared_gradients,
-)
-from compresslab.techniques.pruning.experiments import (
-    load_network,
-    load_results,
-    run_experiments,
-    values,
-)
+from compresslab.techniques.pruning.gradients import input_norms, mean_gradients, squared_gradients
 from compresslab.techniques.pruning.granularity import (
     channel,
     channel_mask,
@@ -55,7 +39,7 @@ from compresslab.techniques.pruning.granularity import (
     vector,
     vector_mask,
 )
-from compresslab.techniques.pruning.masking import (
+from compresslab.techniques.pruning.masks import (
     keep_masks,
     masked,
     masks_of,
@@ -63,7 +47,7 @@ from compresslab.techniques.pruning.masking import (
     sparsities,
     sparsity_table,
 )
-from compresslab.techniques.pruning.obs import (
+from compresslab.techniques.pruning.optimal_brain_surgeon import (
     compensate,
     compensated,
     delete_weight,
@@ -84,13 +68,10 @@ from compresslab.techniques.pruning.sensitivity import (
     scan_sensitivity,
     sparsities_under_budget,
 )
-from compresslab.techniques.pruning.sparse_products import as_sparse_product
-from compresslab.techniques.pruning.storing import SparseConv2d, SparseLinear, store_sparsely
-from compresslab.techniques.pruning.widths import keep_channels, keep_channels_within
+from compresslab.techniques.pruning.sparse_inference import as_sparse_product
+from compresslab.techniques.pruning.sparse_layers import SparseConv2d, SparseLinear, store_sparsely
 
 __all__ = [
-    "CRITERIA",
-    "GRANULARITIES",
     "Group",
     "Member",
     "Pruned",
@@ -125,14 +106,11 @@ __all__ = [
     "kernel",
     "kernel_mask",
     "layer",
-    "load_network",
     "load_pruned",
-    "load_results",
     "local_masks",
     "magnitude",
     "magnitudes",
     "masked",
-    "masked_curve",
     "masks_of",
     "mean_gradients",
     "n_of_m_mask",
@@ -146,7 +124,6 @@ __all__ = [
     "recalibrate_batch_norm",
     "remove_channels",
     "rewind",
-    "run_experiments",
     "scan_sensitivity",
     "sparse_gpt",
     "sparsities",
@@ -154,12 +131,8 @@ __all__ = [
     "sparsity_table",
     "squared_gradients",
     "store_sparsely",
-    "surgeon_curves",
     "surgeon_scores",
     "taylor",
-    "tuned_accuracies",
-    "tuned_curve",
-    "values",
     "vector",
     "vector_mask",
     "wanda",

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from compresslab.errors import CompressionError
 from compresslab.techniques.pruning.criteria import magnitude
-from compresslab.techniques.pruning.masking import Masks, masked, prunable_layers
+from compresslab.techniques.pruning.masks import Masks, masked, prunable_layers
 
 __all__ = [
     "Granularity", "channel", "channel_mask", "check_sparsity", "fine", "fine_grained_mask", "global_masks",

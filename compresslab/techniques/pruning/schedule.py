@@ -32,11 +32,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compresslab.data import Images
+from compresslab.data.images import Images
 from compresslab.errors import CompressionError
 from compresslab.techniques.pruning.granularity import check_sparsity, local_masks, magnitudes
-from compresslab.techniques.pruning.masking import Masks, keep_masks, masked, masks_of
-from compresslab.training import Trained, accuracy, fit
+from compresslab.techniques.pruning.masks import Masks, keep_masks, masked, masks_of
+from compresslab.training.loop import Trained, accuracy, fit
 
 __all__ = [
     "Pruned",

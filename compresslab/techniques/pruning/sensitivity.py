@@ -6,7 +6,7 @@ a weight for all layers then says how far each may go:
 
     d[l, s] = damage of the network with only layer l pruned to s,    k[l, s] = n[l] - round(s · n[l]) stay
 
-    choose s[l]:   Σ d[l, s[l]] small,   Σ k[l, s[l]] ≤ budget        (how: the page ``compresslab.damage``)
+    choose s[l]:   Σ d[l, s[l]] small,   Σ k[l, s[l]] ≤ budget        (see ``compresslab.analysis.allocation``)
 
 What it saves: accuracy at the same number of weights. What it costs: as many evaluations as layers times
 shares. What is left out: that damages of several layers need not add up; fine-tuning, which mends some layers
@@ -23,9 +23,10 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 from tqdm.auto import tqdm
 
-from compresslab.damage import Choice, Damage, least_damage
+from compresslab.analysis.allocation import Choice, least_damage
+from compresslab.analysis.sensitivity import Damage
 from compresslab.techniques.pruning.granularity import check_sparsity, local_masks, magnitudes
-from compresslab.techniques.pruning.masking import masked
+from compresslab.techniques.pruning.masks import masked
 from compresslab.techniques.pruning.schedule import Score, Select
 
 __all__ = ["scan_sensitivity", "sparsities_under_budget"]

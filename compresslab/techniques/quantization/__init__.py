@@ -10,7 +10,7 @@ from compresslab.techniques.quantization.affine import (
     scale_and_zero_point,
     to_groups,
 )
-from compresslab.techniques.quantization.aware import convert, fake_quantize_straight_through, prepare
+from compresslab.techniques.quantization.batch_norm_folding import fold_batch_norm
 from compresslab.techniques.quantization.calibration import (
     entropy,
     least_squares,
@@ -19,21 +19,20 @@ from compresslab.techniques.quantization.calibration import (
     percentile,
 )
 from compresslab.techniques.quantization.codebook import Codebook, follow_centroids, kmeans, share_weights
-from compresslab.techniques.quantization.dynamic import QuantizedInput, quantize_dynamic
-from compresslab.techniques.quantization.experiments import load_experiment, run_experiments
-from compresslab.techniques.quantization.folding import fold_batch_norm
-from compresslab.techniques.quantization.formats import FloatGrid, format_values, round_to, store_as
-from compresslab.techniques.quantization.integer import in_float32, requantize, run_in_integers
-from compresslab.techniques.quantization.mixed import allocate_bits, quantize_mixed, sensitivity
-from compresslab.techniques.quantization.rounding import (
+from compresslab.techniques.quantization.data_aware_rounding import (
     adaround,
     bias_correction,
     correct_biases,
     gptq,
     quantize_with_data,
 )
+from compresslab.techniques.quantization.dynamic import QuantizedInput, quantize_dynamic
+from compresslab.techniques.quantization.integer_arithmetic import in_float32, requantize, run_in_integers
+from compresslab.techniques.quantization.mixed_precision import allocate_bits, quantize_mixed, sensitivity
+from compresslab.techniques.quantization.number_formats import FloatGrid, format_values, round_to, store_as
+from compresslab.techniques.quantization.qat import convert, fake_quantize_straight_through, prepare
 from compresslab.techniques.quantization.static import quantize_static
-from compresslab.techniques.quantization.weights import (
+from compresslab.techniques.quantization.weight_only import (
     QuantizedConv2d,
     QuantizedLinear,
     WeightGrid,
@@ -69,7 +68,6 @@ __all__ = [
     "integer_range",
     "kmeans",
     "least_squares",
-    "load_experiment",
     "min_max",
     "moving_average",
     "on_grid",
@@ -85,7 +83,6 @@ __all__ = [
     "replace_layers",
     "requantize",
     "round_to",
-    "run_experiments",
     "run_in_integers",
     "scale_and_zero_point",
     "sensitivity",

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 
 from compresslab.errors import CompressionError
 from compresslab.storage.packing import pack, unpack
-from compresslab.techniques.quantization.aware import scaled_gradient
-from compresslab.techniques.quantization.weights import (
+from compresslab.techniques.quantization.qat import scaled_gradient
+from compresslab.techniques.quantization.weight_only import (
     QuantizedConv2d,
     QuantizedLinear,
     on_grid,

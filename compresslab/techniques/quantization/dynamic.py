@@ -29,7 +29,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from compresslab.techniques.quantization.affine import fake_quantize, scale_and_zero_point
-from compresslab.techniques.quantization.weights import quantize_layer, replace_layers
+from compresslab.techniques.quantization.weight_only import quantize_layer, replace_layers
 
 __all__ = ["QuantizedInput", "quantize_dynamic"]
 

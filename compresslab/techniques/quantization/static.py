@@ -31,11 +31,16 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.errors import CompressionError
-from compresslab.steps import INPUT, ActivationGrid, Step, StepNetwork, trace
+from compresslab.models.graph import INPUT, ActivationGrid, Step, StepNetwork, trace
 from compresslab.techniques.quantization.affine import channel_range, scale_and_zero_point
+from compresslab.techniques.quantization.batch_norm_folding import fold_batch_norm
 from compresslab.techniques.quantization.calibration import Range, min_max
-from compresslab.techniques.quantization.folding import fold_batch_norm
-from compresslab.techniques.quantization.weights import QuantizedConv2d, QuantizedLinear, WeightGrid, on_grid
+from compresslab.techniques.quantization.weight_only import (
+    QuantizedConv2d,
+    QuantizedLinear,
+    WeightGrid,
+    on_grid,
+)
 
 __all__ = ["Calibrate", "integer_layer", "observe", "quantize_static"]
 

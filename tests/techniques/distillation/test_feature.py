@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from compresslab.costs import count_parameters
 from compresslab.errors import CompressionError
+from compresslab.measurement.costs import count_parameters
 from compresslab.techniques.distillation.feature import (
     Regressor,
     attention_loss,

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from compresslab.costs import count_parameters
 from compresslab.errors import CompressionError
+from compresslab.measurement.costs import count_parameters
+from compresslab.models.transformer import PatchTransformer
 from compresslab.techniques.distillation.hidden_states import (
     Projection,
     attention_matrix_loss,
     hidden_state_loss,
     layer_map,
 )
-from compresslab.transformers import PatchTransformer
 
 LOSSES = pytest.mark.parametrize("loss", [attention_matrix_loss, hidden_state_loss])
 

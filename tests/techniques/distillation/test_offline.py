@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from compresslab.data import Images, normalize
+from compresslab.data.images import Images, normalize
 from compresslab.errors import CompressionError
-from compresslab.models import ResidualNetwork
+from compresslab.models.residual import ResidualNetwork
 from compresslab.storage import load_model, save_model
 from compresslab.techniques.distillation.feature import Regressor, attention_map
 from compresslab.techniques.distillation.offline import (
@@ -21,7 +21,7 @@ from compresslab.techniques.distillation.offline import (
     without_labels,
 )
 from compresslab.techniques.distillation.response import UNLABELLED, response_loss
-from compresslab.training import BATCH_SIZE
+from compresslab.training.loop import BATCH_SIZE
 
 
 def network(seed, *, width=4):

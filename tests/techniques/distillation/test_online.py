@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compresslab.data import Images
+from compresslab.data.images import Images
 from compresslab.errors import CompressionError
-from compresslab.models import ResidualNetwork, student
+from compresslab.models.residual import ResidualNetwork, student
 from compresslab.techniques.distillation.online import (
     Peers,
     ensemble_logits,
@@ -16,7 +16,7 @@ from compresslab.techniques.distillation.online import (
     peer_losses,
 )
 from compresslab.techniques.distillation.response import UNLABELLED
-from compresslab.training import fit
+from compresslab.training.loop import fit
 
 both_lessons = pytest.mark.parametrize("lessons", [peer_losses, ensemble_losses])
 

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compresslab.costs import count_macs, count_parameters
-from compresslab.data import Images
+from compresslab.data.images import Images
 from compresslab.errors import CompressionError
-from compresslab.models import ResidualNetwork, baseline, mlp, student
+from compresslab.measurement.costs import count_macs, count_parameters
+from compresslab.models.residual import ResidualNetwork, baseline, mlp, student
 from compresslab.techniques.distillation.online import Peers
 from compresslab.techniques.distillation.response import UNLABELLED
 from compresslab.techniques.distillation.self_distillation import (
@@ -22,7 +22,7 @@ from compresslab.techniques.distillation.self_distillation import (
     exit_hint_loss,
     own_teacher_loss,
 )
-from compresslab.training import fit
+from compresslab.training.loop import fit
 
 
 def drawn(*shape, seed=0, spread=1.0):

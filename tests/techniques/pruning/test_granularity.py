@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from compresslab.costs import count_macs, storage_bytes
 from compresslab.errors import CompressionError
+from compresslab.measurement.costs import count_macs, storage_bytes
 from compresslab.techniques.pruning.criteria import magnitude
 from compresslab.techniques.pruning.granularity import (
     channel,

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from compresslab.data import Images
+from compresslab.data.images import Images
 from compresslab.errors import CompressionError
 from compresslab.techniques.pruning import schedule
 from compresslab.techniques.pruning.granularity import channel, global_masks, local_masks, magnitudes
-from compresslab.techniques.pruning.masking import masked, masks_of
+from compresslab.techniques.pruning.masks import masked, masks_of
 from compresslab.techniques.pruning.schedule import (
     cubic_sparsity,
     fit_masked,
@@ -20,7 +20,7 @@ from compresslab.techniques.pruning.schedule import (
     prune_iteratively,
     rewind,
 )
-from compresslab.training import fit
+from compresslab.training.loop import fit
 
 TRAIN, VALIDATION = (
     Images(

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from compresslab.costs import count_macs, count_parameters
-from compresslab.models import load_baseline
-from compresslab.techniques.pruning.channels import channel_scores, remove_channels
-from compresslab.techniques.pruning.comparison import torch_prunings_channels
+from compresslab.experiments.pruning.methods import torch_prunings_channels
+from compresslab.measurement.costs import count_macs, count_parameters
+from compresslab.models.pretrained import load_baseline
+from compresslab.techniques.pruning.channel_groups import dependency_groups
+from compresslab.techniques.pruning.channel_removal import channel_scores, remove_channels
 from compresslab.techniques.pruning.criteria import magnitude
-from compresslab.techniques.pruning.dependencies import dependency_groups
-from compresslab.techniques.pruning.masking import prunable_layers
+from compresslab.techniques.pruning.masks import prunable_layers
 
 torch_pruning = pytest.importorskip("torch_pruning", reason="torch-pruning, an oracle, is not installed")
 

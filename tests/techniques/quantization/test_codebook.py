@@ -7,9 +7,9 @@ import torch
 from sklearn.cluster import KMeans
 from torch import nn
 
-from compresslab.data import Images
+from compresslab.data.images import Images
 from compresslab.errors import CompressionError
-from compresslab.models import student
+from compresslab.models.residual import student
 from compresslab.storage import load_model, read, save_model
 from compresslab.techniques.quantization.codebook import (
     Codebook,
@@ -20,7 +20,7 @@ from compresslab.techniques.quantization.codebook import (
     nearest,
     share_weights,
 )
-from compresslab.training import fit
+from compresslab.training.loop import fit
 
 
 def drawn(count, seed=0):

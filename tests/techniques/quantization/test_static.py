@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from compresslab.errors import CompressionError
-from compresslab.models import mlp, student
-from compresslab.steps import INPUT, ActivationGrid, trace
+from compresslab.models.graph import INPUT, ActivationGrid, trace
+from compresslab.models.residual import mlp, student
 from compresslab.storage import save_model
-from compresslab.techniques.quantization.folding import fold_batch_norm
+from compresslab.techniques.quantization.batch_norm_folding import fold_batch_norm
 from compresslab.techniques.quantization.static import integer_layer, observe, quantize_static
 
 X = torch.randn(16, 1, 12, 12, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,1 @@
+"""What several technique families ask of a network: layer inputs, sensitivity, allocation under a budget."""

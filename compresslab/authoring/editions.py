@@ -1,0 +1,76 @@
+"""The student's edition of a lab: what nbgrader makes of the instructor's notebook, and nothing else.
+
+The same settings serve ``compresslab build`` and nbgrader's own command line, which reads them from
+``nbgrader_config.py``. Beyond nbgrader: a student's prose shows "…" where the instructor's has a number.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from traitlets.config import Config
+
+from compresslab.authoring.prose import hide_measured
+from compresslab.errors import CompressionError
+
+with warnings.catch_warnings():  # nbgrader's dependencies announce removals that are not ours to mend
+    warnings.simplefilter("ignore")
+    from nbgrader.converters import GenerateAssignment
+    from nbgrader.coursedir import CourseDirectory
+    from nbgrader.preprocessors import NbGraderPreprocessor
+
+__all__ = ["STUB", "HideMeasured", "nbgrader_settings", "student_edition"]
+
+STUB = 'raise NotImplementedError("your code goes here")'
+NOT_FOR_STUDENTS = ["*.py", "metrics.json"]
+
+
+class HideMeasured(NbGraderPreprocessor):
+    """Replaces each measured number in prose by "…"."""
+
+    def preprocess_cell(
+        self, cell: NotebookNode, resources: dict[str, Any], cell_index: int
+    ) -> tuple[NotebookNode, dict[str, Any]]:
+        if cell.cell_type == "markdown":
+            cell.source = hide_measured(cell.source)
+        return cell, resources
+
+
+def nbgrader_settings() -> Config:
+    """How this course uses nbgrader; what is not named here is nbgrader's default."""
+    settings = Config()
+    settings.CourseDirectory.source_directory = "solutions"
+    settings.CourseDirectory.release_directory = "labs"
+    settings.CourseDirectory.ignore = [*CourseDirectory().ignore, *NOT_FOR_STUDENTS]
+    settings.ClearSolutions.code_stub = {"python": STUB}
+    settings.GenerateAssignment.preprocessors = [HideMeasured, *GenerateAssignment().preprocessors]
+    return settings
+
+
+def student_edition(notebook: NotebookNode, name: str) -> str:
+    """The text of the student's notebook that nbgrader makes of the instructor's; no database, no other file.
+
+    Raises:
+        CompressionError: nbgrader refuses the notebook.
+    """
+    settings = nbgrader_settings()
+    settings.GenerateAssignment.no_database = True
+    settings.SaveCells.enabled = False
+    with tempfile.TemporaryDirectory() as root, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source = Path(root, "solutions", name, f"{name}.ipynb")
+        source.parent.mkdir(parents=True)
+        nbformat.write(notebook, source)
+        course = CourseDirectory(config=settings, root=root, assignment_id=name)
+        try:
+            GenerateAssignment(coursedir=course, config=settings).start()
+        except Exception as error:  # nbgrader raises many kinds
+            raise CompressionError(
+                f"nbgrader refuses {name}: {error}; build it again after mending its source"
+            ) from error
+        return Path(root, "labs", name, f"{name}.ipynb").read_text()

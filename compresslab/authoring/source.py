@@ -1,0 +1,193 @@
+"""A lab's source becomes the instructor's notebook: text in, notebook out, and nothing is run.
+
+The source is a script in percent format, ``solutions/NN/NN.py``, and the only file that an author edits:
+
+    # %% [markdown]                       prose; {{ lab }} becomes objectives, prerequisites, minutes
+    # %%                                  code
+    # %% tags=["nbval-check-output"]      code whose output nbval compares with the stored one
+    # %% exercise="count_parameters"      a hole: the function, its docstring, and the solution between
+                                          ### BEGIN SOLUTION and ### END SOLUTION
+
+A hole becomes three cells: the card (what, points, minutes, difficulty), nbgrader's solution cell, and the
+locked cell that checks it. A cell's id depends on its words alone, so that a rebuilt notebook is the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from compresslab.checks.exercise import Exercise, Lab
+from compresslab.errors import CompressionError
+
+__all__ = [
+    "BEGIN",
+    "END",
+    "TAGS",
+    "code_cells",
+    "holes",
+    "instructor_notebook",
+    "read_source",
+    "without_solution",
+]
+
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+TAGS = ("nbval-check-output", "nbval-ignore-output", "nbval-skip", "raises-exception")
+_METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {
+        "codemirror_mode": {"name": "ipython", "version": 3},
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "name": "python",
+        "nbconvert_exporter": "python",
+        "pygments_lexer": "ipython3",
+    },
+}
+
+
+def read_source(text: str) -> list[NotebookNode]:
+    """The cells of a source: type, words, and of the metadata ``exercise`` and ``tags`` alone.
+
+    Raises:
+        CompressionError: a cell has another setting, or a tag that means nothing.
+    """
+    import jupytext
+
+    cells = jupytext.reads(text, fmt="py:percent").cells
+    for cell in cells:
+        first = (cell.source.splitlines() or [""])[0]
+        cell.metadata.pop("lines_to_next_cell", None)
+        unknown = sorted(set(cell.metadata) - {"exercise", "tags"})
+        if unknown:
+            raise CompressionError(
+                f"the cell {first!r} has the setting {unknown[0]}; a cell may have exercise or tags"
+            )
+        strange = sorted(set(cell.metadata.get("tags", ())) - set(TAGS))
+        if strange:
+            raise CompressionError(
+                f"the cell {first!r} has the tag {strange[0]}; there are {', '.join(TAGS)}"
+            )
+    return cells
+
+
+def instructor_notebook(lab: Lab, text: str) -> NotebookNode:
+    """The instructor's notebook of a source, without outputs; its prose still has its placeholders.
+
+    Raises:
+        CompressionError: a hole that is no exercise of the lab, stands twice, or lacks its markers.
+    """
+    seen: set[str] = set()
+    cells: list[NotebookNode] = []
+    for cell in read_source(text):
+        if "exercise" in cell.metadata:
+            cells += _hole(lab, cell, seen)
+        elif cell.cell_type == "markdown":
+            cells.append(new_markdown_cell(cell.source.replace("{{ lab }}", _opening(lab))))
+        elif cell.cell_type == "code":
+            cells.append(new_code_cell(cell.source, metadata=cell.metadata))
+    _identify(cells)
+    notebook = new_notebook(cells=cells, metadata=_METADATA)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """The cells that run, in order."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def holes(notebook: NotebookNode) -> dict[str, NotebookNode]:
+    """The cells that a student fills, by the exercise's name."""
+    return {c.id: c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("solution")}
+
+
+def without_solution(source: str) -> str:
+    """A hole's words with the solution cut out, markers and all."""
+    return re.sub(rf"[ \t]*{BEGIN}.*?{END}[^\n]*\n?", "", source, flags=re.DOTALL)
+
+
+# One hole, three cells
+
+
+def _hole(lab: Lab, cell: NotebookNode, seen: set[str]) -> Iterator[NotebookNode]:
+    name = cell.metadata["exercise"]
+    names = [exercise.name for exercise in lab.exercises]
+    if name not in names:
+        raise CompressionError(
+            f"the hole {name!r} is no exercise of {lab.name}; there are {', '.join(names)}"
+        )
+    if name in seen:
+        raise CompressionError(f"the hole {name} stands twice in {lab.name}; keep one")
+    seen.add(name)
+    _require_hole(name, cell.source)
+    exercise = lab.exercise(name)
+    yield new_markdown_cell(_card(exercise), id=f"card-{name}")
+    solution = _marked(f"{name}", grade=False, solution=True, locked=False)
+    yield new_code_cell(cell.source, id=name, metadata=solution)
+    check = _marked(f"check_{name}", grade=True, solution=False, locked=True, points=exercise.points)
+    yield new_code_cell(f"check.{name}({name})", id=f"check-{name}", metadata=check)
+
+
+def _require_hole(name: str, source: str) -> None:
+    if (source.count(BEGIN), source.count(END)) != (1, 1) or source.index(BEGIN) > source.index(END):
+        raise CompressionError(
+            f"the hole {name} has one {BEGIN} and then one {END}; put the solution between them"
+        )
+    try:
+        defined = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    except SyntaxError as error:
+        raise CompressionError(f"the hole {name} is not Python: {error}; mend its source") from error
+    if name not in defined:
+        raise CompressionError(f"the hole {name} defines {defined or 'nothing'}; it has to define {name}")
+
+
+def _marked(grade_id: str, **settings: Any) -> dict[str, Any]:
+    return {"nbgrader": {"grade_id": grade_id, **settings, "schema_version": 3, "task": False}}
+
+
+def _card(exercise: Exercise) -> str:
+    points = f"{exercise.points} point" + ("s" if exercise.points != 1 else "")
+    stars = "●" * exercise.difficulty + "○" * (5 - exercise.difficulty)
+    lines = [
+        f"### {'Bonus' if exercise.bonus else 'Exercise'}: `{exercise.name}`",
+        f"{points} · about {exercise.minutes} minutes · difficulty {stars}",
+        exercise.statement,
+    ]
+    if exercise.choices:
+        lines.append("\n".join(f"- **{letter})** {words}" for letter, words in exercise.choices))
+    return "\n\n".join(lines)
+
+
+def _opening(lab: Lab) -> str:
+    core = sum(not exercise.bonus for exercise in lab.exercises)
+    count = f"{core} exercise" + ("s" if core != 1 else "")
+    bonus = len(lab.exercises) - core
+    return "\n\n".join(
+        [
+            "**You will**",
+            "\n".join(f"- {objective}" for objective in lab.objectives),
+            f"**You need** {'; '.join(lab.prerequisites)}.",
+            f"**Time** about {lab.minutes} minutes: {count}, {lab.points} points."
+            + (f" On top, for whoever wants more: {bonus} bonus." if bonus else ""),
+        ]
+    )
+
+
+def _identify(cells: list[NotebookNode]) -> None:
+    """Gives each cell that is not of a hole an id made of its first words; the second alike gets a number."""
+    taken: dict[str, int] = {}
+    for cell in cells:
+        if "nbgrader" in cell.metadata or cell.id.startswith("card-"):
+            continue
+        line = next((line for line in cell.source.splitlines() if line.strip()), "").lower()
+        words = "-".join(re.findall(r"[a-z0-9]+", line))[:32].strip("-")
+        name = ("text" if cell.cell_type == "markdown" else "code") + (f"-{words}" if words else "")
+        taken[name] = taken.get(name, 0) + 1
+        cell.id = name if taken[name] == 1 else f"{name}--{taken[name]}"

@@ -1,0 +1,249 @@
+"""Runs a student's function on an exercise's inputs and writes down what happened. It never judges.
+
+Whatever the function does becomes data: what it returned, what it raised and where, whether it changed its
+input, how much it printed, whether it came back in time. The same code runs in the notebook and in the
+grader's worker process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import linecache
+import signal
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from compresslab.checks.exercise import Case, Record
+from compresslab.checks.record import Recorded, describe, from_bytes, same, to_bytes
+from compresslab.errors import CompressionError
+
+__all__ = ["Attempt", "Run", "run", "run_from_bytes", "run_to_bytes", "said_by"]
+
+SHOWN = 2_000  # characters of a student's own prints that are kept
+ALLOWED = 1_000_000  # characters that may be printed at all
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One case: the record, or why there is none.
+
+    ``raised`` is the exception's class and ``words`` a sentence about it; ``changed`` names the argument that
+    the function changed in place.
+    """
+
+    record: Record = field(default_factory=dict)
+    raised: str = ""
+    words: str = ""
+    changed: str = ""
+
+    def same(self, other: Attempt) -> bool:
+        """Whether both attempts came to the same, up to rounding."""
+        alike = (self.raised, self.changed, self.record.keys()) == (
+            other.raised,
+            other.changed,
+            other.record.keys(),
+        )
+        return alike and all(same(self.record[name], other.record[name]) for name in self.record)
+
+
+@dataclass(frozen=True)
+class Run:
+    """All cases: an attempt each, as far as it came; ``stopped`` says why it came no further."""
+
+    attempts: tuple[Attempt, ...]
+    printed: str = ""
+    characters: int = 0
+    stopped: str = ""
+
+
+def run(
+    probe: Callable[..., dict[str, Any]], cases: Sequence[Case], answer: Callable[..., Any], *, seconds: float
+) -> Run:
+    """What came of calling ``probe(case, answer)`` on every case, in at most ``seconds`` altogether."""
+    attempts: list[Attempt] = []
+    sink = _Sink()
+    stopped = ""
+    try:
+        with _time_limit(seconds), _captured(sink):
+            for _, inputs in cases:
+                attempts.append(_attempt(probe, inputs, answer))
+                if attempts[-1].raised == "NotImplementedError":
+                    break
+    except _TimeUp:
+        stopped = f"your function did not return within {seconds:g} s"
+    return Run(tuple(attempts), sink.getvalue(), sink.characters, stopped)
+
+
+def _attempt(
+    probe: Callable[..., dict[str, Any]], inputs: dict[str, Any], answer: Callable[..., Any]
+) -> Attempt:
+    watched = _Watched(answer)
+    try:
+        values = probe(_copy(inputs), watched)
+        return Attempt(
+            record={name: describe(value) for name, value in values.items()}, changed=watched.changed
+        )
+    except (_TimeUp, KeyboardInterrupt):  # the limit's, and the stop button's
+        raise
+    except BaseException as error:  # whatever else a student's code may raise
+        return Attempt(raised=type(error).__name__, words=_sentence(error, answer))
+
+
+class _Watched:
+    """The student's function, and a note of the first argument that it changed in place."""
+
+    def __init__(self, answer: Callable[..., Any]) -> None:
+        self.answer = answer
+        self.changed = ""
+
+    def __call__(self, *positional: Any, **named: Any) -> Any:
+        arguments = {f"argument {place + 1}": value for place, value in enumerate(positional)} | named
+        before = {name: _state(value) for name, value in arguments.items()}
+        result = self.answer(*positional, **named)
+        for name, value in arguments.items():
+            if not self.changed and not same(before[name], _state(value)):
+                self.changed = name
+        return result
+
+
+def _state(value: Any) -> Recorded:
+    """A record of all that a function could change in a value."""
+    if isinstance(value, nn.Module):
+        hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in value.modules())
+        modes = [module.training for module in value.modules()]
+        return describe([dict(value.state_dict()), hooks, modes])
+    if isinstance(value, torch.Tensor | list | tuple | dict):
+        return describe(value)
+    return Recorded("untouchable")
+
+
+def _copy(value: Any) -> Any:
+    """A case of its own for each call; a tensor keeps its strides: transposed stays transposed."""
+    if isinstance(value, torch.Tensor):
+        return value.clone(memory_format=torch.preserve_format)
+    if isinstance(value, dict):
+        return {key: _copy(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copy(entry) for entry in value)
+    return value
+
+
+def said_by(error: BaseException) -> str:
+    """An exception in one line: ``ValueError: boom``; never raises itself."""
+    if isinstance(error, SystemExit):
+        return "SystemExit: it calls sys.exit(), exit() or quit()"
+    try:
+        words = str(error).splitlines()[0][:200] if str(error) else ""
+    except Exception:  # a student's exception may fail to print
+        words = ""
+    return type(error).__name__ + (f": {words}" if words else "")
+
+
+def _sentence(error: BaseException, answer: Callable[..., Any]) -> str:
+    """``ValueError: … , in your line 3: return a / b``, without a traceback through files of ours."""
+    said = said_by(error)
+    code = getattr(answer, "__code__", None)
+    own = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if code is not None and f.filename == code.co_filename
+    ]
+    if not own:
+        return said
+    line = linecache.getline(own[-1].filename, own[-1].lineno or 0).strip()
+    return f"{said}, in line {own[-1].lineno} of your cell" + (f": {line}" if line else "")
+
+
+class _Sink(io.StringIO):
+    """Takes whatever is printed, keeps the beginning, counts the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.characters = 0
+
+    def write(self, text: str) -> int:
+        room = max(0, SHOWN - self.characters)
+        self.characters += len(text)
+        super().write(text[:room])
+        return len(text)
+
+
+@contextlib.contextmanager
+def _captured(sink: _Sink) -> Iterator[None]:
+    with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class _TimeUp(BaseException):
+    """Not an Exception, so that a student's ``except Exception`` does not swallow it."""
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raises ``_TimeUp`` in the main thread after so many seconds.
+
+    Where there is no alarm (Windows, or another thread) nothing is raised: there Jupyter's stop button or the
+    grader's own limit ends an endless loop.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(number: int, frame: object) -> None:
+        raise _TimeUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)  # again, in case a bare except swallowed the first
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_to_bytes(done: Run) -> bytes:
+    """A run as one file without pickle."""
+    attempts = [
+        [dict(attempt.record), attempt.raised, attempt.words, attempt.changed] for attempt in done.attempts
+    ]
+    return to_bytes([attempts, done.printed, done.characters, done.stopped])
+
+
+def run_from_bytes(content: bytes) -> Run:
+    """The run that ``run_to_bytes`` wrote.
+
+    Raises:
+        CompressionError: the content is not such a file, or lies about its form.
+    """
+    tree = from_bytes(content, trusted=False)
+    try:
+        attempts, printed, characters, stopped = tree
+        read = tuple(_read_attempt(*entry) for entry in attempts)
+        return Run(read, _text(printed), int(characters), _text(stopped))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CompressionError(
+            f"a record has another form than a worker writes ({error}); expected attempts, prints and a "
+            "reason to stop; grade the submission again"
+        ) from error
+
+
+def _read_attempt(record: Any, raised: Any, words: Any, changed: Any) -> Attempt:
+    if not isinstance(record, dict) or not all(isinstance(value, Recorded) for value in record.values()):
+        raise TypeError("an attempt holds records alone")
+    named = {str(name): value for name, value in record.items()}
+    return Attempt(named, _text(raised), _text(words), _text(changed))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a text is a {type(value).__name__}")
+    return value[:SHOWN]

@@ -1,0 +1,105 @@
+"""Judges a run, and says what is wrong: the law that is broken, or the named mistake it equals.
+
+The same ``examine`` serves the notebook and the grader. It sees records, never the student's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from compresslab.checks.call import ALLOWED, Run, run
+from compresslab.checks.exercise import Case, Exercise, Mistake, draw_cases
+from compresslab.errors import Wrong
+
+__all__ = ["NOT_WRITTEN", "check_answer", "equal_runs", "examine", "run_mistakes"]
+
+NOT_WRITTEN = "not written yet: replace the line that raises NotImplementedError"
+
+
+def check_answer(exercise: Exercise, answer: Callable[..., Any], *, seed: int = 0) -> Run:
+    """The run of a right answer.
+
+    Raises:
+        Wrong: the answer is not right; with the reason, the case it fails on, the mistake it equals.
+    """
+    if not callable(answer):
+        raise Wrong(f"{exercise.name} is a function; yours is a {type(answer).__name__}")
+    cases = draw_cases(exercise, seed)
+    done = run(exercise.probe, cases, answer, seconds=exercise.seconds)
+    examine(exercise, cases, done)
+    return done
+
+
+def examine(
+    exercise: Exercise, cases: Sequence[Case], done: Run, *, mistakes: Mapping[str, Run] | None = None
+) -> None:
+    """Raises ``Wrong`` where the run is not that of a right answer.
+
+    Args:
+        exercise: whose judge and mistakes are used.
+        cases: the inputs that the run was made on.
+        done: what the student's function came to.
+        mistakes: the runs of the named mistakes on these cases, where somebody has them already.
+    """
+    wrong = _first_wrong(exercise, cases, done)
+    if wrong is None:
+        return
+    if mistakes is None:
+        mistakes = run_mistakes(exercise, cases)
+    found = [named for named in exercise.mistakes if equal_runs(done, mistakes[named.title])]
+    if not found:
+        raise wrong
+    raise _diagnosed(found[0], wrong)
+
+
+def run_mistakes(exercise: Exercise, cases: Sequence[Case]) -> dict[str, Run]:
+    """The run of each named mistake on these cases, by title."""
+    return {
+        named.title: run(exercise.probe, cases, named.answer, seconds=exercise.seconds)
+        for named in exercise.mistakes
+    }
+
+
+def _first_wrong(exercise: Exercise, cases: Sequence[Case], done: Run) -> Wrong | None:
+    """The first thing that is wrong, in the order written, returned, quiet, raised, unchanged, judged."""
+    for (title, inputs), attempt in zip(cases, done.attempts, strict=False):
+        if attempt.raised == "NotImplementedError":
+            return Wrong(NOT_WRITTEN)
+        if attempt.raised:
+            return Wrong(f"your function raises {attempt.words} (case: {title})", case=title)
+        if attempt.changed:
+            return Wrong(
+                f"your function changes its input ({attempt.changed}); leave it as it came (case: {title})",
+                case=title,
+            )
+        try:
+            exercise.judge(inputs, attempt.record)
+        except Wrong as wrong:
+            return Wrong(f"{wrong.reason} (case: {title})", wrong.hint, **{"case": title, **wrong.details})
+    if done.stopped:
+        where = f" (case: {cases[len(done.attempts)][0]})" if len(done.attempts) < len(cases) else ""
+        return Wrong(f"{done.stopped}; look for a loop that never ends{where}")
+    if done.characters > ALLOWED:
+        return Wrong(f"your function printed {done.characters:,} characters; take the print() out")
+    if len(done.attempts) < len(cases):
+        return Wrong(f"only {len(done.attempts)} of {len(cases)} cases left a record")
+    return None
+
+
+def equal_runs(one: Run, other: Run) -> bool:
+    """Whether two runs came to the same on every case; one that was stopped equals no other."""
+    if one.stopped or other.stopped or len(one.attempts) != len(other.attempts):
+        return False
+    return all(mine.same(theirs) for mine, theirs in zip(one.attempts, other.attempts, strict=True))
+
+
+class _Details(dict):
+    def __missing__(self, name: str) -> str:
+        return "…"
+
+
+def _diagnosed(named: Mistake, wrong: Wrong) -> Wrong:
+    words = named.says.format_map(_Details(wrong.details))
+    details = {**wrong.details, "mistake": named.title}
+    return Wrong(f"{words} (case: {wrong.details.get('case', '…')})", "", **details)

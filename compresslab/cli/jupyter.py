@@ -1,0 +1,260 @@
+"""``compresslab start``: the student's own copies of the labs, and JupyterLab opened on them.
+
+The labs in ``labs/`` are the course's; students write in ``my_labs/``, which git ignores. Copying never
+overwrites, and a reset keeps a backup, so nobody loses work to a second start or to a ``git pull``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compresslab.data.location import DATA
+from compresslab.errors import CompressionError
+
+__all__ = [
+    "LABS",
+    "MY_LABS",
+    "copy_labs",
+    "jupyter_command",
+    "jupyter_environment",
+    "lab_names",
+    "launch",
+    "list_of_labs",
+    "reset_lab",
+]
+
+LABS = DATA.parent / "labs"
+MY_LABS = DATA.parent / "my_labs"
+_LIST = "START_HERE.md"  # written anew at every start
+_SETTINGS: dict[
+    str, Any
+] = {  # JupyterLab's defaults here; what the user has set in the own JupyterLab still wins
+    "labconfig/default_setting_overrides.json": {
+        "@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Markdown Preview"}},
+        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+    },
+    "nbgrader_config.py": {},  # its absence would be warned about at every start
+    "labconfig/page_config.json": {  # of nbgrader's panels, students need the Validate button alone
+        "disabledExtensions": {
+            f"@jupyter/nbgrader:{panel}": True
+            for panel in ("assignment-list", "course-list", "create-assignment", "formgrader", "menu")
+        }
+    },
+}
+
+
+def lab_names(labs: Path = LABS) -> tuple[str, ...]:
+    """The labs' folder names in order: each ``labs/NAME`` that holds ``NAME.ipynb``.
+
+    Raises:
+        CompressionError: there is none, as when the package was installed without the repository.
+    """
+    names = tuple(sorted(folder.name for folder in labs.glob("*") if _notebook(labs, folder.name).is_file()))
+    if not names:
+        raise CompressionError(
+            f"no lab in {labs}; the labs come with the repository, not with the installed package alone. "
+            "Clone the repository and, inside it, run: pip install -e . && compresslab start"
+        )
+    return names
+
+
+def copy_labs(labs: Path = LABS, target: Path = MY_LABS) -> tuple[Path, ...]:
+    """The files copied from ``labs`` to ``target``; what is there already stays as it is.
+
+    Also writes what is the kit's and not the student's: the list of the labs, ``START_HERE.md``, and, hidden
+    in ``.jupyter``, how JupyterLab shows it.
+
+    Raises:
+        CompressionError: there are no labs, or ``target`` can't be written.
+    """
+    wanted = [file for name in lab_names(labs) for file in sorted((labs / name).rglob("*")) if _belongs(file)]
+    try:
+        copied = tuple(place for file in wanted if _copied(file, place := target / file.relative_to(labs)))
+        (target / _LIST).write_text(list_of_labs(labs), encoding="utf-8")
+        for name, settings in _SETTINGS.items():
+            place = target / ".jupyter" / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(json.dumps(settings, indent=1))
+    except OSError as error:
+        raise CompressionError(
+            f"the labs can't be copied to {target} ({error.strerror}); they need a folder of your own. "
+            "Clone the repository into your home folder and start there"
+        ) from error
+    return copied
+
+
+def reset_lab(name: str, *, now: datetime.datetime, labs: Path = LABS, target: Path = MY_LABS) -> Path | None:
+    """The backup of the student's notebook, which is then as the course ships it; None where there was none.
+
+    Args:
+        name: the lab's folder, such as ``00_measuring``.
+        now: names the backup, ``00_measuring.20260901-141500.ipynb``, beside the notebook.
+        labs: where the course's notebooks are.
+        target: where the student's notebooks are.
+
+    Raises:
+        CompressionError: there is no such lab.
+    """
+    names = lab_names(labs)
+    if name not in names:
+        raise CompressionError(f"no lab is called {name!r}; there are {', '.join(names)}: try one of these")
+    notebook = _notebook(target, name)
+    backup = (
+        next(place for place in _backups(notebook, now) if not place.exists()) if notebook.exists() else None
+    )
+    if backup is not None:
+        notebook.rename(backup)
+    _copied(_notebook(labs, name), notebook)
+    return backup
+
+
+def list_of_labs(labs: Path = LABS) -> str:
+    """A page in Markdown: each lab's title as a link, and below it what the lab says of itself first."""
+    lines = ["# The labs", ""]
+    lines += [
+        "Open one by its title. Your work stays in this folder; `compresslab start` never overwrites it.",
+        "",
+    ]
+    for name in lab_names(labs):
+        title, rest = _opening(_notebook(labs, name))
+        lines += [f"## [{title or name}]({name}/{name}.ipynb)", "", *rest, ""]
+    return "\n".join(lines)
+
+
+def launch(
+    target: Path = MY_LABS,
+    *,
+    say: Callable[[str], None] = print,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> int:
+    """JupyterLab's exit status, after it ran on ``target`` until it was stopped; Ctrl-C is a clean end: 0.
+
+    Args:
+        target: the folder to open.
+        say: told the address, and what was decided for the user.
+        options: more for JupyterLab, such as ``--ip=0.0.0.0``.
+        environment: whether there is a display is read from here.
+    """
+    as_root, display = hasattr(os, "geteuid") and os.geteuid() == 0, _has_display(environment)
+    if as_root:
+        say("You are root: JupyterLab is told to allow that (--allow-root).")
+    before = {server["pid"] for server in _servers()}
+    command = jupyter_command(target, as_root=as_root, display=display, options=options)
+    # a session of its own: Ctrl-C reaches us alone, and JupyterLab ends by one signal, without a question
+    process = subprocess.Popen(command, env=jupyter_environment(environment, target), start_new_session=True)
+    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), lambda *_: process.terminate())
+    try:
+        address = _address(process, target, before)
+        if address:
+            how = "opens in your browser" if display else "no display here: open it in a browser"
+            say(f"JupyterLab is running ({how}):\n\n    {address}\n\nStop it with Ctrl-C.")
+        return process.wait()
+    except KeyboardInterrupt:
+        say("\nJupyterLab is stopped; the notebooks are in my_labs.")
+        return 0
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def jupyter_command(target: Path, *, as_root: bool, display: bool, options: Sequence[str] = ()) -> list[str]:
+    """The command that opens JupyterLab on ``target``; it looks for a free port from 8888 on by itself."""
+    return [
+        sys.executable, "-m", "jupyterlab",
+        f"--ServerApp.root_dir={target.resolve()}",
+        f"--LabApp.default_url=/lab/tree/{_LIST}",
+        f"--LabApp.workspaces_dir={target.resolve() / '.jupyter' / 'workspaces'}",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--Application.log_level=ERROR",
+        *(["--allow-root"] if as_root else []),
+        *([] if display else ["--no-browser"]),
+        *options,
+    ]  # fmt: skip
+
+
+def jupyter_environment(environment: Mapping[str, str], target: Path) -> dict[str, str]:
+    """The environment variables with this Python's programs and kernels first, and ``target``'s settings."""
+    programs = str(Path(sys.executable).parent)
+    return {
+        "JUPYTER_TOKEN": secrets.token_hex(24),  # made here, JupyterLab does not print the address itself
+        **environment,
+        "PATH": os.pathsep.join([programs, *filter(None, [environment.get("PATH")])]),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "JUPYTER_CONFIG_PATH": os.pathsep.join(
+            [str(target.resolve() / ".jupyter"), *filter(None, [environment.get("JUPYTER_CONFIG_PATH")])]
+        ),
+    }
+
+
+def _has_display(environment: Mapping[str, str]) -> bool:
+    if environment.get("CI"):
+        return False
+    return not sys.platform.startswith("linux") or any(map(environment.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+
+
+def _address(process: subprocess.Popen, target: Path, before: set[int]) -> str:
+    """The address of the new server that runs on ``target``; empty where it ended before it answered."""
+    while process.poll() is None:
+        for server in _servers():
+            if server["pid"] not in before and Path(server["root_dir"]).resolve() == target.resolve():
+                return f"{server['url']}?token={server['token']}"
+        time.sleep(0.2)
+    return ""
+
+
+def _servers() -> list[dict]:
+    from jupyter_server.serverapp import list_running_servers
+
+    return list(list_running_servers())
+
+
+def _notebook(labs: Path, name: str) -> Path:
+    return labs / name / f"{name}.ipynb"
+
+
+def _belongs(file: Path) -> bool:
+    return file.is_file() and not any(part.startswith((".", "__pycache__")) for part in file.parts[-2:])
+
+
+def _copied(file: Path, place: Path) -> bool:
+    """Whether the file was copied: not over another, and whole or not at all."""
+    if place.exists():
+        return False
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_name(place.name + ".part")
+    shutil.copyfile(file, unfinished)
+    unfinished.rename(place)
+    return True
+
+
+def _backups(notebook: Path, now: datetime.datetime) -> Iterator[Path]:
+    """Names for a backup, the plain one first: two resets in one second keep both."""
+    stem = f"{notebook.stem}.{now:%Y%m%d-%H%M%S}"
+    yield notebook.with_name(f"{stem}.ipynb")
+    yield from (notebook.with_name(f"{stem}-{number}.ipynb") for number in range(2, 1_000_000))
+
+
+def _opening(notebook: Path) -> tuple[str, list[str]]:
+    """The title and the other lines of a notebook's first Markdown cell; empty where it has none."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        text = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    except (ValueError, KeyError, TypeError, StopIteration):
+        return "", []
+    title, _, rest = text.strip().partition("\n")
+    return title.lstrip("# ").strip(), [
+        line for line in rest.strip().splitlines() if not line.startswith("#")
+    ]

@@ -1,0 +1,138 @@
+"""The student's commands: start doctor labs check hint reset."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from compresslab.cli.app import LabName, command, console
+from compresslab.errors import CompressionError
+
+if TYPE_CHECKING:
+    from compresslab.checks.exercise import Lab
+
+__all__ = ["check", "doctor", "hint", "labs", "reset", "start"]
+
+PROGRESS = ".progress.json"  # beside the student's notebook: the last check's score
+
+
+@command
+def start() -> None:
+    """Copy the labs to my_labs/ (never overwriting) and open JupyterLab on them."""
+    from compresslab.cli.jupyter import copy_labs, launch
+
+    copied = copy_labs()
+    console.print(
+        f"{len(copied)} new files in my_labs/; what was there stays as it is."
+        if copied
+        else "my_labs/ is up to date."
+    )
+    raise typer.Exit(launch(say=lambda words: console.print(words, highlight=False, soft_wrap=True)))
+
+
+@command
+def doctor() -> None:
+    """Say whether this machine can run the labs, and how to mend what can't."""
+    from compresslab.cli.doctor import examine, findings_table
+
+    findings = examine()
+    console.print(findings_table(findings))
+    if any(finding.needed and not finding.good for finding in findings):
+        raise typer.Exit(1)
+
+
+@command
+def labs() -> None:
+    """List the labs, with the minutes they take and how far you are."""
+    from compresslab.course import all_labs
+
+    table = Table("lab", "about", "minutes", "points", "you")
+    for lab in all_labs():
+        table.add_row(lab.name, lab.title, str(lab.minutes), str(lab.points), _progress(lab))
+    console.print(table)
+    console.print(
+        "Work: compresslab start   Mark: compresslab check LAB   Stuck: compresslab hint LAB EXERCISE"
+    )
+
+
+@command
+def check(
+    lab_name: LabName,
+    notebook: Annotated[
+        Path | None, typer.Argument(help="your notebook; by default the one in my_labs/")
+    ] = None,
+) -> None:
+    """Mark your notebook as the grader would; exit code 0 only when everything is right."""
+    from compresslab.course import find_lab
+    from compresslab.grading.grade import grade_alone
+    from compresslab.grading.scores import score_table
+
+    lab = find_lab(lab_name)
+    place = notebook or _mine(lab)
+    score = grade_alone(lab, place)
+    console.print(score_table(score))
+    if notebook is None:
+        note = {
+            "score": score.score,
+            "max_score": score.max_score,
+            "at": datetime.datetime.now().isoformat(timespec="minutes"),
+        }
+        place.with_name(PROGRESS).write_text(json.dumps(note))
+    raise typer.Exit(0 if score.status == "graded" and score.score >= score.max_score else 1)
+
+
+@command
+def hint(
+    lab_name: LabName,
+    exercise: Annotated[str, typer.Argument(help="the exercise's name")],
+    step: Annotated[int, typer.Argument(help="1 a nudge, 2 the formula, 3 one line with a blank")] = 1,
+) -> None:
+    """Show one of an exercise's three hints."""
+    from compresslab.course import find_lab
+    from compresslab.notebook.menus import hint_text
+
+    lab = find_lab(lab_name)
+    names = [each.name for each in lab.exercises]
+    if exercise not in names:
+        raise CompressionError(f"{lab.name} has no exercise {exercise!r}; there are {', '.join(names)}")
+    count = len(lab.exercise(exercise).hints)
+    if step not in range(1, count + 1):
+        raise CompressionError(f"a hint's step is 1 to {count}, got {step}; begin with 1")
+    console.print(hint_text(lab.exercise(exercise), step), markup=False, highlight=False)
+
+
+@command
+def reset(lab_name: LabName) -> None:
+    """Put a lab back as the course ships it; your notebook is kept as a backup beside it."""
+    from compresslab.cli.jupyter import MY_LABS, reset_lab
+    from compresslab.course import find_lab
+
+    name = find_lab(lab_name).name
+    backup = reset_lab(name, now=datetime.datetime.now(), target=MY_LABS)
+    kept = f"; yours is kept as {backup.name}" if backup else ""
+    console.print(f"{name} is as new{kept}.", highlight=False)
+
+
+def _mine(lab: Lab) -> Path:
+    from compresslab.cli.jupyter import MY_LABS
+
+    place = MY_LABS / lab.name / f"{lab.name}.ipynb"
+    if not place.exists():
+        raise CompressionError(f"my_labs/{lab.name} is not there yet; copy the labs with: compresslab start")
+    return place
+
+
+def _progress(lab: Lab) -> str:
+    from compresslab.cli.jupyter import MY_LABS
+
+    folder = MY_LABS / lab.name
+    try:
+        note = json.loads((folder / PROGRESS).read_text())
+        return f"{note['score']:g} of {note['max_score']:g} points ({note['at'].replace('T', ' ')})"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "begun, not yet checked" if folder.exists() else "not begun"

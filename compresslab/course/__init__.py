@@ -1,0 +1,36 @@
+"""The labs: one folder per lab, with its ``LAB``, its figures and one module per exercise (``EXERCISE``)."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+
+from compresslab.checks.exercise import Lab
+from compresslab.errors import CompressionError
+
+__all__ = ["all_labs", "find_lab"]
+
+
+@functools.cache
+def all_labs() -> tuple[Lab, ...]:
+    """Every lab there is, in the order of their numbers."""
+    folders = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__) if m.ispkg]
+    labs = [folder.LAB for folder in folders if hasattr(folder, "LAB")]  # figures/ is no lab
+    return tuple(sorted(labs, key=lambda lab: lab.name))
+
+
+def find_lab(name: str) -> Lab:
+    """The lab of this name, or the only one whose name begins or ends so (``00``, ``measuring``).
+
+    Raises:
+        CompressionError: no lab is called so, or several are.
+    """
+    found = [lab for lab in all_labs() if lab.name == name]
+    found = found or [
+        lab for lab in all_labs() if name and (lab.name.startswith(name) or lab.name.endswith(name))
+    ]
+    if len(found) != 1:
+        names = ", ".join(lab.name for lab in all_labs())
+        raise CompressionError(f"{len(found) or 'no'} labs are called {name!r}; there are {names}")
+    return found[0]

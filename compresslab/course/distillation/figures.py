@@ -1,0 +1,200 @@
+"""The pictures of lab 02: what a teacher knows, as soft targets, as attention and as relations.
+
+Plain functions from tensors to a figure; the widget moves the settings of the first. What the student
+gained from each is drawn by ``gain_pictures``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from compresslab.course.figures.sliders import explore
+from compresslab.data.fashion_mnist import CLASSES
+from compresslab.errors import CompressionError
+from compresslab.measurement.tables import new_figure
+from compresslab.techniques.distillation.feature import unit_length
+from compresslab.techniques.distillation.response import soften
+
+if TYPE_CHECKING:
+    import ipywidgets
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "draw_attention",
+    "draw_relations",
+    "draw_soft_targets",
+    "draw_soft_targets_at",
+    "explore_soft_targets",
+]
+
+TINT = (0.45, 0.68, 0.85)  # of a bar
+
+
+def draw_soft_targets(image: Tensor, logits: Tensor, *, temperature: float = 4.0) -> Figure:
+    """An image, and how a network shares it among the classes at a temperature; outlined: at T = 1.
+
+    Args:
+        image: (1, 28, 28), of any range.
+        logits: (10,), the network's for this image.
+        temperature: above 0.
+    """
+    return draw_soft_targets_at(image, logits, temperatures=(temperature,))
+
+
+def draw_soft_targets_at(
+    image: Tensor, logits: Tensor, *, temperatures: Sequence[float] = (1, 4, 16)
+) -> Figure:
+    """``draw_soft_targets`` at several temperatures, side by side.
+
+    Raises:
+        CompressionError: there isn't one logit for each class, or a temperature that isn't above 0.
+    """
+    if logits.shape != (len(CLASSES),):
+        raise CompressionError(
+            f"logits are one image's, of shape ({len(CLASSES)},), got {tuple(logits.shape)}; "
+            "take one row of a batch, as in logits[0]"
+        )
+    wide = len(temperatures) == 1
+    figure = new_figure(7 if wide else 3.1 + 2.3 * len(temperatures), 2.9)
+    left, *panels = figure.subplots(
+        1, 1 + len(temperatures), width_ratios=[1, *[1.9 if wide else 1] * len(temperatures)]
+    )
+    _show(left, image, title=f"the network says\n{CLASSES[int(logits.argmax())]}")
+    for place, (axes, temperature) in enumerate(zip(panels, temperatures, strict=True)):
+        _draw_shares(axes, logits, temperature)
+        axes.set_yticks(range(len(CLASSES)), CLASSES if place == 0 else [""] * len(CLASSES), fontsize=8)
+        axes.invert_yaxis()
+    return figure
+
+
+def _draw_shares(axes: Axes, logits: Tensor, temperature: float) -> None:
+    """Bars of softmax(z / T) with their values; outlined behind them, softmax(z)."""
+    shares, plain = (soften(logits.detach(), temperature=t).tolist() for t in (temperature, 1.0))
+    axes.barh(range(len(shares)), shares, 0.8, color=TINT, edgecolor="black", linewidth=0.5)
+    axes.barh(range(len(plain)), plain, 0.8, fill=False, edgecolor="black", linestyle="--", linewidth=1)
+    for row, (share, sharp) in enumerate(zip(shares, plain, strict=True)):
+        axes.annotate(f" {share:.3f}", (max(share, sharp), row), va="center", fontsize=7)
+    axes.set(xlim=(0, 1.22), xticks=(0, 0.5, 1), xlabel="probability")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(f"T = {temperature:g}" + ("" if temperature == 1 else "   (dashed: T = 1)"), fontsize=10)
+
+
+def explore_soft_targets(images: Tensor, logits: Tensor) -> ipywidgets.VBox:
+    """``draw_soft_targets`` under two sliders: which image, and the temperature from 1 to 20.
+
+    Args:
+        images: (n, 1, 28, 28).
+        logits: (n, 10), the network's for these images.
+
+    Raises:
+        CompressionError: there isn't one row of logits for each image.
+    """
+    import ipywidgets
+
+    if len(images) != len(logits) or len(images) == 0:
+        raise CompressionError(
+            f"each image has its row of logits, got {len(images)} images and {len(logits)} rows; "
+            "give the logits of these images, in their order"
+        )
+    return explore(
+        lambda image, temperature: draw_soft_targets(images[image], logits[image], temperature=temperature),
+        image=ipywidgets.IntSlider(
+            value=0, min=0, max=len(images) - 1, description="image", continuous_update=False
+        ),
+        temperature=ipywidgets.FloatSlider(
+            value=4, min=1, max=20, step=0.5, description="temperature", continuous_update=False
+        ),
+    )
+
+
+def draw_attention(image: Tensor, maps: Mapping[str, Tensor]) -> Figure:
+    """An image, and where each network looks: its attention map, enlarged, with the image's outline on it.
+
+    Maps of different sizes share one scale: 1 is what a map that is spread evenly has everywhere.
+
+    Args:
+        image: (1, 28, 28), of any range.
+        maps: network → attention map (side · side,), row by row; its length doesn't matter.
+
+    Raises:
+        CompressionError: a map that is no square.
+    """
+    squares = {name: _square(name, map) for name, map in maps.items()}
+    top = max(float(square.max()) for square in squares.values())
+    figure = new_figure(1.2 + 2.1 * (1 + len(maps)), 2.5)
+    left, *panels = figure.subplots(1, 1 + len(maps))
+    _show(left, image, title="image")
+    size, pixels = image.shape[-1], image[0].float()
+    outline = float(0.8 * pixels.min() + 0.2 * pixels.max())
+    for axes, (name, square) in zip(panels, squares.items(), strict=True):
+        shown = axes.imshow(
+            square.numpy(), cmap="viridis", vmin=0, vmax=top, extent=(-0.5, size - 0.5, size - 0.5, -0.5)
+        )
+        axes.contour(pixels.numpy(), levels=[outline], colors="white", linewidths=1.2)
+        axes.set_title(f"{name} ({len(square)} × {len(square)})", fontsize=10)
+        axes.axis("off")
+    figure.colorbar(shown, ax=panels, label="attention\n(1: spread evenly)", shrink=0.9)
+    return figure
+
+
+def _square(name: str, map: Tensor) -> Tensor:
+    """A map (side · side,) as (side, side), where an even map would be 1 everywhere."""
+    side = math.isqrt(map.numel())
+    if map.dim() != 1 or side == 0 or side * side != len(map):
+        raise CompressionError(
+            f"a map is (side · side,), such as (49,), got {tuple(map.shape)} for {name!r}; "
+            "take one row of attention_map(features)"
+        )
+    return side * unit_length(map.detach().float(), dim=0).view(side, side)
+
+
+def _show(axes: Axes, image: Tensor, *, title: str) -> None:
+    axes.imshow(image[0].numpy(), cmap="gray_r")
+    axes.set_title(title, fontsize=10)
+    axes.axis("off")
+
+
+def draw_relations(embeddings: Mapping[str, Tensor], labels: Tensor) -> Figure:
+    """How alike each network finds each pair of images: cosine similarities, the images sorted by class.
+
+    Args:
+        embeddings: network → (n, d), of the same n images; each network has a d of its own.
+        labels: (n,) whole numbers, places in ``CLASSES``.
+
+    Raises:
+        CompressionError: a network that hasn't one embedding for each label.
+    """
+    order = labels.argsort(stable=True)
+    present, counts = labels.unique(return_counts=True)
+    ends = counts.cumsum(0) - 0.5  # borders lie between pixels
+    names, middles = [CLASSES[label] for label in present.tolist()], ends - counts / 2
+    alike = {name: _similarities(name, z, labels)[order][:, order] for name, z in embeddings.items()}
+    least = min(float(matrix.min()) for matrix in alike.values())
+    figure = new_figure(1.6 + 2.9 * len(alike), 3.6)
+    panels = figure.subplots(1, len(alike), squeeze=False)[0]
+    for axes, (name, matrix) in zip(panels, alike.items(), strict=True):
+        shown = axes.imshow(matrix.numpy(), cmap="viridis", vmin=least, vmax=1)
+        for end in ends[:-1].tolist():
+            axes.axhline(end, color="white", linewidth=0.7)
+            axes.axvline(end, color="white", linewidth=0.7)
+        axes.set_xticks(middles.tolist(), names, rotation=90, fontsize=7)
+        axes.set_yticks(middles.tolist(), names if axes is panels[0] else [""] * len(names), fontsize=7)
+        axes.tick_params(length=2)
+        axes.set_title(name, fontsize=10)
+    figure.colorbar(shown, ax=list(panels), label="cosine similarity", shrink=0.8)
+    return figure
+
+
+def _similarities(name: str, embedding: Tensor, labels: Tensor) -> Tensor:
+    if embedding.dim() != 2 or len(embedding) != len(labels):
+        raise CompressionError(
+            f"embeddings are (images, numbers) with a label each, got {tuple(embedding.shape)} for {name!r} "
+            f"and {len(labels)} labels; flatten all but the first dimension, and take the same images"
+        )
+    z = unit_length(embedding.detach().float(), dim=1)
+    return z @ z.T

@@ -1,0 +1,1 @@
+"""Figures that several labs share, and sliders around plain drawing functions."""

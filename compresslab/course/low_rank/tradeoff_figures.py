@@ -1,0 +1,215 @@
+"""What low rank costs and what it buys: error by rank, accuracy by MACs, measured speed by MACs.
+
+Plain functions from measured numbers to a figure. A MAC ratio is the baseline's MACs / the network's: 4 is a
+quarter of the work. Accuracies come as fractions and are drawn in percent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from compresslab.course.figures.gains import STYLES, TINT, draw_intervals
+from compresslab.course.pruning.tradeoff_figures import MARKERS, Curve, draw_accuracies
+from compresslab.errors import CompressionError
+from compresslab.measurement.statistics import Interval
+from compresslab.measurement.tables import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_accuracy_by_macs", "draw_cancellation", "draw_errors_by_rank", "draw_speedups"]
+
+FEWER = "baseline's MACs / the network's (logarithmic)"
+
+
+def draw_errors_by_rank(
+    errors: Mapping[str, Tensor | Sequence[float]],
+    *,
+    ranks: Sequence[int] | None = None,
+    break_even: float | None = None,
+    measured: str = "outputs",
+) -> Figure:
+    """The relative error of one layer against its rank, a line for each way to factorise it.
+
+    Args:
+        errors: way, such as "plain" or "whitened" → one relative error a rank. Not changed.
+        ranks: those of the errors, rising; 0, 1, 2, … if none are given, as ``svd.dropped_error`` has them.
+        break_even: the rank from which on the factors are no smaller than the layer: a dotted line.
+        measured: what the errors are of, such as "outputs" or "weights".
+
+    Raises:
+        CompressionError: no line, not one error a rank, or an error that is negative or no number.
+    """
+    lines = {name: torch.as_tensor(values).detach().double().cpu() for name, values in errors.items()}
+    if not lines:
+        raise CompressionError("errors has at least one line, got none; try {'plain': dropped_error(weight)}")
+    places = list(range(next(iter(lines.values())).numel())) if ranks is None else list(ranks)
+    for name, line in lines.items():
+        _check_errors(line, len(places), name=name)
+    figure = new_figure(7, 3.8)
+    axes = figure.add_subplot()
+    for style, (name, line) in zip(cycle(STYLES), lines.items(), strict=False):
+        every = max(1, len(places) // 12)  # a mark at each of many ranks would hide the line
+        values = (100 * line).tolist()
+        axes.plot(
+            places, values, style, color="black", markerfacecolor=TINT, markevery=every, linewidth=1.2,
+            label=name,
+        )  # fmt: skip
+    if break_even is not None:
+        axes.axvline(break_even, color="black", linestyle=":", linewidth=1.2)
+        edge = "break-even: smaller to the left "
+        where = (break_even, 1.02)
+        axes.annotate(edge, where, xycoords=("data", "axes fraction"), ha="center", fontsize=9)
+    axes.set(xlabel="rank", ylabel=f"relative error of the {measured}, %")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=9)
+    return figure
+
+
+def _check_errors(line: Tensor, count: int, *, name: str) -> None:
+    if line.shape != (count,) or count == 0:
+        raise CompressionError(
+            f"each line has one error a rank, {count} here, got {tuple(line.shape)} for {name!r}; "
+            "measure all at the same ranks"
+        )
+    if not torch.isfinite(line).all() or (line < 0).any():
+        raise CompressionError(
+            f"a relative error is a number from 0 up, got {line.tolist()} for {name!r}; "
+            "divide the norm of the difference by the norm of the original"
+        )
+
+
+def draw_accuracy_by_macs(
+    before: Mapping[str, Curve], after: Mapping[str, Curve], *, baseline: float
+) -> Figure:
+    """Test accuracy against the MAC ratio, a line for each split, before and after fine-tuning.
+
+    Each panel has its own scale of accuracies; the dashed line is the same in both.
+
+    Args:
+        before: split, such as "tucker" → (MAC ratio, accuracy or its interval), in any order.
+        after: the same splits → the same of their fine-tuned networks.
+        baseline: the whole network's test accuracy, a fraction.
+
+    Raises:
+        CompressionError: other splits after than before, no line, one without points, a ratio that is not
+            above 0, or an accuracy that is no fraction.
+    """
+    if {*before} != {*after}:
+        raise CompressionError(
+            f"before and after have the same lines, got {', '.join(before) or 'none'} and "
+            f"{', '.join(after) or 'none'}; give both from the same networks"
+        )
+    after = {name: after[name] for name in before}  # so that a line has one style in both panels
+    stages = {"before fine-tuning": before, "after fine-tuning (its own scale)": after}
+    points = [(n, ratio) for curves in stages.values() for n, curve in curves.items() for ratio, _ in curve]
+    _check_ratios(points)
+    ratios = [ratio for _, ratio in points]
+    figure = new_figure(10.5, 3.8)
+    panels = figure.subplots(1, 2, sharex=True)
+    for axes, (title, curves) in zip(panels, stages.items(), strict=True):
+        axes.set(xscale="log", xlim=(min([1.0, *ratios]) / 1.06, 1.06 * max([2.0, *ratios])))
+        _take_ratios(axes.xaxis)
+        draw_accuracies(axes, curves, baseline=baseline)
+        axes.set_xlabel(FEWER)
+        axes.set_title(title, fontsize=10)
+    panels[1].set_ylabel("")
+    return figure
+
+
+def draw_cancellation(paths: Mapping[str, Sequence[float]], *, sweeps: Sequence[int]) -> Figure:
+    """How large CP's components are against what they add up to, a line for each way, sweep by sweep.
+
+    Args:
+        paths: way, such as "no ridge" → ``cp.cancellation`` after each of these sweeps.
+        sweeps: of alternating least squares, rising.
+
+    Raises:
+        CompressionError: no line, no sweep, or not one number above 0 for each of the sweeps.
+    """
+    if not paths or not len(sweeps):
+        raise CompressionError(
+            f"there is at least one line and one sweep, got {len(paths)} and {len(sweeps)}; "
+            "try {'no ridge': [1.2, 1.9]} and sweeps=[1, 2]"
+        )
+    for name, line in paths.items():
+        if len(line) != len(sweeps) or not all(0 < value < math.inf for value in line):
+            raise CompressionError(
+                f"each line has one number above 0 for each of {len(sweeps)} sweeps, got {list(line)} for "
+                f"{name!r}; try cancellation(factors)"
+            )
+    figure = new_figure(7, 3.6)
+    axes = figure.add_subplot()
+    for style, (name, line) in zip(cycle(STYLES), paths.items(), strict=False):
+        axes.plot(sweeps, line, style, color="black", markerfacecolor=TINT, linewidth=1.2, label=name)
+    axes.axhline(1, color="black", linestyle=":", linewidth=1)
+    axes.annotate("components at right angles", (sweeps[-1], 1), ha="right", va="bottom", fontsize=9)
+    axes.set(xlabel="sweeps", ylabel="size of the components /\nsize of their sum", ylim=(0, None))
+    axes.legend(fontsize=9)
+    return figure
+
+
+def draw_speedups(points: Mapping[str, tuple[float, Interval]]) -> Figure:
+    """How many times faster networks were measured to be, against how many times fewer MACs they have.
+
+    The diagonal is the ideal, and what lies between it and a point is work that was saved but not time.
+    A hollow mark's interval covers 1: no measurable difference.
+
+    Args:
+        points: network → (MAC ratio, measured speed-up over the baseline with its interval).
+
+    Raises:
+        CompressionError: no point, or a ratio or a speed-up that is not above 0.
+    """
+    if not points:
+        raise CompressionError("points has at least one network, got none; try {'tucker': (2.8, speedup())}")
+    _check_ratios([(name, end) for name, (ratio, i) in points.items() for end in (ratio, i.low, i.high)])
+    figure = new_figure(8.6, 4.4)
+    axes = figure.add_subplot()
+    axes.set(xscale="log", yscale="log", xlabel=FEWER)
+    axes.set_ylabel("baseline's time / the network's (logarithmic;\nbars: 95 % interval; hollow: covers 1)")
+    ends = [end for ratio, i in points.values() for end in (ratio, i.low, i.high)]
+    low, high = min(0.8, *ends) / 1.1, max(2.0, *ends) * 1.15
+    axes.set(xlim=(low, high), ylim=(low, high))
+    axes.plot((low, high), (low, high), "--", color="black", linewidth=1, zorder=1)
+    axes.axhline(1, color="black", linestyle=":", linewidth=1, zorder=1)
+    for marker, (name, (ratio, interval)) in zip(cycle("o" + MARKERS), points.items(), strict=False):
+        if interval.value < ratio:
+            axes.plot((ratio, ratio), (interval.value, ratio), "-", color="0.8", linewidth=4, zorder=0)
+        label = f"{name}: {ratio:.1f}× fewer MACs,\n{interval} × faster"
+        draw_intervals(axes, [ratio], [interval], style=marker, label=label)
+        if interval.verdict == "no measurable difference":
+            axes.containers[-1][0].set_markerfacecolor("white")
+    for axis in (axes.xaxis, axes.yaxis):
+        _take_ratios(axis)
+    middle = math.sqrt(low * high)
+    axes.annotate("ideal: time falls as MACs do", (middle / 1.03, middle), ha="right", fontsize=9)
+    axes.annotate("no gain", (high / 1.02, 1), ha="right", va="bottom", fontsize=9)
+    axes.set_title("grey: MACs that were saved, but not their time", fontsize=10)
+    figure.legend(loc="outside right upper", fontsize=9)
+    return figure
+
+
+def _check_ratios(ratios: Sequence[tuple[str, float]]) -> None:
+    for name, ratio in ratios:
+        if not 0 < ratio < math.inf:
+            raise CompressionError(
+                f"a ratio is the baseline's amount / the network's, above 0, got {ratio:g} for {name!r}; "
+                "a quarter of the MACs is 4"
+            )
+
+
+def _take_ratios(axis: Axis) -> None:
+    """Ticks at 1×, 2×, 4×, … and nothing between them on a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(base=2))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}×")

@@ -1,0 +1,156 @@
+"""Fashion-MNIST: train, validation and test, from the files that the repository ships, with no network.
+
+The four gzipped files in ``data/fashion_mnist`` are unpacked once into a cache folder, checked against
+the SHA-256 sums of ``manifest.json`` and read from there by torchvision. Test images are the data set's
+own 10,000; the 60,000 training images are split once, by a fixed seed, into 50,000 to learn from and
+10,000 to choose by. **Every choice uses validation; test is read once, at the end.**
+
+Source: Xiao, Rasul and Vollgraf 2017, "Fashion-MNIST", arXiv:1708.07747.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from compresslab.data.images import Images, Splits
+from compresslab.data.location import DATA
+from compresslab.data.torchvision_import import import_torchvision
+from compresslab.errors import CompressionError
+
+__all__ = ["CLASSES", "FILES", "cache_folder", "fashion_mnist", "read_manifest", "unpack"]
+
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+FILES = (
+    "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
+)  # fmt: skip
+_SPLIT_SEED = 2017
+_VALIDATION_IMAGES = 10_000
+
+
+def cache_folder() -> Path:
+    """Where unpacked files lie: ``$COMPRESSLAB_CACHE``, or ``compresslab`` in the user's cache folder."""
+    chosen = os.environ.get("COMPRESSLAB_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compresslab"
+
+
+def fashion_mnist(*, source: Path = DATA / "fashion_mnist", cache: Path | None = None) -> Splits:
+    """The three parts of Fashion-MNIST: 50,000 / 10,000 / 10,000 images.
+
+    Args:
+        source: the folder with the four ``.gz`` files and ``manifest.json``. Where it does not exist (the
+            package was installed without the repository) torchvision downloads the data set instead.
+        cache: where the unpacked files go; by default ``cache_folder()``.
+
+    Raises:
+        CompressionError: a file is missing, truncated or changed (which, what was expected, how to get it
+            back), the cache can't be written, or the download failed.
+    """
+    root = cache if cache is not None else cache_folder()
+    if source.exists():
+        unpack(source, root / "FashionMNIST" / "raw")
+    learning, test = (_read(root, train=train, download=not source.exists()) for train in (True, False))
+    order = torch.randperm(60_000, generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    everything = Images(learning.data.unsqueeze(1), learning.targets)
+    return Splits(
+        train=_choose(everything, order[_VALIDATION_IMAGES:]),
+        validation=_choose(everything, order[:_VALIDATION_IMAGES]),
+        test=Images(test.data.unsqueeze(1), test.targets),
+    )
+
+
+def _read(root: Path, *, train: bool, download: bool):
+    """One part, by torchvision's own reader; it goes to the network only where it is told to download."""
+    try:
+        return import_torchvision().datasets.FashionMNIST(root=str(root), train=train, download=download)
+    except (OSError, RuntimeError) as error:
+        if not download:
+            raise
+        raise CompressionError(
+            f"Fashion-MNIST can't be downloaded ({error}); it is in the repository's data folder or on "
+            "the network. Clone the repository and install from there, or try again with a network"
+        ) from error
+
+
+def _choose(images: Images, index: Tensor) -> Images:
+    return Images(images.pixels[index], images.labels[index])
+
+
+def unpack(source: Path, target: Path) -> None:
+    """Puts the four verified files into ``target``; does nothing where they already lie there, whole.
+
+    A file is written under another name first and then renamed, so that an interruption leaves no half file.
+
+    Raises:
+        CompressionError: a file in ``source`` is missing, truncated or changed, or ``target`` is read-only.
+    """
+    for name, expected in read_manifest(source).items():
+        place = target / name
+        if not (place.exists() and _digest(place.read_bytes()) == expected["sha256"]):
+            _write(place, _verified(source / f"{name}.gz", expected))
+
+
+def _write(place: Path, content: bytes) -> None:
+    """The file at ``place``, whole or not at all, and readable by every user of a shared cache."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+            (Path(folder) / place.name).write_bytes(content)
+            os.replace(Path(folder) / place.name, place)
+    except OSError as error:
+        raise CompressionError(
+            f"{place} can't be written ({error.strerror}); the unpacked data need a folder with 55 MB "
+            "free. Name one of yours in the environment variable COMPRESSLAB_CACHE"
+        ) from error
+
+
+def read_manifest(source: Path) -> dict[str, dict]:
+    """What each of the four unpacked files must be: {name: {"bytes": int, "sha256": hex}}."""
+    try:
+        manifest = json.loads((source / "manifest.json").read_text())
+        entries = {name: manifest[name] for name in FILES}
+        return {name: {"bytes": int(e["bytes"]), "sha256": str(e["sha256"])} for name, e in entries.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CompressionError(
+            f"{source / 'manifest.json'} can't be read ({error!r}); it lists the SHA-256 of each data file. "
+            f"Get it back with: git checkout -- data/fashion_mnist"
+        ) from error
+
+
+def _verified(packed: Path, expected: dict) -> bytes:
+    """The unpacked content of one gzipped file, if it is what the manifest says."""
+    try:
+        content = gzip.decompress(packed.read_bytes())
+    except FileNotFoundError:
+        raise _broken(packed, "is missing", expected) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise _broken(packed, f"can't be unpacked ({error})", expected) from error
+    if len(content) != expected["bytes"]:
+        raise _broken(packed, f"unpacks to {len(content):,} bytes", expected)
+    if _digest(content) != expected["sha256"]:
+        raise _broken(packed, f"has the SHA-256 {_digest(content)[:12]}…", expected)
+    return content
+
+
+def _broken(packed: Path, came: str, expected: dict) -> CompressionError:
+    return CompressionError(
+        f"{packed} {came}; expected {expected['bytes']:,} bytes with the SHA-256 {expected['sha256'][:12]}… "
+        f"once unpacked. Get it back with: git checkout -- data/fashion_mnist/{packed.name}"
+    )
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

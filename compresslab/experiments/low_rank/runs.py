@@ -1,0 +1,203 @@
+"""The runs of lab 04, as a worker process does them (see ``compresslab.experiments.bench``).
+
+A network is made thin by a split and ranks, which come as JSON values, and trained; the networks that the lab
+names go to the bench's folder. The others only compare: how much a short training mends, whether a network
+may begin thin, what a low-rank update learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compresslab.analysis.layer_inputs import input_second_moments
+from compresslab.analysis.sensitivity import answers_moved
+from compresslab.data.images import Images
+from compresslab.errors import CompressionError
+from compresslab.experiments.bench import Bench
+from compresslab.experiments.long_runs import save_whole
+from compresslab.measurement.costs import count_macs
+from compresslab.models.pretrained import load_baseline
+from compresslab.models.residual import mlp
+from compresslab.techniques.low_rank.factorization import factorize
+from compresslab.techniques.low_rank.layer_splits import SPLITS, TUCKER, Rank, Split, whitened
+from compresslab.techniques.low_rank.lora import add_updates, merge_updates
+from compresslab.techniques.low_rank.rank_selection import scan_ranks
+from compresslab.training.loop import accuracy, fast_precision, fit
+
+__all__ = [
+    "LOOKED_AT", "SCAN_IMAGES", "as_ranks", "make_thin", "random_directions", "scan",
+    "study_adapting", "study_beginning", "study_tuning",
+]  # fmt: skip
+
+LOOKED_AT = 1000  # training images that whitening looks at
+SCAN_IMAGES = 500  # of validation
+
+
+def random_directions(seed: int) -> Split:
+    """TUCKER between directions drawn at random instead of the best: what the decomposition is worth.
+
+    Linear layers are split as ever, a convolution in groups stays whole. Layers of one shape get the same
+    directions.
+
+    Args:
+        seed: of the directions.
+    """
+
+    def kernels(name: str, layer: nn.Conv2d, ranks: tuple[int, int]) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        w = layer.weight.detach()
+        drawn = (torch.randn(side, rank, generator=generator)
+                 for side, rank in zip(w.shape, ranks, strict=False))  # fmt: skip
+        u_out, u_in = (torch.linalg.qr(columns).Q for columns in drawn)
+        core = torch.einsum("oihw,op,iq->pqhw", w, u_out, u_in)
+        return [u_in.T[:, :, None, None], core, u_out[:, :, None, None]]
+
+    def refuses(layer: nn.Conv2d) -> str:
+        return TUCKER.refuses(layer) or ("in groups" if layer.groups != 1 else "")
+
+    return Split("random directions", refuses, TUCKER.full, TUCKER.looks, kernels, TUCKER.matrices)
+
+
+def _split(bench: Bench, model: nn.Module, way: str, seed: int) -> Split:
+    """The split of that name: one of SPLITS, "whitened" by some training images, or "random"."""
+    if way == "whitened":
+        return whitened(input_second_moments(model, bench.some(LOOKED_AT, seed).batches()))
+    return random_directions(seed) if way == "random" else SPLITS[way]
+
+
+def as_ranks(ranks: Mapping[str, Any]) -> dict[str, Rank]:
+    """Ranks as JSON gives them back: {layer's name: a number, or a list of two} → numbers and pairs."""
+    return {name: rank if isinstance(rank, int) else (rank[0], rank[1]) for name, rank in ranks.items()}
+
+
+def scan(bench: Bench, key: str, *, way: str, shares: list[float], multiple: int, images: int) -> dict:
+    """How far each layer, thin alone, moves the baseline's answers, in nats: {layer: one a share}."""
+    model = load_baseline()
+    moved = answers_moved(model, bench.data.validation.first(images).inputs())
+    split = _split(bench, model, way, 0)
+    return {"damages": scan_ranks(model, moved, shares=shares, split=split, multiple=multiple)}
+
+
+def make_thin(
+    bench: Bench, key: str, *, network: str, way: str, ranks: dict[str, Any], epochs: int,
+    learning_rate: float, augmented: bool, seed: int,
+) -> dict:  # fmt: skip
+    """A trained network made thin and trained on; one to keep is stored, and test is read for it alone."""
+    model, data = load_baseline(network), bench.data
+    thin = factorize(model, as_ranks(ranks), split=_split(bench, model, way, seed))
+    settings = bench.training(epochs=epochs, learning_rate=learning_rate, seed=seed)
+    checkpoint = bench.checkpoint(key)
+    trained = fit(thin, data.train, data.validation, augmented=augmented, checkpoint=checkpoint, **settings)
+    checkpoint.unlink()
+    found = {
+        "macs_per_sample": count_macs(thin, data.train.first(1).inputs()),
+        "thin_accuracy": accuracy(thin, data.validation),
+        "validation_accuracy": accuracy(trained.model, data.validation),
+        "history": [epoch.validation_accuracy for epoch in trained.history],
+    }
+    group, name = key.split("/")[:2]
+    if group == "networks":
+        found["test_accuracy"] = accuracy(trained.model, data.test)
+        found["thin_test_accuracy"] = accuracy(thin, data.test)
+        save_whole(trained.model, bench.folder / f"{name}.safetensors")
+    return found
+
+
+def study_tuning(
+    bench: Bench, key: str, *, way: str, ranks: dict[str, Any], images: int, learning_rate: float, seed: int
+) -> dict:
+    """The thin baseline before and after one pass over so many training images; a try reads no test image."""
+    model = load_baseline()
+    thin = factorize(model, as_ranks(ranks), split=_split(bench, model, way, seed))
+    few = bench.data.validation.first(500)  # one epoch leaves nothing to choose by them
+    settings = bench.training(epochs=1, learning_rate=learning_rate, seed=seed)
+    trained = fit(thin, bench.some(images, seed), few, augmented=True, **settings).model
+    if key.startswith("tries/"):
+        return {"validation_accuracy": accuracy(trained, bench.data.validation, precision=fast_precision())}
+    return {
+        "macs_per_sample": count_macs(thin, few.inputs()),
+        "thin_accuracy": accuracy(thin, bench.data.test, precision=fast_precision()),
+        "test_accuracy": accuracy(trained, bench.data.test, precision=fast_precision()),
+    }
+
+
+def study_beginning(
+    bench: Bench, key: str, *, ranks: dict[str, Any], epochs: int, more: int, learning_rate: float, seed: int
+) -> dict:
+    """Test accuracies of the perceptron, thin at these ranks: made thin when trained, or from the start.
+
+    The dense one is trained, and trained on; thin ones are made of it and trained on, or made of its first
+    weights and trained as long as either, or as both.
+    """
+    torch.manual_seed(seed)
+    start, data = mlp(), bench.data
+    sizes = as_ranks(ranks)
+
+    def learned(network: nn.Module, passes: int) -> nn.Module:
+        settings = bench.training(epochs=passes, learning_rate=learning_rate, seed=seed)
+        return fit(network, data.train, data.validation, augmented=False, **settings).model
+
+    dense = learned(start, epochs)
+    thin = factorize(dense, sizes)
+    first = factorize(start, sizes)  # "spectral initialisation": as near to the usual start as thin can be
+    networks = {
+        "dense": dense,
+        "dense_longer": learned(dense, more),
+        "thin": thin,
+        "fine_tuned": learned(thin, more),
+        "from_the_start": learned(first, epochs),
+        "from_the_start_longer": learned(first, epochs + more),
+    }
+    return {name: accuracy(network, data.test) for name, network in networks.items()}
+
+
+def study_adapting(
+    bench: Bench, key: str, *, way: str, rank: int, images: int, epochs: int, learning_rates: list[float],
+    seed: int,
+) -> dict:  # fmt: skip
+    """The trained perceptron on images turned by 90°, after learning from some: all of it, its head, updates.
+
+    The learning rate is chosen by validation. Merged, a network with updates looks as it did before them.
+    """
+    model = load_baseline("mlp")
+    train, validation, test = (
+        _turned(part) for part in (bench.some(images, seed), bench.data.validation, bench.data.test)
+    )
+    start = _adaptable(model, way, rank, seed)
+    tried = {}
+    for rate in learning_rates:
+        settings = bench.training(epochs=epochs, learning_rate=rate, seed=seed)
+        try:
+            tried[rate] = fit(start, train, validation, augmented=False, **settings)
+        except CompressionError as error:
+            if "must stay finite" not in str(error) or rate == min(learning_rates):
+                raise
+            # a rate that diverges is no choice
+    rate, best = max(tried.items(), key=lambda pair: pair[1].best.validation_accuracy)
+    found = {
+        "before": accuracy(model, test),
+        "test_accuracy": accuracy(best.model, test),
+        "learning_rate": rate,
+        "trained": sum(p.numel() for p in start.parameters() if p.requires_grad),
+    }
+    if way == "update":
+        found["merged_accuracy"] = accuracy(merge_updates(best.model), test)
+    return found
+
+
+def _adaptable(model: nn.Module, way: str, rank: int, seed: int) -> nn.Module:
+    """The network, with what may learn: "all", its last layer ("head"), or low-rank updates ("update")."""
+    if way == "update":
+        return add_updates(model, rank=rank, alpha=rank, generator=torch.Generator().manual_seed(seed))
+    if way == "head":
+        model.requires_grad_(False)
+        list(model.children())[-1].requires_grad_(True)
+    return model
+
+
+def _turned(images: Images) -> Images:
+    return Images(images.pixels.rot90(1, (2, 3)).contiguous(), images.labels)

@@ -1,0 +1,69 @@
+"""The stored runs of lab 03 as curves: what a criterion, a granularity or a repair reaches at each sparsity.
+
+A point is a mean over seeds with its interval, or where there was one run, what it reached. Accuracies are
+fractions, of test images: before any training of the first 4,000, after it of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compresslab.experiments.pruning.plan import SPARSITIES, TUNED, values
+from compresslab.measurement.statistics import Interval, mean_over_seeds
+
+__all__ = ["masked_curve", "surgeon_curves", "tuned_accuracies", "tuned_curve"]
+
+Points = list[tuple[float, Interval | float]]  # (sparsity, test accuracy)
+
+
+def masked_curve(results: dict, criterion: str, granularity: str) -> Points:
+    """Test accuracy at each sparsity with the masks alone, before any training.
+
+    Args:
+        results: of ``load_results``.
+        criterion: a name in CRITERIA.
+        granularity: a name in GRANULARITIES.
+
+    Raises:
+        CompressionError: no such runs.
+    """
+    return _points(SPARSITIES, values(results, "masks", criterion, granularity, key="test_accuracies"))
+
+
+def tuned_accuracies(results: dict, criterion: str, granularity: str, sparsity: float) -> list[float]:
+    """Test accuracy after one pass of training with the masks held: one a seed.
+
+    Raises:
+        CompressionError: no such runs.
+    """
+    return values(results, "tuned", criterion, granularity, f"{sparsity:g}")
+
+
+def tuned_curve(results: dict, granularity: str) -> Points:
+    """Test accuracy at each sparsity after one pass of training, weights chosen by magnitude.
+
+    Raises:
+        CompressionError: no such runs.
+    """
+    reached = (tuned_accuracies(results, "magnitude", granularity, sparsity) for sparsity in TUNED)
+    return [(sparsity, mean_over_seeds(runs)) for sparsity, runs in zip(TUNED, reached, strict=True)]
+
+
+def surgeon_curves(results: dict) -> dict[str, Points]:
+    """Test accuracy before any training: magnitude's masks, the same repaired, SparseGPT's own choice.
+
+    Raises:
+        CompressionError: no such runs.
+    """
+    names = ("magnitude", "compensated", "sparse_gpt")
+    return {name: _points(SPARSITIES, values(results, "surgeon", key=name)) for name in names}
+
+
+def _points(sparsities: Sequence[float], runs: Sequence) -> Points:
+    """One point a sparsity, from one list of accuracies a seed."""
+    reached = zip(*runs, strict=True)
+    return [(s, _mean(found)) for s, found in zip(sparsities, reached, strict=True)]
+
+
+def _mean(reached: Sequence[float]) -> Interval | float:
+    return mean_over_seeds(reached) if len(reached) > 1 else reached[0]

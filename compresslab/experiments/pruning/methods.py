@@ -1,0 +1,168 @@
+"""The criteria, granularities and ways to choose channels that lab 03 compares, by its tables' names.
+
+All criteria are asked in one way: scores of every layer's weights from a network and some training images.
+Random and magnitude do not look at the images; gradient, Taylor and OBD look at the labels too. All ways to
+choose channels are asked in another: which to keep for so many MACs. Sources are on the pages of each.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from compresslab.data.images import Images
+from compresslab.data.location import DATA
+from compresslab.experiments.long_runs import read_kept
+from compresslab.measurement.costs import count_macs
+from compresslab.techniques.pruning.channel_groups import dependency_groups
+from compresslab.techniques.pruning.channel_removal import channel_scores, remove_channels
+from compresslab.techniques.pruning.channel_selection import Keep, keep_channels, keep_channels_within
+from compresslab.techniques.pruning.criteria import (
+    gradient,
+    optimal_brain_damage,
+    random_scores,
+    taylor,
+    wanda,
+)
+from compresslab.techniques.pruning.gradients import input_norms, mean_gradients, squared_gradients
+from compresslab.techniques.pruning.granularity import (
+    Granularity,
+    channel,
+    fine,
+    kernel,
+    local_masks,
+    magnitudes,
+    n_of_m_mask,
+    vector,
+)
+from compresslab.techniques.pruning.masks import Masks, prunable_layers
+
+__all__ = [
+    "CHANNEL_CHOICES",
+    "CRITERIA",
+    "GRANULARITIES",
+    "Criterion",
+    "choose_masks",
+    "masks_of_two_in_four",
+    "torch_prunings_channels",
+]
+
+Criterion = Callable[[nn.Module, Images, int], dict[str, Tensor]]  # (model, images, seed) → {layer: scores}
+
+
+def _random(model: nn.Module, images: Images, seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    layers = prunable_layers(model)
+    return {name: random_scores(layer.weight, generator=generator) for name, layer in layers.items()}
+
+
+def _magnitude(model: nn.Module, images: Images, seed: int) -> dict[str, Tensor]:
+    return magnitudes(model)
+
+
+def _gradient(model: nn.Module, images: Images, seed: int) -> dict[str, Tensor]:
+    return {name: gradient(g) for name, g in mean_gradients(model, images.batches()).items()}
+
+
+def _of_weight(
+    evidence: Callable, score: Callable, model: nn.Module, images: Images, seed: int
+) -> dict[str, Tensor]:
+    """A criterion of the weights and of what one kind of evidence says of them."""
+    layers = prunable_layers(model)
+    return {name: score(layers[name].weight, e) for name, e in evidence(model, images.batches()).items()}
+
+
+CRITERIA: dict[str, Criterion] = {
+    "magnitude": _magnitude,
+    "random": _random,
+    "gradient": _gradient,
+    "taylor": functools.partial(_of_weight, mean_gradients, taylor),
+    "obd": functools.partial(_of_weight, squared_gradients, optimal_brain_damage),
+    "wanda": functools.partial(_of_weight, input_norms, wanda),
+}
+GRANULARITIES: dict[str, Granularity] = {"fine": fine, "vector": vector, "kernel": kernel, "channel": channel}
+
+
+def choose_masks(
+    scores: dict[str, Tensor], granularity: Granularity, *, sparsity: float, model: nn.Module
+) -> Masks:
+    """``local_masks``, but the last layer is pruned weight by weight: each of its rows is a class.
+
+    Args:
+        scores: {layer: scores in its weight's shape}.
+        granularity: of all other layers.
+        sparsity: the share of groups that every layer loses.
+        model: whose last Conv2d or Linear gives the logits.
+
+    Raises:
+        CompressionError: sparsity out of range, or scores that are not numbers.
+    """
+    last = list(prunable_layers(model))[-1]
+    inner = {name: s for name, s in scores.items() if name != last}
+    masks = local_masks(inner, sparsity=sparsity, granularity=granularity)
+    return masks | local_masks({last: scores[last]}, sparsity=sparsity)
+
+
+def masks_of_two_in_four(scores: dict[str, Tensor]) -> Masks:
+    """The 2:4 masks of all layers whose number of inputs is a multiple of four; the others stay dense."""
+    return {name: n_of_m_mask(s) for name, s in scores.items() if s.shape[1] % 4 == 0}
+
+
+def _uniform(model: nn.Module, images: Images, macs: int) -> Keep:
+    """All but the channels of the least magnitude, the same share of every group: the smallest that does."""
+    scores, one = _group_scores(model, magnitudes(model)), images.first(1).inputs()
+
+    def suffices(share: float) -> bool:
+        thin = remove_channels(model, keep_channels(scores, sparsity=share))
+        return count_macs(thin, one) <= macs
+
+    shares = [step / 200 for step in range(200)]
+    return keep_channels(scores, sparsity=shares[bisect.bisect_left(shares, True, key=suffices)])
+
+
+def _one_line(model: nn.Module, images: Images, macs: int, *, criterion: str, multiple: int) -> Keep:
+    """All channels in one line, each group's scores by their mean; the lowest go."""
+    scores = _group_scores(model, CRITERIA[criterion](model, images, 0))
+    line = {name: s / s.mean() for name, s in scores.items()}
+    return keep_channels_within(
+        model, line, images.first(1).inputs(), macs_per_sample=macs, multiple=multiple
+    )
+
+
+def torch_prunings_channels(*, folder: Path = DATA / "results") -> dict[str, list[int]]:
+    """The channels that torch-pruning 1.6.1 keeps of the baseline: {group: channels}. A test asks it again.
+
+    Its group magnitude (L2) with a pruning ratio of 0.29 for every group.
+
+    Args:
+        folder: where the results are kept.
+
+    Raises:
+        CompressionError: they are not there, or can't be read.
+    """
+    place = folder / "03_pruning" / "torch_pruning_keeps.json"
+    return read_kept(place, about="it says which channels torch-pruning keeps")
+
+
+def _theirs(model: nn.Module, images: Images, macs: int) -> Keep:
+    """What torch-pruning keeps of the baseline, whatever is asked for."""
+    return {name: torch.tensor(kept) for name, kept in torch_prunings_channels().items()}
+
+
+def _group_scores(model: nn.Module, scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The sum over all that a channel takes with it: {group: (channels,)}."""
+    return {name: channel_scores(group, scores) for name, group in dependency_groups(model).items()}
+
+
+CHANNEL_CHOICES: dict[str, Callable[[nn.Module, Images, int], Keep]] = {
+    "magnitude": _uniform,
+    "taylor": functools.partial(_one_line, criterion="taylor", multiple=1),
+    "magnitude_of_eight": functools.partial(_one_line, criterion="magnitude", multiple=8),
+    "taylor_of_eight": functools.partial(_one_line, criterion="taylor", multiple=8),
+    "torch_pruning": _theirs,
+}

@@ -1,0 +1,1 @@
+"""Reports of a graded submission or class: HTML, CSV and JUnit XML."""

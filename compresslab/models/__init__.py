@@ -1,0 +1,1 @@
+"""Networks: the course's architectures, their trained weights, and tools that read or change any network."""

@@ -1,0 +1,58 @@
+"""The shipped networks: each architecture by its name, its trained weights and its model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from compresslab.data.location import DATA
+from compresslab.errors import CompressionError
+from compresslab.models.residual import baseline, mlp, student, teacher
+
+__all__ = ["ARCHITECTURES", "load_baseline", "read_card"]
+
+ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
+    "baseline": baseline, "teacher": teacher, "student": student, "mlp": mlp,
+}  # fmt: skip
+
+
+def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") -> nn.Module:
+    """A trained network in evaluation mode, its weights read from ``folder/name.safetensors``.
+
+    Raises:
+        CompressionError: no such network, or its file is missing, damaged or of another architecture.
+    """
+    if name not in ARCHITECTURES:
+        raise CompressionError(f"no network is called {name!r}; there are {', '.join(ARCHITECTURES)}")
+    place = folder / f"{name}.safetensors"
+    if not place.exists():
+        raise CompressionError(
+            f"{place} is missing; expected the weights of {name!r}. "
+            f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
+        )
+    model = ARCHITECTURES[name]()
+    try:
+        model.load_state_dict(load_file(place))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise CompressionError(
+            f"{place} can't be loaded ({str(error).splitlines()[0]}); expected the weights of {name!r}. "
+            f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
+        ) from error
+    return model.eval()
+
+
+def read_card(name: str, *, folder: Path = DATA / "baselines") -> dict:
+    """What is known of a trained network: recipe, accuracy on validation and test, date, torch version."""
+    place = folder / f"{name}.json"
+    try:
+        return dict(json.loads(place.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise CompressionError(
+            f"{place} can't be read ({error}); it is the card that says how {name!r} was trained. "
+            f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
+        ) from error

@@ -1,0 +1,149 @@
+"""What a student holds in the notebook: ``check``, ``hint``, ``reveal`` and ``yours``, one name an exercise.
+
+from compresslab.notebook import lab
+check, hint, reveal, yours = lab("00_measuring")
+
+check.count_parameters(count_parameters)    passes with a sentence, or raises one clean line
+hint.count_parameters()                     the next of three hints
+reveal.count_parameters()                   a working function, for 0 points, so that nobody is stuck
+yours.count_parameters(model)               the student's own function, once its check passed
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from compresslab.checks.exercise import Exercise, Lab
+from compresslab.checks.judge import check_answer
+from compresslab.course import find_lab
+from compresslab.errors import Wrong
+
+__all__ = ["Desk", "hint_text", "lab"]
+
+
+class Desk(NamedTuple):
+    """The four things on a student's desk."""
+
+    check: Any
+    hint: Any
+    reveal: Any
+    yours: Any
+
+
+def lab(name: str) -> Desk:
+    """What lies on the desk of one lab, for example ``00_measuring``: four menus, to be unpacked.
+
+    Raises:
+        CompressionError: there is no such lab.
+    """
+    chosen = find_lab(name)
+    state = _State(chosen)
+    return Desk(*(_Menu(chosen, action) for action in (state.check, state.hint, state.reveal, state.yours)))
+
+
+class _Menu:
+    """One attribute an exercise, so that Tab completes their names."""
+
+    def __init__(self, chosen: Lab, action: Callable[[Exercise], Any]) -> None:
+        self._lab = chosen
+        self._action = action
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            exercise = self._lab.exercise(name)
+        except KeyError:
+            raise AttributeError(
+                f"no exercise is called {name!r}; there are {', '.join(dir(self))}"
+            ) from None
+        return self._action(exercise)
+
+    def __dir__(self) -> list[str]:
+        return [exercise.name for exercise in self._lab.exercises]
+
+
+class _State:
+    """What has happened at this desk since the kernel started."""
+
+    def __init__(self, chosen: Lab) -> None:
+        self.lab = chosen
+        self.passed: dict[str, Callable[..., Any]] = {}
+        self.revealed: dict[str, Callable[..., Any]] = {}
+        self.hints_seen: dict[str, int] = {}
+
+    def check(self, exercise: Exercise) -> Callable[[Any], None]:
+        def check(answer: Any) -> None:
+            if answer is not None and answer is self.revealed.get(exercise.name):
+                print(f"{exercise.name} is the revealed one: it works, for 0 points.", end=" ")
+                print(f"Write your own to earn {_points(exercise)}.")
+                return
+            try:
+                done = check_answer(exercise, answer)
+            except Wrong as wrong:
+                self.passed.pop(exercise.name, None)
+                raise Wrong(wrong.reason, self._offer(exercise), **wrong.details) from None
+            if done.printed:
+                print(done.printed.rstrip() + (" …" if done.characters > len(done.printed) else ""))
+            self.passed[exercise.name] = answer
+            print(f"✓ {exercise.explanation or exercise.statement}  ({_points(exercise)})")
+
+        return check
+
+    def hint(self, exercise: Exercise) -> Callable[..., None]:
+        def hint(step: int | None = None) -> None:
+            count = len(exercise.hints)
+            if step is None:
+                step = min(self.hints_seen.get(exercise.name, 0) + 1, count)
+            if step not in range(1, count + 1):
+                raise Wrong(f"there are hints 1 to {count} for {exercise.name}, you asked for {step}")
+            self.hints_seen[exercise.name] = max(step, self.hints_seen.get(exercise.name, 0))
+            print(hint_text(exercise, step))
+
+        return hint
+
+    def reveal(self, exercise: Exercise) -> Callable[[], Callable[..., Any]]:
+        def reveal() -> Callable[..., Any]:
+            answer = exercise.right[0]
+            self.revealed[exercise.name] = answer
+            shown = exercise.explanation or _source(answer, exercise.name)
+            print(f"{exercise.name}, revealed (0 points):\n\n{shown}")
+            return answer
+
+        return reveal
+
+    def yours(self, exercise: Exercise) -> Callable[..., Any]:
+        written = self.passed.get(exercise.name) or self.revealed.get(exercise.name)
+        if written is None:
+            name = exercise.name
+            raise Wrong(f"this cell uses your {name}: write it and run its check, or call reveal.{name}()")
+        return written
+
+    def _offer(self, exercise: Exercise) -> str:
+        """The next hint's title, which is a symptom; the hint itself costs a call."""
+        seen = self.hints_seen.get(exercise.name, 0)
+        if seen >= len(exercise.hints):
+            return f"All hints seen; reveal.{exercise.name}() hands you a working one, for 0 points."
+        return f"Hint on offer: hint.{exercise.name}() - {exercise.hints[seen].symptom}"
+
+
+def hint_text(exercise: Exercise, step: int) -> str:
+    """A hint as a student reads it, in the notebook and in the shell: its symptom, then its text."""
+    chosen = exercise.hints[step - 1]
+    text = textwrap.fill(chosen.text, 100, initial_indent="    ", subsequent_indent="    ")
+    return f"Hint {step} of {len(exercise.hints)}: {chosen.symptom}\n\n{text}"
+
+
+def _points(exercise: Exercise) -> str:
+    return f"{exercise.points} point" + ("s" if exercise.points != 1 else "")
+
+
+def _source(answer: Callable[..., Any], name: str) -> str:
+    """The function's text, under the exercise's name."""
+    try:
+        text = textwrap.dedent(inspect.getsource(answer))
+    except (OSError, TypeError):
+        return "(its source is not at hand)"
+    return re.sub(rf"\b{answer.__name__}\b", name, text)

@@ -1,0 +1,129 @@
+"""How wide should each layer stay? Scores of channels in, the channels to keep out; nothing is removed yet.
+
+Either every group loses the same share (or a share of its own), or all channels stand in one line, the lowest
+score first, and go until the network is as cheap as asked:
+
+    keep the best channels - round(sparsity · channels) of each group
+    or: the longest rest of the line with MACs(network) ≤ budget
+
+MACs are counted on the network that is really thinner. They only fall along the line, so a binary search
+finds where to stop in about a dozen counts.
+
+What it saves: nothing yet; ``channels`` removes. What it costs: the counts. What is left out: sparsities
+from a scan of how much each layer hurts (``sensitivity``), and time in place of MACs; but as kernels like
+widths that are multiples of 8, those can be asked for.
+
+Source: Li, Kadav, Durdanovic, Samet and Graf 2017, "Pruning filters for efficient ConvNets",
+arXiv:1608.08710; one line for the whole network: Liu et al. 2017, "Learning efficient convolutional networks
+through network slimming", arXiv:1708.06519.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from compresslab.errors import CompressionError
+from compresslab.measurement.costs import count_macs
+from compresslab.techniques.pruning.channel_removal import remove_channels
+from compresslab.techniques.pruning.granularity import fine_grained_mask
+
+__all__ = ["Keep", "keep_channels", "keep_channels_within"]
+
+Keep = dict[str, Tensor]  # {group: the channels to keep, int64, ascending}
+
+
+def keep_channels(
+    scores: Mapping[str, Tensor], *, sparsity: float | Mapping[str, float], multiple: int = 1
+) -> Keep:
+    """{group: kept channels}: in each group all but that share with the lowest scores.
+
+    Args:
+        scores: {group: (channels,)}; a high score is a channel to keep.
+        sparsity: the share to remove, 0 ≤ sparsity < 1: one for all groups, or {group: its own}; groups that
+            are not named stay whole.
+        multiple: how many are kept is rounded up to a multiple of this (down, where the group has not that
+            many); a group with fewer channels than one multiple stays whole.
+
+    Raises:
+        CompressionError: sparsity out of range, a group that would be emptied, or an unknown name.
+
+    >>> keep_channels({"stem": torch.tensor([3.0, 1.0, 2.0, 4.0])}, sparsity=0.5)
+    {'stem': tensor([0, 3])}
+    """
+    _check_multiple(multiple)
+    shares = sparsity if isinstance(sparsity, Mapping) else dict.fromkeys(scores, sparsity)
+    kept = {}
+    for name, share in shares.items():
+        if name not in scores:
+            raise CompressionError(
+                f"no group called {name!r} has scores; there are {', '.join(scores)}: choose among them"
+            )
+        number = int(fine_grained_mask(scores[name], sparsity=share).sum())
+        if number == 0:
+            raise CompressionError(
+                f"sparsity {share} leaves none of the {len(scores[name])} channels of group {name}; a group "
+                f"keeps at least one: try {1 - 1 / len(scores[name]):.3g} or less"
+            )
+        kept[name] = _best(scores[name], number, multiple)
+    return kept
+
+
+def keep_channels_within(
+    model: nn.Module, scores: Mapping[str, Tensor], inputs: Tensor, *, macs_per_sample: int, multiple: int = 1
+) -> Keep:
+    """{group: kept channels}: as few removed, lowest score first over all groups, as the budget allows.
+
+    The scores of all groups stand in one line, as they are: where a criterion sums more weights for wide
+    layers than for thin ones, divide each group's scores by their mean first. No group is emptied.
+
+    Args:
+        model: the network that the scores are of; left alone.
+        scores: {group: (channels,)}.
+        inputs: images to count on; only the first is used.
+        macs_per_sample: what the smaller network may cost at most, as ``count_macs`` counts.
+        multiple: as for ``keep_channels``.
+
+    Raises:
+        CompressionError: a budget that even the smallest network exceeds, no scores, or an unknown name.
+    """
+    _check_multiple(multiple)
+    if not scores:
+        raise CompressionError(
+            "scores are {group: channel scores}, got none; make them of dependency_groups(model)"
+        )
+    group_of = torch.cat([torch.full((len(s),), number) for number, s in enumerate(scores.values())])
+    lowest_first = torch.cat([s.detach().cpu().double() for s in scores.values()]).argsort(stable=True)
+
+    def without(count: int) -> Keep:
+        removed = group_of[lowest_first[:count]].bincount(minlength=len(scores)).tolist()
+        return {
+            name: _best(s, max(len(s) - gone, 1), multiple)
+            for (name, s), gone in zip(scores.items(), removed, strict=True)
+        }
+
+    def macs(count: int) -> int:
+        return count_macs(remove_channels(model, without(count)), inputs)
+
+    if (least := macs(len(group_of))) > macs_per_sample:
+        raise CompressionError(
+            f"macs_per_sample is {macs_per_sample:,}; with these groups and multiple={multiple} at least "
+            f"{least:,} are left: allow more, or score more groups"
+        )
+    counts = range(len(group_of) + 1)
+    return without(bisect.bisect_left(counts, True, key=lambda count: macs(count) <= macs_per_sample))
+
+
+def _best(scores: Tensor, number: int, multiple: int) -> Tensor:
+    """The channels with the highest scores, ascending: so many, rounded up to the multiple."""
+    channels = len(scores)
+    number = min(-(-number // multiple) * multiple, channels // multiple * multiple) or channels
+    return fine_grained_mask(scores, sparsity=1 - number / channels).nonzero().flatten()
+
+
+def _check_multiple(multiple: int) -> None:
+    if not isinstance(multiple, int) or multiple < 1:
+        raise CompressionError(f"multiple is a whole number of at least 1, got {multiple}; try 8")

@@ -1,0 +1,161 @@
+"""What criteria ask of the data: gradients, and what a layer's inputs are like.
+
+A weight alone does not say what it does. What it does shows when images run through the network: how large
+the inputs x are that it multiplies, and, if the labels are there, how the loss L reacts. A layer computes
+y = W x at every image (and, a convolution, at every position p of it), so its gradient for one image i is a
+sum of outer products, and all four kinds of evidence are means of x and of ∂L/∂y:
+
+    g_i = Σ_p ∂L_i/∂y_p x_pᵀ
+
+    evidence                is            needs                      costs, in forward passes (measured)
+    mean_gradients          E_i[g_i]      forward, backward, labels  about 4
+    squared_gradients       E_i[g_i²]     the same for each image    about 9
+    input_norms             √E_p[x²]      forward                    little more than 1
+    input_second_moments    E_p[x xᵀ]     forward, n² numbers        10 to 20
+
+All run in evaluation mode, so that an image's part does not depend on its batch, and leave the model as it
+is: weights, modes, ``.grad``. A few hundred training images are enough. In a convolution n counts
+channels · height · width of a kernel: what goes into one output. What is left out: convolutions in groups.
+
+Source: the mean of squared gradients as the Hessian's diagonal ("empirical Fisher"): Theis et al. 2018,
+"Faster gaze prediction with dense networks and Fisher pruning", arXiv:1801.05787; input norms: Sun et al.
+2023, arXiv:2306.11695; second moments: Frantar and Alistarh 2023, "SparseGPT", arXiv:2301.00774.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from compresslab.analysis.layer_inputs import (
+    Batches,
+    Layer,
+    input_rows,
+    layers_of_one_group,
+    listening,
+    mean_over_inputs,
+)
+from compresslab.errors import CompressionError
+from compresslab.models.surgery import evaluating
+
+__all__ = ["input_norms", "mean_gradients", "squared_gradients"]
+
+_TOGETHER = 10  # images whose gradients are in memory at a time
+
+
+def mean_gradients(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
+    """The mean cross-entropy's gradient in every Conv2d's and Linear's weight: {layer: weight's shape}.
+
+    In a trained network it is near zero: the images pull in many directions, and agree on none.
+
+    Args:
+        model: images → logits (batch, classes), in any mode.
+        batches: pairs of images and labels, such as ``train.first(500).batches()``.
+
+    Raises:
+        CompressionError: no images, no layer, a convolution in groups, or a weight without a
+            part in the loss.
+    """
+    layers = layers_of_one_group(model)
+    w = {_weight(name): layer.weight.detach().requires_grad_() for name, layer in layers.items()}
+    sums, count = [torch.zeros_like(weight) for weight in w.values()], 0
+    for images, labels in batches:
+        with evaluating(model), torch.enable_grad():
+            loss = F.cross_entropy(functional_call(model, w, (images,)).float(), labels, reduction="sum")
+            gradients = torch.autograd.grad(loss, list(w.values()), allow_unused=True)
+        sums = [total + _there(g, name) for total, g, name in zip(sums, gradients, w, strict=True)]
+        count += len(images)
+    _check(count)
+    return {name: total / count for name, total in zip(layers, sums, strict=True)}
+
+
+def squared_gradients(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
+    """The mean over images of the squared gradient of each image's own loss: {layer: weight's shape}.
+
+    It stands for the Hessian's diagonal. For cross-entropy the two are equal on average if the labels are
+    drawn as often as the network itself believes in them; here they are the true labels ("empirical Fisher"),
+    so that holds the better, the better the network knows how sure to be. It is never negative, which the
+    Hessian's own diagonal can be.
+
+    Args:
+        model: images → logits (batch, classes), in any mode.
+        batches: pairs of images and labels, such as ``train.first(500).batches()``.
+
+    Raises:
+        CompressionError: no images, no layer, or a convolution in groups.
+    """
+    sums: dict[str, Tensor] = {}
+    count = 0
+    for images, labels in batches:
+        for x, y in zip(images.split(_TOGETHER), labels.split(_TOGETHER), strict=True):
+            for name, gradients in _gradients_of_each_image(model, x, y).items():
+                sums[name] = sums.get(name, 0) + gradients.square().sum(dim=0)
+        count += len(images)
+    _check(count)
+    return {name: total / count for name, total in sums.items()}
+
+
+def input_norms(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
+    """How large each input of a layer is, √E[x²] over images and positions: {layer: weight's shape[1:]}.
+
+    Paper: the norm ‖x‖ over all of them; here: that by √(their number), the same ranking, so that more images
+    make no larger norms. The padding's zeros count, as the weights multiply them too.
+
+    Args:
+        model: in any mode.
+        batches: pairs of images and labels; the labels aren't read.
+
+    Raises:
+        CompressionError: no images, no layer, or a convolution in groups.
+    """
+    squares = mean_over_inputs(model, batches, _squares)
+    layers = layers_of_one_group(model)
+    return {name: mean.sqrt().reshape(layers[name].weight.shape[1:]) for name, mean in squares.items()}
+
+
+def _gradients_of_each_image(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """{layer: (images, *weight's shape)}: Σ_p ∂L/∂y xᵀ, from a zero that is added to y and asked for ∂L."""
+    calls: list[tuple[str, Layer, Tensor, Tensor]] = []
+
+    def note(name: str, layer: Layer, x: Tensor, y: Tensor) -> Tensor:
+        zero = torch.zeros_like(y, requires_grad=True)
+        calls.append((name, layer, x.detach(), zero))
+        return y + zero
+
+    with listening(model, note), torch.enable_grad():
+        loss = F.cross_entropy(model(images).float(), labels, reduction="sum")
+        slopes = torch.autograd.grad(loss, [zero for *_, zero in calls], materialize_grads=True)
+    gradients: dict[str, Tensor] = {}
+    for (name, layer, x, _), slope in zip(calls, slopes, strict=True):
+        by_output = slope.flatten(2) if isinstance(layer, nn.Conv2d) else input_rows(layer, slope).mT
+        one = (by_output @ input_rows(layer, x)).reshape(len(x), *layer.weight.shape)  # (images, out, …)
+        gradients[name] = gradients.get(name, 0) + one  # a layer may run more than once
+    return gradients
+
+
+def _squares(layer: Layer, x: Tensor) -> tuple[Tensor, int]:
+    """The sum (n,) of x² over images and positions, and their number."""
+    rows = input_rows(layer, x.square().sum(dim=0, keepdim=True))[0]
+    return rows.sum(dim=0), len(x) * len(rows)
+
+
+def _weight(name: str) -> str:
+    return f"{name}.weight" if name else "weight"
+
+
+def _there(gradient: Tensor | None, name: str) -> Tensor:
+    if gradient is None:
+        raise CompressionError(
+            f"every weight has a part in the loss, got none of {name}: its layer does not run, or rounds it; "
+            "score the network before it is quantized"
+        )
+    return gradient
+
+
+def _check(images: int) -> None:
+    if images == 0:
+        raise CompressionError(
+            "batches hold images and labels, at least one, got none; try train.first(500).batches()"
+        )

@@ -1,0 +1,274 @@
+"""Rounding that looks at the data: the nearest number is not the best one.
+
+Rounding each weight to its nearest neighbour makes the error of the *weights* small. What counts is the error
+of the layer's *output*, and there the errors of weights that see similar inputs can cancel. For inputs x with
+the mean product G = E[x xᵀ] (the *Gram matrix*), the mean squared error of one output channel is
+
+    E[(w · x - ŵ · x)²] = (ŵ - w) G (ŵ - w)ᵀ
+
+so that all that the images have to say of a layer is G: they are shown once, and need no labels.
+
+- **GPTQ** rounds column after column and lets the columns not yet rounded make up for the error: with U the
+  upper Cholesky factor of G⁻¹,  w[j:] ← w[j:] - (w[i] - ŵ[i]) / U[i, i] · U[i, j:]   for j > i.
+- **AdaRound** decides for all weights at once, each to the integer below or above, by gradient descent:
+  ŵ = s · (⌊w / s⌋ + h),  0 ≤ h ≤ 1, with a penalty that drives h to 0 or 1.
+- **Bias correction** repairs what is left on average:  b ← b + (w - ŵ) · E[x].
+
+What they save: nothing against nearest rounding, the file is the same; they save accuracy. What they cost: a
+few hundred images and seconds to minutes. What is left out: the error that earlier layers already made.
+Papers: the inputs of the network as far as it is quantized (GPTQ), each layer with the ReLU behind it
+(AdaRound); here: the inputs of the float network, without the ReLU, because then one pass serves all layers.
+
+Source: Frantar et al. 2022, "GPTQ", arXiv:2210.17323; Nagel et al. 2020, "Up or down? Adaptive rounding for
+post-training quantization", arXiv:2004.10568; bias correction: Nagel et al. 2019, "Data-free quantization
+through weight equalization and bias correction", arXiv:1906.04721.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compresslab.errors import CompressionError
+from compresslab.models.surgery import evaluating
+from compresslab.techniques.quantization.affine import (
+    channel_range,
+    fake_quantize,
+    integer_range,
+    scale_and_zero_point,
+)
+from compresslab.techniques.quantization.weight_only import WeightGrid, on_grid, replace_layers
+
+__all__ = [
+    "InputStatistics",
+    "Rounding",
+    "adaround",
+    "bias_correction",
+    "correct_biases",
+    "gptq",
+    "input_statistics",
+    "output_error",
+    "quantize_with_data",
+]
+
+Layer = nn.Conv2d | nn.Linear
+Rounding = Callable[..., Tensor]  # (w, gram, scale, *, bits) → the weights on the grid, like gptq
+
+
+@dataclass(frozen=True)
+class InputStatistics:
+    """What a layer's inputs x are like: ``gram`` E[x xᵀ] (n, n) and ``mean`` E[x] (n,), over all positions.
+
+    n numbers go into one output: the inputs of a linear layer, or channels · height · width of a kernel.
+    """
+
+    gram: Tensor
+    mean: Tensor
+
+
+def output_error(w: Tensor, rounded: Tensor, gram: Tensor) -> Tensor:
+    """The mean squared error (out,) of each output that the rounded weights make.
+
+    Args:
+        w: (out, n).
+        rounded: (out, n), what stands for them.
+        gram: (n, n), the mean of x xᵀ.
+    """
+    error = (rounded - w).to(gram.dtype)
+    return ((error @ gram) * error).sum(dim=1).to(w.dtype)
+
+
+def gptq(w: Tensor, gram: Tensor, scale: Tensor, *, bits: int, damping: float = 0.01) -> Tensor:
+    """Weights (out, n) on the grid, rounded column by column, the later ones making up for the earlier.
+
+    The columns with the largest inputs come first, while there are many left to make up for them. A channel
+    that would do worse than nearest rounding is rounded to nearest.
+
+    Args:
+        w: (out, n). Not changed.
+        gram: (n, n), the mean of x xᵀ.
+        scale: (out, 1), the step of each channel.
+        bits: 2 to 8.
+        damping: this share of the mean of G's diagonal is added to it, so that it has an inverse.
+    """
+    order = gram.diagonal().argsort(descending=True)
+    g = gram[order][:, order].double()
+    g = g + torch.eye(len(g), dtype=g.dtype) * (damping * g.diagonal().mean()).clamp(min=1e-12)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(g))
+    u = torch.linalg.cholesky(inverse, upper=True)
+    left = w[:, order].double()  # what is left to round, already made up for the columns before
+    rounded = torch.zeros_like(left)
+    for i in range(w.shape[1]):
+        rounded[:, i] = fake_quantize(left[:, i], scale[:, 0].double(), 0, bits=bits, signed=True)
+        left[:, i + 1 :] -= torch.outer((left[:, i] - rounded[:, i]) / u[i, i], u[i, i + 1 :])
+    return _never_worse(w, rounded[:, order.argsort()].to(w.dtype), gram, scale, bits=bits)
+
+
+@torch.enable_grad()
+def adaround(w: Tensor, gram: Tensor, scale: Tensor, *, bits: int, steps: int = 500) -> Tensor:
+    """Weights (out, n) on the grid, each at one of its two neighbours, chosen together by gradient descent.
+
+    h is a stretched sigmoid (it reaches 0 and 1) of what Adam learns; the penalty 1 - |2h - 1|^β leaves h
+    free first (β = 20) and decides it at the end (β = 2). A channel that would do worse than nearest rounding
+    is rounded to nearest.
+
+    Args:
+        w: (out, n). Not changed.
+        gram: (n, n), the mean of x xᵀ.
+        scale: (out, 1), the step of each channel.
+        bits: 2 to 8.
+        steps: of Adam.
+    """
+    lowest, highest = integer_range(bits, signed=True)
+    below = (w / scale).floor()
+    share = (w / scale - below).clamp(0.01, 0.99)
+    v = torch.logit((share + 0.1) / 1.2).requires_grad_()  # so that h starts as the weight's own share
+    g = (gram / gram.diagonal().mean().clamp(min=1e-12)).to(w.dtype)
+    unit = (scale**2 * g.diagonal().mean()).clamp(min=1e-24)  # of an error of one step in one weight
+    optimizer = torch.optim.Adam([v], lr=0.02)
+    for step in range(steps):
+        h = _stretched_sigmoid(v)
+        error = (below + h).clamp(lowest, highest) * scale - w
+        loss = (error * (error.detach() @ g) * 2 / unit).sum()  # its gradient is that of error G errorᵀ
+        beta = 20 - 18 * step / steps
+        if step > 0.2 * steps:
+            loss = loss + 0.1 * (1 - (2 * h - 1).abs() ** beta).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    chosen = (below + (_stretched_sigmoid(v.detach()) >= 0.5)).clamp(lowest, highest) * scale
+    return _never_worse(w, chosen, gram, scale, bits=bits)
+
+
+def bias_correction(w: Tensor, rounded: Tensor, mean: Tensor) -> Tensor:
+    """What to add to the bias (out,), so that the mean of each output is what it was: (w - ŵ) · E[x].
+
+    >>> bias_correction(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.5]]), torch.tensor([3.0, 4.0]))
+    tensor([2.])
+    """
+    return (w - rounded) @ mean.to(w.dtype)
+
+
+@torch.no_grad()
+def input_statistics(model: nn.Module, inputs: Tensor) -> dict[str, InputStatistics]:
+    """The statistics of every Conv2d's and Linear's inputs, by the layer's name.
+
+    Args:
+        model: in any mode; it runs in evaluation mode.
+        inputs: images (m, 1, 28, 28) of the training set; their labels aren't needed.
+
+    Raises:
+        CompressionError: no images, or a convolution in groups, whose outputs see different inputs.
+    """
+    if len(inputs) == 0:
+        raise CompressionError("inputs are images, at least one, got none; try train.first(500).inputs()")
+    grams: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def watch(name: str) -> Callable:
+        def hook(layer: Layer, given: tuple[Tensor, ...], result: Tensor) -> None:
+            rows = _rows(layer, given[0])
+            grams[name] = grams.get(name, 0) + (rows.T @ rows).double()
+            sums[name] = sums.get(name, 0) + rows.sum(dim=0).double()
+            counts[name] = counts.get(name, 0) + len(rows)
+
+        return hook
+
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Layer)}
+    hooks = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
+    try:
+        with evaluating(model):
+            for batch in inputs.split(100):
+                model(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: InputStatistics(grams[name] / n, sums[name] / n) for name, n in counts.items()}
+
+
+def quantize_with_data(
+    model: nn.Module, inputs: Tensor, *, bits: int, rounding: Rounding = gptq
+) -> nn.Module:
+    """A copy of the model whose Conv2d and Linear weights are integers of few bits, rounded by the inputs.
+
+    The scales (one a channel) are those of ``quantize_weights``. The given model is left alone and nothing is
+    shared with it.
+
+    Args:
+        model: with at least one Conv2d or Linear layer, all of which run.
+        inputs: images (m, 1, 28, 28) of the training set, a few hundred; their labels aren't needed.
+        bits: 2 to 8.
+        rounding: ``gptq`` or ``adaround``, or another function of (w, gram, scale, bits=).
+
+    Raises:
+        CompressionError: bits out of range, no images, a convolution in groups, no layer at all.
+    """
+    integer_range(bits, signed=True)
+    statistics = input_statistics(model, inputs)
+
+    def make(name: str, layer: Layer) -> nn.Module:
+        w = layer.weight.detach().flatten(1)
+        scale, _ = scale_and_zero_point(*channel_range(w), bits=bits, symmetric=True)
+        rounded = copy.deepcopy(layer)
+        rounded.weight.data = rounding(w, statistics[name].gram, scale, bits=bits).reshape(layer.weight.shape)
+        return on_grid(rounded, WeightGrid(scale, bits=bits))
+
+    return replace_layers(model, make)
+
+
+@torch.no_grad()
+def correct_biases(quantized: nn.Module, model: nn.Module, inputs: Tensor) -> nn.Module:
+    """A copy of the quantized model in which the layers' mean outputs are the model's again.
+
+    A layer without a bias gets one. Both given models are left alone.
+
+    Args:
+        quantized: a copy of ``model`` with other weights in its Conv2d and Linear layers.
+        model: the float model.
+        inputs: images (m, 1, 28, 28) of the training set.
+
+    Raises:
+        CompressionError: no images, a convolution in groups, no layer at all.
+    """
+    statistics = input_statistics(model, inputs)
+
+    def make(name: str, layer: Layer) -> nn.Module:
+        w = model.get_parameter(f"{name}.weight").flatten(1)
+        shift = bias_correction(w, layer.weight.flatten(1), statistics[name].mean)
+        layer.bias = nn.Parameter(shift if layer.bias is None else layer.bias + shift)
+        return layer
+
+    return replace_layers(quantized, make)
+
+
+def _never_worse(w: Tensor, chosen: Tensor, gram: Tensor, scale: Tensor, *, bits: int) -> Tensor:
+    """The chosen weights (out, n), or the nearest in the channels where these do better."""
+    nearest = fake_quantize(w, scale, 0, bits=bits, signed=True)
+    better = output_error(w, chosen, gram) <= output_error(w, nearest, gram)
+    return torch.where(better[:, None], chosen, nearest)
+
+
+def _stretched_sigmoid(v: Tensor) -> Tensor:
+    return (torch.sigmoid(v) * 1.2 - 0.1).clamp(0, 1)
+
+
+def _rows(layer: Layer, x: Tensor) -> Tensor:
+    """What goes into each single output, one a row: (positions, n)."""
+    if isinstance(layer, nn.Linear):
+        return x.reshape(-1, x.shape[-1])
+    if layer.groups != 1:
+        raise CompressionError(
+            f"a convolution has one group here, got {layer.groups}; leave such a model to quantize_weights"
+        )
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+    columns = F.unfold(
+        padded, layer.kernel_size, layer.dilation, stride=layer.stride
+    )  # (images, n, positions)
+    return columns.transpose(1, 2).reshape(-1, columns.shape[1])

@@ -1,0 +1,279 @@
+"""Weight-only quantization: the file holds integers, the arithmetic stays in floats.
+
+The simplest use of the affine grid: each layer's weights become integers on a symmetric grid, with one scale
+for an output channel or for a group of neighbours; inputs, biases and normalisation stay as they are. No
+data is needed.
+
+    s[c] = max |w[c]| / (2^(bits-1) - 1),    q[c] = round(w[c] / s[c]),    y = x · (s q)ᵀ + b
+
+What it saves: the file shrinks by nearly 32 / bits; scales, biases and the table of names take the rest. What
+it costs: accuracy below 8 bits, and some time, since s q is computed anew at every call. What is left out:
+inputs in integers (the dynamic and the static page), and rounding that looks at the data.
+
+``weight`` of such a layer remains an ordinary float parameter, so that other techniques can work on it: prune
+it, factorize it. Whatever it becomes, the layer multiplies with the nearest numbers on its grid, and just
+those are in the file. Rounding has no gradient, so training the layer moves its bias alone; training through
+the rounding is the quantization-aware page's.
+
+Source: Jacob et al. 2018, arXiv:1712.05877, and for one scale a channel Krishnamoorthi 2018, "Quantizing deep
+convolutional networks for efficient inference: a whitepaper", arXiv:1806.08342.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compresslab.errors import CompressionError
+from compresslab.models.surgery import replace_modules
+from compresslab.storage.packing import pack, unpack
+from compresslab.techniques.quantization.affine import (
+    dequantize,
+    from_groups,
+    integer_range,
+    quantize,
+    scale_and_zero_point,
+    to_groups,
+)
+
+__all__ = [
+    "Grid",
+    "QuantizedConv2d",
+    "QuantizedLinear",
+    "WeightGrid",
+    "on_grid",
+    "quantize_layer",
+    "quantize_weights",
+    "replace_layers",
+]
+
+Layer = nn.Conv2d | nn.Linear
+
+
+class Grid(Protocol):
+    """The numbers that a weight may be, and how a file holds them: what a quantized layer needs to know."""
+
+    def __call__(self, w: Tensor) -> Tensor:
+        """The nearest of its numbers to each weight, in w's shape and dtype."""
+
+    def parts(self, w: Tensor) -> dict[str, Tensor]:
+        """What the file holds of the weight, smallest form."""
+
+    def load_parts(self, tensors: Mapping[str, Tensor], *, shape: torch.Size) -> Tensor:
+        """The weight again, from what a file held of it; scales and the like are taken over."""
+
+
+class WeightGrid(nn.Module):
+    """An affine grid for weights: integers of few bits, with a scale for each channel or group.
+
+    Args:
+        scale: one for all weights, or one a channel (out numbers in any shape), or (out, groups). Copied.
+        zero_point: as many as scales, and the integers are unsigned; None for a symmetric grid.
+        bits: 2 to 8.
+        group_size: neighbouring weights of a channel that share a scale; None for all of them.
+    """
+
+    scale: Tensor  # (out, groups, 1)
+    zero_point: Tensor | None
+
+    def __init__(
+        self, scale: Tensor, zero_point: Tensor | None = None, *, bits: int, group_size: int | None = None
+    ) -> None:
+        super().__init__()
+        integer_range(bits, signed=zero_point is None)
+        self.bits, self.group_size, self.signed = bits, group_size, zero_point is None
+        shape = (-1, 1, 1) if group_size is None else (len(scale), -1, 1)
+        self.register_buffer("scale", scale.detach().reshape(shape).clone())
+        kept = None if zero_point is None else zero_point.reshape(shape).to(torch.uint8, copy=True)
+        self.register_buffer("zero_point", kept)
+
+    def integers(self, w: Tensor) -> Tensor:
+        """The nearest integers of weights (out, …): int32, in their shape."""
+        groups = self._groups(w)
+        q = quantize(groups, self.scale, self._zero(), bits=self.bits, signed=self.signed)
+        return from_groups(q, shape=w.shape)
+
+    def values(self, q: Tensor) -> Tensor:
+        """The weights that integers (out, …) stand for: floats in their shape."""
+        return from_groups(dequantize(self._groups(q), self.scale, self._zero()), shape=q.shape)
+
+    def forward(self, w: Tensor) -> Tensor:
+        return self.values(self.integers(w)).to(w.dtype)
+
+    def parts(self, w: Tensor) -> dict[str, Tensor]:
+        """What the file holds of the weight: packed ``integers``, ``scale`` and, if any, ``zero_point``."""
+        held = {"integers": pack(self.integers(w), bits=self.bits), "scale": self.scale}
+        return held if self.zero_point is None else held | {"zero_point": self.zero_point}
+
+    def load_parts(self, tensors: Mapping[str, Tensor], *, shape: torch.Size) -> Tensor:
+        """The weight again, in its shape; the scales become those of the file."""
+        self.scale.copy_(tensors["scale"])
+        if self.zero_point is not None:
+            self.zero_point.copy_(tensors["zero_point"])
+        packed, count = tensors["integers"], shape.numel()
+        return self.values(unpack(packed, bits=self.bits, count=count, signed=self.signed).reshape(shape))
+
+    def _groups(self, w: Tensor) -> Tensor:
+        groups = to_groups(w, size=_size(w, self.group_size))
+        if self.scale.shape[:2] not in ((1, 1), groups.shape[:2]):
+            raise CompressionError(
+                f"weights {tuple(w.shape)} have one scale or {tuple(groups.shape[:2])} (channels, groups) of "
+                f"them, got {tuple(self.scale.shape[:2])}; compute them from to_groups(w, size=group_size)"
+            )
+        return groups
+
+    def _zero(self) -> Tensor | int:
+        return 0 if self.zero_point is None else self.zero_point.to(torch.int32)
+
+
+class QuantizedConv2d(nn.Conv2d):
+    """A convolution that multiplies with the numbers of a grid, which are also what its file holds.
+
+    Args:
+        layer: the convolution; its bias is copied, and its weight moved to the grid.
+        grid: a ``WeightGrid`` or another such module. Copied.
+    """
+
+    grid: Grid
+
+    def __init__(self, layer: nn.Conv2d, grid: Grid) -> None:
+        super().__init__(
+            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,  # type: ignore[arg-type]
+            layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode, device="meta",  # type: ignore[arg-type]
+        )  # fmt: skip
+        _take_over(self, layer, grid)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.grid(self.weight), self.bias)
+
+    def parts(self) -> dict[str, Tensor]:
+        """What the file holds: the grid's parts of the weight, and the bias if there is one."""
+        return _parts(self)
+
+    def load_parts(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes back what ``parts`` gave."""
+        _load_parts(self, tensors)
+
+
+class QuantizedLinear(nn.Linear):
+    """A linear layer that multiplies with the numbers of a grid: as ``QuantizedConv2d``."""
+
+    grid: Grid
+
+    def __init__(self, layer: nn.Linear, grid: Grid) -> None:
+        super().__init__(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+        _take_over(self, layer, grid)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.grid(self.weight), self.bias)
+
+    def parts(self) -> dict[str, Tensor]:
+        """What the file holds: the grid's parts of the weight, and the bias if there is one."""
+        return _parts(self)
+
+    def load_parts(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes back what ``parts`` gave."""
+        _load_parts(self, tensors)
+
+
+Quantized = QuantizedConv2d | QuantizedLinear
+
+
+def on_grid(layer: Layer, grid: Grid) -> Quantized:
+    """The layer with its weight on the grid: a new layer, which shares nothing with the given one."""
+    return QuantizedConv2d(layer, grid) if isinstance(layer, nn.Conv2d) else QuantizedLinear(layer, grid)
+
+
+def quantize_layer(layer: Layer, *, bits: int, group_size: int | None = None) -> Quantized:
+    """The layer on the symmetric grids whose ends are the largest weight of each channel or group.
+
+    The given layer is left alone and nothing is shared with it.
+    """
+    groups = to_groups(layer.weight.detach(), size=_size(layer.weight, group_size))
+    scale, _ = scale_and_zero_point(groups.amin(-1), groups.amax(-1), bits=bits, symmetric=True)
+    return on_grid(layer, WeightGrid(scale, bits=bits, group_size=group_size))
+
+
+def quantize_weights(
+    model: nn.Module, *, bits: int, group_size: int | None = None, skip: Collection[str] = ()
+) -> nn.Module:
+    """A copy of the model whose Conv2d and Linear weights are integers of few bits, each to the nearest.
+
+    The given model is left alone and nothing is shared with it.
+
+    Args:
+        model: with at least one Conv2d or Linear layer.
+        bits: 2 to 8.
+        group_size: neighbouring weights of a channel that share a scale; None for all of them.
+        skip: names of layers that stay as they are, such as ``["head"]``.
+
+    Raises:
+        CompressionError: bits or group_size out of range, a name in skip that is no layer, no layer at all.
+    """
+    names = [name for name, layer in model.named_modules() if isinstance(layer, Layer)]
+    for name in skip:
+        if name not in names:
+            raise CompressionError(
+                f"skip has names of layers ({', '.join(names)}), got {name!r}; leave it out"
+            )
+
+    def make(name: str, layer: Layer) -> nn.Module:
+        return layer if name in skip else quantize_layer(layer, bits=bits, group_size=group_size)
+
+    return replace_layers(model, make)
+
+
+def replace_layers(model: nn.Module, make: Callable[[str, Layer], nn.Module]) -> nn.Module:
+    """A copy of the model with ``make(name, layer)`` in the place of each Conv2d and Linear layer.
+
+    ``make`` gets the copy's layer, and may return it as it is. A layer used in two places is made once.
+
+    Raises:
+        CompressionError: no such layer.
+    """
+    if not any(isinstance(module, Layer) for module in model.modules()):
+        raise CompressionError(
+            f"model has Conv2d or Linear layers to quantize, got {type(model).__name__} without any; "
+            "give the whole network"
+        )
+
+    def made(name: str, module: nn.Module) -> nn.Module | None:
+        return make(name, module).train(module.training) if isinstance(module, Layer) else None
+
+    return replace_modules(copy.deepcopy(model), made)
+
+
+def _size(w: Tensor, group_size: int | None) -> int:
+    return max(w[0].numel(), 2) if group_size is None else group_size
+
+
+@torch.no_grad()
+def _take_over(new: Quantized, layer: Layer, grid: Grid) -> None:
+    # new was built on "meta": neither memory nor random numbers are spent on weights that are replaced here
+    new.grid = copy.deepcopy(grid)
+    new.weight = nn.Parameter(new.grid(layer.weight), layer.weight.requires_grad)
+    if layer.bias is not None:
+        new.bias = nn.Parameter(layer.bias.clone(), layer.bias.requires_grad)
+
+
+def _parts(layer: Quantized) -> dict[str, Tensor]:
+    held = layer.grid.parts(layer.weight)
+    return held if layer.bias is None else held | {"bias": layer.bias}
+
+
+@torch.no_grad()
+def _load_parts(layer: Quantized, tensors: Mapping[str, Tensor]) -> None:
+    for name, mine in layer.parts().items():
+        if (tensors[name].shape, tensors[name].dtype) != (mine.shape, mine.dtype):
+            raise CompressionError(
+                f"{name} is {tuple(mine.shape)} {mine.dtype}, got {tuple(tensors[name].shape)} "
+                f"{tensors[name].dtype}; load into a model that was compressed with the same settings"
+            )
+    layer.weight.copy_(layer.grid.load_parts(tensors, shape=layer.weight.shape))
+    if layer.bias is not None:
+        layer.bias.copy_(tensors["bias"])

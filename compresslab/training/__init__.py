@@ -1,0 +1,1 @@
+"""Training: one seeded, resumable loop, and the recipes of the shipped networks."""

@@ -1,0 +1,222 @@
+"""One training loop for every lab: seeded, with a progress bar, interruptible, repeatable.
+
+Stochastic gradient descent with momentum (0.9) and weight decay (5e-4, not on biases and norms) under a
+one-cycle learning rate: up in the first fifth of the steps, then down to zero along a cosine. All that is
+random in an epoch comes from (seed, epoch), so a run that was interrupted and resumed ends with the same
+weights, bit for bit, as one that was not.
+
+Source: Smith and Topin 2017, "Super-convergence", arXiv:1708.07120. The loss of a method (distillation,
+sparsity, fake quantization) is a function of (model, images, labels), so this loop need not know it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from compresslab.data.augmentation import augment
+from compresslab.data.images import Images, normalize
+from compresslab.errors import CompressionError
+from compresslab.measurement.measurement import right_answers
+from compresslab.training.checkpoints import keep_checkpoint, resume_checkpoint
+
+__all__ = ["BATCH_SIZE", "Epoch", "Loss", "Trained", "accuracy", "cross_entropy", "fast_precision", "fit"]
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+BATCH_SIZE = 128
+_WARM_UP = 0.2  # share of the steps in which the learning rate rises
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch reached: the mean training loss, and the share of validation images it gets right."""
+
+    loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network of the best epoch (by validation), and the whole history."""
+
+    model: nn.Module
+    history: tuple[Epoch, ...]
+
+    @property
+    def best(self) -> Epoch:
+        return max(self.history, key=lambda epoch: epoch.validation_accuracy)
+
+
+def cross_entropy(
+    model: nn.Module, images: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
+) -> Tensor:
+    """The mean cross-entropy of the model's logits, in nats; the default loss of ``fit``."""
+    return nn.functional.cross_entropy(model(images).float(), labels, label_smoothing=label_smoothing)
+
+
+def fit(
+    model: nn.Module,
+    train: Images,
+    validation: Images,
+    *,
+    epochs: int,
+    learning_rate: float = 0.1,
+    seed: int = 0,
+    loss: Loss = cross_entropy,
+    augmented: bool = True,
+    after_step: Callable[[nn.Module], None] | None = None,
+    precision: torch.dtype = torch.float32,
+    checkpoint: Path | None = None,
+) -> Trained:
+    """A trained copy of the model, chosen by validation accuracy; the given model is left alone.
+
+    Args:
+        model: images (n, 1, 28, 28) → logits (n, classes).
+        train: images to learn from, in batches of 128.
+        validation: images to choose the epoch by.
+        epochs: passes over ``train``, at least 1.
+        learning_rate: the peak of the one-cycle schedule.
+        seed: of the order of the images and of their augmentation.
+        loss: (model, images, labels) → scalar to minimise.
+        augmented: crops, flips and erased rectangles (see ``augment``) on the training images.
+        after_step: called with the model after every step, to keep a property such as a mask.
+        precision: float32, or bfloat16 to autocast where the processor multiplies it faster.
+        checkpoint: a file that keeps the state after every epoch; a run that finds it goes on from there.
+
+    Raises:
+        CompressionError: a setting out of range, a loss no longer finite, or a checkpoint of another run.
+    """
+    _check(train, validation, epochs, learning_rate, precision)
+    model = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = _optimizer(model, learning_rate)
+    settings: dict[str, object] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
+    settings |= {"images": len(train), "augmented": augmented, "precision": str(precision)}
+    history, best = _so_far(checkpoint, model, optimizer, settings)
+    steps = math.ceil(len(train) / BATCH_SIZE)  # of one epoch
+    every = epochs * steps
+    bar = tqdm(total=every, initial=len(history) * steps, desc="training", unit="batch", leave=False)
+
+    def done() -> None:
+        if after_step is not None:
+            after_step(model)
+        bar.update()
+
+    with bar:
+        for epoch in range(len(history), epochs):
+            batches = _shuffled(train, seed, epoch, augmented)
+            rates = [learning_rate * _one_cycle((epoch * steps + step) / every) for step in range(steps)]
+            mean = _finite(_descend(model, optimizer, batches, rates, loss, precision, done), epoch)
+            reached = Epoch(mean, accuracy(model, validation, precision=precision))
+            if not history or reached.validation_accuracy > max(e.validation_accuracy for e in history):
+                best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            history.append(reached)
+            bar.set_postfix(loss=f"{reached.loss:.3f}", validation=f"{reached.validation_accuracy:.2%}")
+            if checkpoint is not None:
+                past = [asdict(epoch) for epoch in history]
+                keep_checkpoint(checkpoint, model, optimizer, best, history=past, settings=settings)
+    model.load_state_dict(best)
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return Trained(model.eval(), tuple(history))
+
+
+def _so_far(checkpoint, model, optimizer, settings) -> tuple[list[Epoch], dict[str, Tensor]]:
+    """What an interrupted run left: its epochs and best weights; model and optimizer get its state."""
+    if checkpoint is None or not checkpoint.exists():
+        return [], {}
+    history, best = resume_checkpoint(checkpoint, model, optimizer, settings=settings)
+    return [Epoch(**epoch) for epoch in history], best
+
+
+def _descend(model, optimizer, batches, rates, loss, precision, done) -> float:
+    """The mean loss of one step a batch, each at its own learning rate; calls ``done`` after each."""
+    model.train()
+    total = torch.zeros(())
+    for (images, labels), rate in zip(batches, rates, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            value = loss(model, images, labels)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        done()
+        total += value.detach()
+    return float(total) / len(rates)
+
+
+def accuracy(model: nn.Module, images: Images, *, precision: torch.dtype = torch.float32) -> float:
+    """The share of images whose largest logit is their label; the model runs in evaluation mode meanwhile."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        return int(right_answers(model, images).sum()) / len(images)
+
+
+def fast_precision() -> torch.dtype:
+    """bfloat16 where this processor multiplies it natively (training is twice as fast), else float32."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return torch.bfloat16 if supported is not None and supported() else torch.float32
+
+
+def _check(
+    train: Images, validation: Images, epochs: int, learning_rate: float, precision: torch.dtype
+) -> None:
+    if len(train) < 2 or len(validation) < 1:
+        raise CompressionError(
+            f"got {len(train)} images to learn from and {len(validation)} to choose by; "
+            "fit needs at least 2 and 1: try fashion_mnist().train.first(1000)"
+        )
+    if not isinstance(epochs, int) or epochs < 1:
+        raise CompressionError(f"epochs is a whole number from 1 up, got {epochs}; 5 suits a first look")
+    if not 0 < learning_rate < math.inf:
+        raise CompressionError(
+            f"learning_rate is a positive number, got {learning_rate}; 0.1 suits a fresh network"
+        )
+    if precision not in (torch.float32, torch.bfloat16):
+        raise CompressionError(
+            f"precision is torch.float32 or torch.bfloat16, got {precision}; try fast_precision()"
+        )
+
+
+def _finite(loss: float, epoch: int) -> float:
+    if not math.isfinite(loss):
+        raise CompressionError(
+            f"the loss is {loss} in epoch {epoch + 1}; it must stay finite: try a tenth of the learning rate"
+        )
+    return loss
+
+
+def _optimizer(model: nn.Module, learning_rate: float) -> torch.optim.SGD:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": 5e-4},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
+
+
+def _one_cycle(progress: float) -> float:
+    """Share of the peak learning rate at a share of the run: 0 → 1 in the first fifth, then a cosine to 0.
+
+    >>> [round(_one_cycle(p), 2) for p in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if progress < _WARM_UP:
+        return progress / _WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (progress - _WARM_UP) / (1 - _WARM_UP)))
+
+
+def _shuffled(train: Images, seed: int, epoch: int, augmented: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """The epoch's batches: inputs (≤ 128, 1, 28, 28), labels (≤ 128,); all chance is in (seed, epoch)."""
+    generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+    order = torch.randperm(len(train), generator=generator)
+    for index in order.split(BATCH_SIZE):
+        pixels = train.pixels[index]
+        inputs = normalize(augment(pixels, generator) if augmented else pixels)
+        # convolutions run a fifth faster with the channels last
+        yield inputs.contiguous(memory_format=torch.channels_last), train.labels[index]

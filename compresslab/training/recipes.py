@@ -1,0 +1,89 @@
+"""How each shipped network was trained: a recipe, the run that follows it, the card that says what came out.
+
+``compresslab train NAME`` repeats it. The epoch is chosen by validation; test is read once, at the end.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from compresslab.data.images import Splits
+from compresslab.data.location import DATA
+from compresslab.errors import CompressionError
+from compresslab.models.pretrained import ARCHITECTURES
+from compresslab.models.residual import Mirrored
+from compresslab.training.loop import accuracy, cross_entropy, fast_precision, fit
+
+__all__ = ["RECIPES", "Recipe", "train_baseline"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What ``fit`` is told: passes over the data, peak learning rate, label smoothing, seed, augmentation."""
+
+    epochs: int
+    learning_rate: float = 0.1
+    label_smoothing: float = 0.05
+    seed: int = 0
+    augmented: bool = True
+
+
+RECIPES = {
+    "baseline": Recipe(epochs=60),
+    "teacher": Recipe(epochs=66),
+    "student": Recipe(epochs=30),
+    "mlp": Recipe(epochs=12, learning_rate=0.03, augmented=False),
+}
+
+
+def train_baseline(
+    name: str, data: Splits, *, folder: Path = DATA / "baselines", recipe: Recipe | None = None
+) -> dict[str, object]:
+    """The card of a network trained by its recipe; writes ``folder/name.safetensors`` and the card beside it.
+
+    The state after every epoch is kept in ``folder/name.checkpoint.safetensors``, from which an interrupted
+    run goes on; the file is removed at the end.
+
+    Raises:
+        CompressionError: there is no recipe for ``name``.
+    """
+    if name not in RECIPES:
+        raise CompressionError(f"there is no recipe for {name!r}; there are {', '.join(RECIPES)}")
+    recipe = recipe or RECIPES[name]
+    checkpoint = folder / f"{name}.checkpoint.safetensors"
+    torch.manual_seed(recipe.seed)  # the first weights
+    model = ARCHITECTURES[name]()
+    trained = fit(
+        model.network if isinstance(model, Mirrored) else model, data.train, data.validation,
+        epochs=recipe.epochs, learning_rate=recipe.learning_rate, seed=recipe.seed,
+        loss=functools.partial(cross_entropy, label_smoothing=recipe.label_smoothing),
+        augmented=recipe.augmented, precision=fast_precision(), checkpoint=checkpoint,
+    )  # fmt: skip
+    if isinstance(model, Mirrored):
+        model.network = trained.model  # it learnt without the mirror, and looks into it from now on
+    else:
+        model = trained.model
+    card = {
+        "name": name,
+        "recipe": asdict(recipe),
+        "precision": str(fast_precision()).removeprefix("torch."),
+        "best_epoch": trained.history.index(trained.best) + 1,
+        "validation_accuracy": accuracy(model, data.validation),
+        "test_accuracy": accuracy(model, data.test),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "torch": torch.__version__,
+        "date": datetime.date.today().isoformat(),
+        "history": [asdict(epoch) for epoch in trained.history],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), folder / f"{name}.safetensors")
+    (folder / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n")
+    checkpoint.unlink(missing_ok=True)
+    return card

@@ -1,0 +1,123 @@
+"""The command line: each command prints what it found and ends with an exit code that a script can use."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import compresslab
+import compresslab.cli.jupyter as start
+from compresslab.__main__ import app
+from compresslab.course import all_labs, find_lab
+
+ROOT = Path(compresslab.__file__).parents[1]
+LAB = "00_measuring"
+SOLUTION = ROOT / "solutions" / LAB / f"{LAB}.ipynb"
+UNTOUCHED = ROOT / "labs" / LAB / f"{LAB}.ipynb"
+
+
+def said(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A student's folder with the labs copied into it."""
+    monkeypatch.setattr(start, "MY_LABS", tmp_path / "my_labs")
+    start.copy_labs(target=start.MY_LABS)
+    return start.MY_LABS
+
+
+def test_every_command_is_listed_with_a_sentence():
+    code, words = said("--help")
+    assert code == 0
+    for name in ["start", "doctor", "labs", "check", "hint", "reset", "build", "verify", "train", "grade"]:
+        assert re.search(rf"\b{name}\b [A-Z]", words), name
+
+
+def test_labs_lists_every_lab_with_its_minutes_and_points(desk):
+    code, words = said("labs")
+    assert code == 0
+    for lab in all_labs():
+        assert f"{lab.name} │ {lab.title} │ {lab.minutes} │ {lab.points} │ begun, not yet checked" in words
+
+
+def test_an_untouched_lab_is_checked_to_0_points_and_exit_code_1_and_labs_remembers(desk):
+    code, words = said("check", "00")
+    assert code == 1
+    assert "not written yet" in words
+    assert f"0 of {find_lab(LAB).points} points" in said("labs")[1]
+
+
+def test_a_finished_lab_is_checked_to_full_points_and_exit_code_0(desk):
+    code, words = said("check", LAB, SOLUTION)
+    assert code == 0, words
+    assert str(find_lab(LAB).points) in words
+
+
+def test_grading_writes_results_and_its_exit_code_says_graded(tmp_path):
+    code, words = said("grade", LAB, UNTOUCHED, "--out", tmp_path / "out", "--seed", 1)
+    assert code == 0, words
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["score"] == 0
+    assert results["extra_data"]["status"] == "graded"
+
+
+def test_what_is_no_notebook_needs_review_and_says_why(tmp_path):
+    (tmp_path / "essay.ipynb").write_text("not a notebook")
+    code, words = said("grade", LAB, tmp_path / "essay.ipynb", "--out", tmp_path)
+    assert code == 3
+    assert "notebook" in words
+
+
+def test_a_hint_is_shown_step_by_step():
+    exercise = find_lab(LAB).exercises[0]
+    for step, hint in enumerate(exercise.hints, start=1):
+        code, words = said("hint", "00", exercise.name, step)
+        assert code == 0
+        assert f"Hint {step} of 3: {hint.symptom}" in words
+
+
+def test_brackets_in_a_hint_are_text_and_no_markup():
+    hint = find_lab(LAB).exercise("network_macs").hints[2]
+    assert "[layer.register_forward_hook" in hint.text
+    assert hint.text in said("hint", "00", "network_macs", 3)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("hint", "00", "juggle"), "00_measuring has no exercise 'juggle'; there are count_parameters, "),
+        (("hint", "00", "conv_macs", 4), "a hint's step is 1 to 3, got 4; begin with 1"),
+        (("hint", "77", "conv_macs"), "no labs are called '77'; there are 00_measuring"),
+        (("train", "resnet"), "no recipe for 'resnet'; there are baseline, teacher, student, mlp, 01_quant"),
+        (("build", "nothing"), "no labs are called 'nothing'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence):
+    code, words = said(*arguments)
+    assert code == 2
+    assert sentence in words
+    assert "Traceback" not in words
+
+
+def test_a_check_before_the_labs_are_copied_says_how_to_copy_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(start, "MY_LABS", tmp_path)
+    code, words = said("check", "00")
+    assert code == 2
+    assert "my_labs/00_measuring is not there yet; copy the labs with: compresslab start" in words
+
+
+def test_reset_puts_the_lab_back_and_keeps_a_backup(desk):
+    notebook = desk / LAB / f"{LAB}.ipynb"
+    notebook.write_text("mine")
+    code, words = said("reset", "00")
+    assert code == 0
+    assert notebook.read_text() == UNTOUCHED.read_text()
+    backup = re.search(r"kept as (\S+\.ipynb)", words)
+    assert backup is not None
+    assert (desk / LAB / backup[1]).read_text() == "mine"

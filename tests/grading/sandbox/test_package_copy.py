@@ -1,0 +1,187 @@
+"""The student's copy of the package: no answer in it, nothing that leans on one, and whole all the same."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import site
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import compresslab
+from compresslab.course import all_labs
+from compresslab.errors import CompressionError
+from compresslab.grading.sandbox.package_copy import WORKER, strip
+
+PACKAGE = Path(compresslab.__file__).parent
+GRADERS = tuple(
+    f"compresslab.notebook.{page}"
+    for page in ("exercises", "desk", "checking", "judging", "grading.marking", "grading.bundle")
+)
+LOOK = """
+import importlib, json, pkgutil, sys
+import compresslab, compresslab.grading.sandbox.worker
+def there(module, name):
+    try:
+        return hasattr(module, name)
+    except ImportError:  # a name that is imported when it is asked for
+        return False
+told = {"loaded": sorted(sys.modules), "broken": {}, "untrue": [], "from": compresslab.__file__}
+for page in ["compresslab", *(p.name for p in pkgutil.walk_packages(compresslab.__path__, "compresslab."))]:
+    try:
+        module = importlib.import_module(page)
+    except ImportError as error:
+        told["broken"][page] = str(error.name)
+    else:
+        names = getattr(module, "__all__", ())
+        told["untrue"] += [f"{page}.{name}" for name in names if not there(module, name)]
+told["all"] = sorted(name for name in sys.modules if name.partition(".")[0] == "compresslab")
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module", params=all_labs(), ids=lambda lab: lab.name)
+def copied(request, tmp_path_factory):
+    """A real lab, its copy, what went, and what a process saw that has nothing but the copy."""
+    lab, place = request.param, tmp_path_factory.mktemp("copy")
+    gone = strip(PACKAGE, place / "compresslab", hidden=lab.answers)
+    paths = os.pathsep.join([str(place), *site.getsitepackages()])
+    seen = subprocess.run(  # -S: no site, so no finder of an editable install
+        [sys.executable, "-S", "-P", "-B", "-c", LOOK],
+        env={"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]},
+        capture_output=True, text=True, cwd=place,
+    )  # fmt: skip
+    assert seen.returncode == 0, seen.stderr
+    return lab, place / "compresslab", gone, json.loads(seen.stdout)
+
+
+def within(name: str, above: str) -> bool:
+    return name == above or name.startswith(f"{above}.")
+
+
+def test_the_worker_runs_from_the_copy_alone(copied):
+    _, place, _, seen = copied
+    assert seen["from"] == str(place / "__init__.py")
+    assert set(WORKER) - set(seen["all"]) == set()
+
+
+def test_every_page_that_stays_can_be_imported_and_its_all_is_true(copied):
+    _, _, _, seen = copied
+    ours = {page: name for page, name in seen["broken"].items() if within(name, "compresslab")}
+    assert ours == {}  # another library may be missing here, a page of ours may not
+    at_a_students_desk = {"Desk", "lab", "metric", "verdict"}  # fetched when asked for, and not found then
+    assert set(seen["untrue"]) == {f"compresslab.notebook.{name}" for name in at_a_students_desk}
+
+
+def test_no_answer_and_no_grader_is_in_the_copy(copied):
+    lab, place, gone, seen = copied
+    there = {".".join(("compresslab", *path.relative_to(place).with_suffix("").parts))
+             for path in place.rglob("*.py")}  # fmt: skip
+    for above in (*lab.answers, *GRADERS):
+        assert [name for name in {*there, *seen["all"]} if within(name, above)] == []
+    for above in (*lab.answers_in, *GRADERS):
+        assert [name for name in gone if within(name, above)], f"{above} is no page of the package"
+
+
+def test_no_function_in_the_copy_has_the_name_of_a_hole(copied):
+    lab, place, _, _ = copied
+    holes = {exercise.name for exercise in lab.exercises}
+    defined = {
+        f"{path.relative_to(place)}: {node.name}"
+        for path in place.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name in holes
+    }
+    assert defined == set()
+
+
+def test_the_worker_loads_no_page_of_a_notebook(copied):
+    heavy = {"IPython", "jupyter_client", "nbformat", "nbclient", "ipywidgets", "matplotlib", "torchvision"}
+    assert heavy & set(copied[3]["loaded"]) == set()
+
+
+# The rules, on a small made package.
+
+PAGES = {
+    "__init__": "from compresslab.answers import f, g as renamed\nfrom compresslab.free import h\n"
+    "__all__ = ['f', 'h', 'renamed']\n",
+    "answers": "def f(): return 42\ndef g(): return 43\n",
+    "answers_of_others": "",
+    "leaning": "from compresslab.answers import f\n",
+    "leaning_on_the_module": "from compresslab import answers\n",
+    "leaning_on_that": "import compresslab.leaning\n",
+    "free": "# a remark\ndef h():\n    from compresslab.answers import f\n    return f()\n",
+    "typed": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from compresslab.answers import f\n",
+    "family/__init__": "# a remark stays\nfrom compresslab.free import h\n\n__all__ = ['h']\n",
+    "family/page": "",
+    "classroom/__init__": "",
+    "classroom/desk": "",
+    "classroom/networks": "",
+    "start": "",
+}
+
+
+def made(folder: Path, **changed: str) -> Path:
+    for name, text in (PAGES | changed).items():
+        place = folder / "compresslab" / f"{name}.py"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+    return folder / "compresslab"
+
+
+def names(place: Path) -> set[str]:
+    return {path.relative_to(place).with_suffix("").as_posix() for path in place.rglob("*.py")}
+
+
+def test_what_is_hidden_goes_and_what_leans_on_it_however_far(tmp_path):
+    gone = strip(made(tmp_path), tmp_path / "out", hidden=["compresslab.answers"])
+    leaning = {"leaning", "leaning_on_the_module", "leaning_on_that"}
+    assert names(tmp_path / "out") == set(PAGES) - leaning - {"answers", "classroom/desk", "start"}
+    assert {name.removeprefix("compresslab.") for name in gone} == {
+        *leaning, "answers", "classroom.desk", "start",
+    }  # fmt: skip
+
+
+def test_hiding_a_package_hides_all_that_is_below_it(tmp_path):
+    strip(made(tmp_path), tmp_path / "out", hidden=["compresslab.family"])
+    assert not (tmp_path / "out" / "family").exists()
+    assert (tmp_path / "out" / "leaning.py").exists()
+
+
+def test_an_init_forgets_what_has_gone_and_nothing_else(tmp_path):
+    strip(made(tmp_path), tmp_path / "out", hidden=["compresslab.answers"])
+    assert (tmp_path / "out" / "__init__.py").read_text().splitlines() == [
+        "from compresslab.free import h",
+        "__all__ = ['h']",
+    ]
+
+
+def test_other_pages_are_copied_as_they_are(tmp_path):
+    strip(made(tmp_path), tmp_path / "out", hidden=["compresslab.answers"])
+    for page in ("free", "typed"):
+        assert (tmp_path / "out" / f"{page}.py").read_text() == PAGES[page]
+
+
+def test_the_students_user_may_read_the_copy_whatever_the_umask(tmp_path):
+    before = os.umask(0o077)
+    try:
+        strip(made(tmp_path), tmp_path / "out", hidden=["compresslab.answers"])
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out", *(tmp_path / "out").rglob("*"))}
+    assert modes == {0o644, 0o755}
+
+
+def test_a_worker_that_leans_on_an_answer_is_told(tmp_path):
+    package = made(tmp_path, **{"classroom/networks": "import compresslab.answers"})
+    with pytest.raises(
+        CompressionError,
+        match=r"needs compresslab\.classroom\.networks, which leans on compresslab\.answers; expected "
+        r"answers that the worker does without; name other modules",
+    ):
+        strip(package, tmp_path / "out", hidden=["compresslab.answers"])
+    assert not (tmp_path / "out").exists()

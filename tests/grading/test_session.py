@@ -1,0 +1,127 @@
+"""A call of ``compresslab grade``: what it refuses it refuses at once, in a sentence, and loses nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from submissions import code, saved
+from typer.testing import CliRunner
+
+from compresslab.__main__ import app
+from compresslab.course import find_lab
+from compresslab.errors import CompressionError
+from compresslab.grading import session
+from compresslab.grading.bundle import make_bundle
+from compresslab.grading.grade import ungraded
+from compresslab.grading.sandbox.self_test import Finding
+from compresslab.grading.scores import Score, write_results
+
+LAB = find_lab("00")
+
+
+def said(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_bundle(LAB, tmp_path_factory.mktemp("made") / "bundle")
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    place = tmp_path / "inbox"
+    place.mkdir()
+    saved(code("def conv_macs(): raise NotImplementedError", ids=["conv_macs"]), place, "anna.ipynb")
+    return place
+
+
+@pytest.fixture
+def nowhere(monkeypatch):
+    """A machine that can't isolate."""
+    monkeypatch.setattr(session, "isolation", lambda: (Finding("network", False, "it is open"),))
+
+
+def test_a_class_is_refused_where_nobody_can_be_isolated(nowhere, inbox, tmp_path):
+    code, words = said("grade", "00", inbox, "--out", tmp_path / "out")
+    assert code == 2
+    assert "can't be isolated on this machine (network: it is open)" in words
+    assert "--trust-submissions" in words
+    assert not (tmp_path / "out").exists()
+
+
+def test_who_trusts_a_class_has_it_graded_and_every_result_says_so(nowhere, bundle, inbox, tmp_path):
+    out = tmp_path / "out"
+    settings = ("--bundle", bundle.folder, "--jobs", 1, "--trust-submissions")
+    code, words = said("grade", "00", inbox, "--out", out, *settings)
+    assert (code, "not isolated" in words) == (0, True)
+    results = json.loads((out / "students" / "anna" / "results.json").read_text())
+    assert results["extra_data"]["isolated"] is False
+    assert "isolated" in (out / "class.html").read_text()
+
+
+def test_one_notebook_is_graded_without_isolation_and_says_so(nowhere, bundle, inbox, tmp_path):
+    place = inbox / "anna.ipynb"
+    code, words = said("grade", "--bundle", bundle.folder, "00", place, "--out", tmp_path / "out")
+    assert (code, "not isolated" in words) == (0, True)
+    assert (tmp_path / "out" / "feedback.html").exists()
+    assert str(tmp_path) not in (tmp_path / "out" / "results.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("{tmp}/none", "--out", "{tmp}/out"), "is not there; expected a notebook, or a folder of them"),
+        (
+            ("{inbox}", "--out", "{inbox}/out"),
+            "lies in the inbox, where results would be taken for submissions",
+        ),
+        (("{inbox}", "--out", "{bundle}/out", "--bundle", "{bundle}"), "lies in the bundle"),
+        (("{inbox}", "--out", "{tmp}/out", "--seed", "3"), "--seed is for one notebook"),
+        (("{inbox}/anna.ipynb", "--out", "{tmp}/out", "--jobs", "2"), "are for a folder of submissions"),
+        (("{inbox}", "--out", "{tmp}/out", "--gradebook", "{tmp}"), "is no nbgrader course"),
+        (("{inbox}", "--out", "{tmp}/out", "--bundle", "{inbox}"), "is no bundle"),
+    ],
+)
+def test_what_can_not_be_meant_is_refused_before_anything_is_graded(
+    bundle, inbox, tmp_path, arguments, words
+):
+    places = {"tmp": tmp_path, "inbox": inbox, "bundle": bundle.folder}
+    code, output = said("grade", "00", *(a.format(**places) for a in arguments), "--trust-submissions")
+    assert (code, words in output) == (2, True), output
+    assert not (tmp_path / "out" / "students").exists()
+
+
+def test_a_bundle_of_another_lab_is_refused(bundle):
+    with pytest.raises(
+        CompressionError, match=r"is of lab 00_measuring, not of '01'; expected one and the same"
+    ):
+        session.bundle_for("01", bundle.folder, bundle.folder)
+
+
+def test_results_of_another_lab_are_not_written_over(bundle, inbox, tmp_path):
+    out = tmp_path / "out"
+    other = ungraded(find_lab("01"), "needs-review", "of another lab")
+    before = write_results(other, out / "students" / "anna").read_text()
+    code, words = said("grade", "00", inbox, "--out", out, "--bundle", bundle.folder, "--trust-submissions")
+    assert (code, "holds results of lab 01_quantization" in words) == (2, True)
+    assert (out / "students" / "anna" / "results.json").read_text() == before
+
+
+def test_a_class_without_a_bundle_keeps_the_one_that_was_made(inbox, tmp_path):
+    first = session.bundle_for_class("00", None, inbox, tmp_path / "out")
+    again = session.bundle_for_class("00", None, inbox, tmp_path / "out")
+    assert first.digest == again.digest
+    shutil.rmtree(first.folder)
+    assert session.bundle_for_class("00", None, inbox, tmp_path / "out").digest != first.digest
+
+
+def test_the_whole_is_as_good_as_its_worst():
+    scores = {name: Score("lab", name, (), "", 0.0) for name in ("graded", "needs-review", "failed")}
+    assert session.worst_status({}) == session.worst_status({"a": scores["graded"]}) == "graded"
+    assert session.worst_status({"a": scores["needs-review"], "b": scores["graded"]}) == "needs-review"
+    assert session.worst_status(dict(scores)) == "failed"
