@@ -15,7 +15,9 @@ __all__ = ["all_labs", "find_lab"]
 @functools.cache
 def all_labs() -> tuple[Lab, ...]:
     """Every lab there is, in the order of their numbers."""
-    folders = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__) if m.ispkg]
+    folders = [
+        importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__) if m.ispkg
+    ]
     labs = [folder.LAB for folder in folders if hasattr(folder, "LAB")]  # figures/ is no lab
     return tuple(sorted(labs, key=lambda lab: lab.name))
 

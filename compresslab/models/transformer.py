@@ -9,7 +9,7 @@ alone (a small perceptron); both read a normalised token (pre-norm) and add to t
 
 The mean over the tokens of the last block goes to the linear head. Attention is matrix products and a softmax
 here, not torch's fused operator: so its scores can be returned, and the MACs can be counted
-(``compresslab.measurement.costs``). What is left out: dropout, a class token (the mean does its work), any mask.
+(``compresslab.measurement.costs``). Left out: dropout, a class token (the mean does its work), any mask.
 
 Source: Vaswani et al. 2017, "Attention is all you need", arXiv:1706.03762; Dosovitskiy et al. 2020, "An image
 is worth 16 × 16 words", arXiv:2010.11929, for patches as tokens.

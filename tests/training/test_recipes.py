@@ -5,7 +5,7 @@ import datetime
 
 import pytest
 import torch
-from test_training import bright_images, same, stop_at
+from test_loop import bright_images, same, stop_at
 
 from compresslab.data.images import Splits
 from compresslab.errors import CompressionError

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from compresslab.course.measuring.figures import draw_convolution_cost
-
 if TYPE_CHECKING:
     import ipywidgets
     from matplotlib.figure import Figure
 
-__all__ = ["explore", "explore_convolution"]
+__all__ = ["explore"]
 
 
 def explore(draw: Callable[..., Figure], **settings: ipywidgets.ValueWidget) -> ipywidgets.VBox:
@@ -37,19 +35,3 @@ def explore(draw: Callable[..., Figure], **settings: ipywidgets.ValueWidget) -> 
         widget.observe(redraw, names="value")
     redraw()
     return ipywidgets.VBox([*settings.values(), picture])
-
-
-def explore_convolution() -> ipywidgets.VBox:
-    """What a convolution costs, by its channels, kernel, stride and groups, beside a plain 3 × 3."""
-    import ipywidgets
-
-    def choose(name: str, values: list[int], value: int) -> ipywidgets.SelectionSlider:
-        return ipywidgets.SelectionSlider(options=values, value=value, description=name)
-
-    return explore(
-        draw_convolution_cost,
-        channels=choose("channels", [16, 32, 64, 128], 16),
-        kernel=choose("kernel", [1, 3, 5, 7], 3),
-        stride=choose("stride", [1, 2, 4], 1),
-        groups=choose("groups", [1, 2, 4, 16], 1),
-    )

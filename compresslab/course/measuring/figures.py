@@ -1,24 +1,23 @@
-"""The lab's pictures: plain functions from numbers to a figure, which a cell shows and a widget may call.
+"""Figures of lab 00: plain functions from numbers to a figure, which a cell shows and a slider may call.
 
 Every axis is labelled with its unit, the baseline is named, and no picture needs its colours to be read.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from compresslab.course.figures.sliders import explore
 from compresslab.data.fashion_mnist import CLASSES
 from compresslab.data.images import Images
-from compresslab.errors import CompressionError
-from compresslab.measurement.statistics import Interval
 from compresslab.measurement.tables import new_figure
 
 if TYPE_CHECKING:
+    import ipywidgets
     from matplotlib.figure import Figure
 
-__all__ = ["convolution_cost", "draw_classes", "draw_convolution_cost", "draw_guesses", "draw_ratios"]
+__all__ = ["convolution_cost", "draw_classes", "draw_convolution_cost", "draw_ratios", "explore_convolution"]
 
 
 def draw_classes(images: Images) -> Figure:
@@ -30,48 +29,6 @@ def draw_classes(images: Images) -> Figure:
         axes.imshow(images.pixels[first, 0].numpy(), cmap="gray_r")
         axes.set_title(name, fontsize=8)
         axes.axis("off")
-    return figure
-
-
-def draw_guesses(guesses: Mapping[str, float], measured: Mapping[str, float | Interval]) -> Figure:
-    """Each guess beside what was measured, as factors on a logarithmic axis; an interval is drawn as a bar.
-
-    Args:
-        guesses: what → the student's factor, above 0.
-        measured: the same names → the measured factor, or its interval.
-
-    Raises:
-        CompressionError: a guess that is no positive number.
-    """
-    for name, guess in guesses.items():
-        if isinstance(guess, bool) or not isinstance(guess, int | float) or not 0 < guess < math.inf:
-            raise CompressionError(f"a guess is a positive number such as 2.5, got {guess!r} for {name!r}")
-    figure = new_figure(7, 1.1 + 0.7 * len(guesses))
-    axes = figure.add_subplot()
-    for row, (name, guess) in enumerate(guesses.items()):
-        truth = measured[name]
-        value, low, high = (
-            (truth.value, truth.low, truth.high) if isinstance(truth, Interval) else (truth,) * 3
-        )
-        axes.plot([1, guess], [row - 0.15] * 2, color="0.5", linewidth=1, linestyle="--")
-        axes.plot(guess, row - 0.15, "o", color="black", fillstyle="none", markersize=9, label="your guess")
-        axes.plot([low, high], [row + 0.15] * 2, color="0.6", linewidth=5, solid_capstyle="butt")
-        axes.plot(value, row + 0.15, "s", color="black", markersize=7, label="measured")
-        axes.annotate(f"   {guess:.3g}×", (guess, row - 0.15), va="center")
-        axes.annotate(f"   {value:.2f}×", (max(value, high), row + 0.15), va="center")
-    axes.axvline(1, color="black", linestyle=":", linewidth=1)
-    ends = [
-        1.0,
-        *guesses.values(),
-        *(value.low if isinstance(value, Interval) else value for value in measured.values()),
-    ]
-    axes.set(xscale="log", xlim=(0.6 * min(ends), 3 * max(ends)), ylim=(len(guesses) - 0.5, -0.5))
-    axes.xaxis.set_major_formatter("{x:g}×")
-    axes.xaxis.set_minor_formatter("")
-    axes.set_yticks(range(len(guesses)), list(guesses))
-    axes.set_xlabel("times the baseline's (logarithmic; dotted: no change; grey: 95 % interval)")
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[:2], labels[:2], loc="center right", fontsize=8)
     return figure
 
 
@@ -128,3 +85,19 @@ def draw_convolution_cost(
         f"{channels} channels, {kernel} × {kernel}, stride {stride}, groups {groups}, image {size} × {size}"
     )
     return figure
+
+
+def explore_convolution() -> ipywidgets.VBox:
+    """What a convolution costs, by its channels, kernel, stride and groups, beside a plain 3 × 3."""
+    import ipywidgets
+
+    def choose(name: str, values: list[int], value: int) -> ipywidgets.SelectionSlider:
+        return ipywidgets.SelectionSlider(options=values, value=value, description=name)
+
+    return explore(
+        draw_convolution_cost,
+        channels=choose("channels", [16, 32, 64, 128], 16),
+        kernel=choose("kernel", [1, 3, 5, 7], 3),
+        stride=choose("stride", [1, 2, 4], 1),
+        groups=choose("groups", [1, 2, 4, 16], 1),
+    )

@@ -1,6 +1,7 @@
 """The runs of lab 03 that end in a network, as a worker process does them: settings in, what was reached out.
 
-The networks that the lab shows go to the bench's folder (``compresslab.experiments.bench``). The runs that only compare are the page ``studies``.
+The networks that the lab shows go to the bench's folder (``compresslab.experiments.bench``). The runs that
+only compare are in ``studies``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ to say how thin a layer may be:
   As each layer's s² fall, the choice comes within one step of the best there is, and where all layers'
   ranks cost the same it is the best.
 - **scan**: each layer alone is made thin in several strengths, the network's answers are looked at, and a
-  budget of MACs goes where it does the least damage (see ``compresslab.analysis.allocation``). It asks the network.
+  budget of MACs goes where it does the least damage (``analysis.allocation``). It asks the network.
 
 What it saves: nothing; it says where saving does little harm. What it costs: energy and spread a singular
 value decomposition a layer, the scan as many runs as layers times strengths. What is left out: that fine-

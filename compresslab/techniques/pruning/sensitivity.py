@@ -6,7 +6,7 @@ a weight for all layers then says how far each may go:
 
     d[l, s] = damage of the network with only layer l pruned to s,    k[l, s] = n[l] - round(s · n[l]) stay
 
-    choose s[l]:   Σ d[l, s[l]] small,   Σ k[l, s[l]] ≤ budget        (see ``compresslab.analysis.allocation``)
+    choose s[l]:   Σ d[l, s[l]] small,   Σ k[l, s[l]] ≤ budget       (see ``compresslab.analysis.allocation``)
 
 What it saves: accuracy at the same number of weights. What it costs: as many evaluations as layers times
 shares. What is left out: that damages of several layers need not add up; fine-tuning, which mends some layers
