@@ -5,13 +5,15 @@ Notebooks are run by nbval (``make test``), exercises by ``tests/checks/test_pro
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from markdown_it import MarkdownIt
 
 from compresslab.authoring.build import paths
-from compresslab.authoring.source import holes
+from compresslab.authoring.source import holes, instructor_notebook
 from compresslab.authoring.verify import (
     problems_in_editions,
     problems_in_labs,
@@ -45,6 +47,30 @@ def test_the_opening_states_the_minutes_and_points_of_the_exercises(lab):
     bonus = len(lab.exercises) - len(core)
     assert (f"{bonus} bonus" in opening) == bool(bonus)
     assert all(objective in opening for objective in lab.objectives)
+
+
+def blocks(text):
+    """What a Markdown text is made of, as JupyterLab and GitHub read it: paragraphs, lists, tables, …"""
+    return [token.type for token in MarkdownIt("commonmark").enable("table").parse(text)]
+
+
+@each_lab
+@pytest.mark.parametrize("edition", ["solution", "student"])
+def test_a_number_does_not_tear_its_paragraph_apart(lab, edition):
+    files = paths(lab, ROOT)
+    with_words = instructor_notebook(lab, files["source"].read_text(encoding="utf-8")).cells
+    with_numbers = nbformat.read(files[edition], as_version=4).cells
+    for before, after in zip(with_words, with_numbers, strict=True):
+        if before.cell_type == "markdown":
+            assert blocks(after.source) == blocks(re.sub(r"\{\{.*?\}\}", "word", before.source)), after.id
+            assert "html_block" not in blocks(after.source), after.id
+
+
+@each_lab
+@pytest.mark.parametrize("edition", ["solution", "student"])
+def test_no_placeholder_and_no_comment_is_left_in_the_text(lab, edition):
+    texts = [c.source for c in nbformat.read(paths(lab, ROOT)[edition], as_version=4).cells]
+    assert not [text for text in texts if "{{" in text or "<!--" in text]
 
 
 @each_lab

@@ -1,7 +1,7 @@
 """The student's edition of a lab: what nbgrader makes of the instructor's notebook, and nothing else.
 
 The same settings serve ``compresslab build`` and nbgrader's own command line, which reads them from
-``nbgrader_config.py``. Beyond nbgrader: a student's prose shows "…" where the instructor's has a number.
+``nbgrader_config.py``.
 """
 
 from __future__ import annotations
@@ -9,36 +9,22 @@ from __future__ import annotations
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from compresslab.authoring.prose import hide_measured
 from compresslab.errors import CompressionError
 
 with warnings.catch_warnings():  # nbgrader's dependencies announce removals that are not ours to mend
     warnings.simplefilter("ignore")
     from nbgrader.converters import GenerateAssignment
     from nbgrader.coursedir import CourseDirectory
-    from nbgrader.preprocessors import NbGraderPreprocessor
 
-__all__ = ["STUB", "HideMeasured", "nbgrader_settings", "student_edition"]
+__all__ = ["STUB", "nbgrader_settings", "student_edition"]
 
 STUB = 'raise NotImplementedError("your code goes here")'
 NOT_FOR_STUDENTS = ["*.py", "metrics.json"]
-
-
-class HideMeasured(NbGraderPreprocessor):
-    """Replaces each measured number in prose by "…"."""
-
-    def preprocess_cell(
-        self, cell: NotebookNode, resources: dict[str, Any], cell_index: int
-    ) -> tuple[NotebookNode, dict[str, Any]]:
-        if cell.cell_type == "markdown":
-            cell.source = hide_measured(cell.source)
-        return cell, resources
 
 
 def nbgrader_settings() -> Config:
@@ -48,7 +34,6 @@ def nbgrader_settings() -> Config:
     settings.CourseDirectory.release_directory = "labs"
     settings.CourseDirectory.ignore = [*CourseDirectory().ignore, *NOT_FOR_STUDENTS]
     settings.ClearSolutions.code_stub = {"python": STUB}
-    settings.GenerateAssignment.preprocessors = [HideMeasured, *GenerateAssignment().preprocessors]
     return settings
 
 

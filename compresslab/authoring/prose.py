@@ -1,8 +1,7 @@
 """Numbers in prose: ``{{ int8.drop | points }}`` in a source's markdown becomes "0.42 points" there.
 
-The instructor's notebook keeps the name beside the number, in comments that no reader sees; so the student's
-edition can take the number out again and show "…" until the student has measured. A placeholder stands in
-plain text: not between backticks or dollars, where a comment would show.
+Both editions show the numbers of the build, as plain text: nothing is put around a number, because a line of
+Markdown that begins with an HTML comment would tear its paragraph apart.
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ from collections.abc import Callable, Mapping
 
 from compresslab.errors import CompressionError
 
-__all__ = ["FILTERS", "fill_prose", "hide_measured", "typed_numbers"]
+__all__ = ["FILTERS", "fill_prose", "typed_numbers"]
 
 _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _INSIDE = re.compile(r"\s*([\w.]+)\s*(?:\|\s*(\w+)\s*)?")
-_MEASURED = re.compile(r"<!-- metric ([\w.]+) -->.*?<!-- end -->", re.DOTALL)
 
 
 def _percent(value: float) -> str:
@@ -65,7 +63,7 @@ FILTERS: Mapping[str, Callable[[float], str]] = {
 
 
 def fill_prose(text: str, metrics: Mapping[str, int | float], *, cell: str) -> str:
-    """The text with each placeholder replaced by its number, between the comments that name it.
+    """The text with each placeholder replaced by its number.
 
     Filters: percent and points take a fraction, ms a number of milliseconds, bytes shows kB of 1,000 bytes.
     Without a filter it is ``number``.
@@ -74,7 +72,7 @@ def fill_prose(text: str, metrics: Mapping[str, int | float], *, cell: str) -> s
         CompressionError: a name that was not measured, or a filter that does not exist; names the cell.
 
     >>> fill_prose("It keeps {{ int8.accuracy | percent }}.", {"int8.accuracy": 0.942}, cell="text-1")
-    'It keeps <!-- metric int8.accuracy -->94.2 %<!-- end -->.'
+    'It keeps 94.2 %.'
     """
 
     def fill(found: re.Match[str]) -> str:
@@ -92,18 +90,9 @@ def fill_prose(text: str, metrics: Mapping[str, int | float], *, cell: str) -> s
             )
         if kind not in FILTERS:
             raise CompressionError(f"cell {cell} uses the filter {kind}; there are {', '.join(FILTERS)}")
-        return f"<!-- metric {name} -->{FILTERS[kind](metrics[name])}<!-- end -->"
+        return FILTERS[kind](metrics[name])
 
     return _PLACEHOLDER.sub(fill, text)
-
-
-def hide_measured(text: str) -> str:
-    """The text with "…" for each measured number.
-
-    >>> hide_measured("It keeps <!-- metric int8.accuracy -->94.2 %<!-- end -->.")
-    'It keeps ….'
-    """
-    return _MEASURED.sub("…", text)
 
 
 _EXEMPT = re.compile(
@@ -111,7 +100,7 @@ _EXEMPT = re.compile(
     r"|`[^`]*`"
     r"|\$\$.*?\$\$|\$[^$\n]+\$"
     r"|!?\[[^\]]*\]\([^)]*\)|https?://\S+"  # links, words and all: a quoted figure links to its source
-    r"|\{\{.*?\}\}|<!--.*?-->"
+    r"|\{\{.*?\}\}"
     r"|\b(?:arXiv:?\s*)?\d{4}\.\d{4,5}\b"
     r"|\b(?:19|20)\d\ds\b",  # a decade
     re.DOTALL | re.IGNORECASE,

@@ -208,7 +208,7 @@ def _unchecked(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 def problems_in_labs(lab: Lab, root: Path) -> list[str]:
-    """What lies in the student's folder and should not: other files, outputs, measured numbers, solutions."""
+    """What lies in the student's folder and should not: other files, outputs, solutions."""
     student = paths(lab, root)["student"]
     if not student.is_file():
         return [f"there is no {student.relative_to(root)}"]
@@ -222,8 +222,8 @@ def problems_in_labs(lab: Lab, root: Path) -> list[str]:
     for cell in notebook.cells:
         if cell.get("outputs") or cell.get("execution_count") is not None:
             found.append(f"the student's cell {cell.id} has an output")
-        if BEGIN in cell.source or END in cell.source or "<!-- metric" in cell.source:
-            found.append(f"the student's cell {cell.id} still has its solution or a measured number")
+        if BEGIN in cell.source or END in cell.source:
+            found.append(f"the student's cell {cell.id} still has its solution")
         told = answers & {line.strip() for line in cell.source.splitlines()}
         found += [f"the student's cell {cell.id} has a line of a solution: {line}" for line in sorted(told)]
     return found

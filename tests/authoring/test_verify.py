@@ -148,7 +148,6 @@ def test_a_file_beside_the_students_notebook_is_found(root):
     ("name", "source", "says"),
     [
         ("double", "### BEGIN SOLUTION", "still has its solution"),
-        ("text-a-made-lab", "<!-- metric a -->94.2 %<!-- end -->", "a measured number"),
         ("code-print-3-2", "the_double_of_x = 2 * x", "has a line of a solution: the_double_of_x = 2 * x"),
     ],
 )
