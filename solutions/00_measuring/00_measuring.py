@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 import compresslab as cl
-from compresslab.classroom import lab, metric, pictures, verdict, widgets
+from compresslab.course.measuring import figures as pictures
+from compresslab.notebook import lab, metric, verdict
 from compresslab.techniques.pruning import prune_by_magnitude
 
 # %%
@@ -181,7 +182,7 @@ def conv_macs(
 pictures.draw_convolution_cost(channels=32, stride=2)
 
 # %%
-widgets.explore_convolution()
+pictures.explore_convolution()
 
 # %% [markdown]
 # A network is the sum of its layers, but their shapes are known only while it runs. So let it run once, and

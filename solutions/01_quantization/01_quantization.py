@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 import compresslab as cl
 from compresslab import deployment as deploy
-from compresslab.classroom import lab, metric, pictures, verdict
-from compresslab.classroom import quantization_pictures as grids
+from compresslab.course.figures.guesses import draw_guesses
+from compresslab.course.quantization import figures as grids
+from compresslab.experiments import quantization as experiments
+from compresslab.notebook import lab, metric, verdict
 from compresslab.techniques import quantization as q
 
 # %%
@@ -331,7 +333,7 @@ verdict("accuracy lost ≤ 0.002", cl.paired_drop(right["float32"], right["int8"
 verdict("file at least 3.5 times smaller", file_ratio >= 3.5)
 
 # %%
-pictures.draw_guesses(guess, dict(zip(guess, (file_ratio, same_engine), strict=True)))
+draw_guesses(guess, dict(zip(guess, (file_ratio, same_engine), strict=True)))
 
 # %% [markdown]
 # The file is {{ int8_static.file_ratio | times }} smaller, and the network
@@ -411,7 +413,7 @@ for name, source in (("cnn", "float32.onnx"), ("mlp", "mlp.onnx")):
     integers = deploy.load_deployed(folder / f"{name}_dynamic.onnx")
     dynamic[name] = cl.speedup(floats, integers, batch)
     print(name, integers.node_kinds())
-pictures.draw_guesses(dynamic_guess, dict(zip(dynamic_guess, dynamic.values(), strict=True)))
+draw_guesses(dynamic_guess, dict(zip(dynamic_guess, dynamic.values(), strict=True)))
 
 # %%
 metric("int8_dynamic_cnn.speedup_batch64", dynamic["cnn"])
@@ -542,7 +544,7 @@ def allocate_bits(errors: Tensor, sizes: Tensor, budget: int) -> Tensor:
 # %%
 # About 25 seconds.
 names = ("w4_rounded", "mixed", "w2_rounded", "w2_aware", "codebook_4bit", "codebook_2bit")
-stored = {name: q.load_experiment(name) for name in names}
+stored = {name: experiments.load_experiment(name) for name in names}
 for name, model in stored.items():
     right[name] = cl.right_answers(model, data.test)
     metric(f"{name}.drop", cl.paired_drop(right["float32"], right[name]))

@@ -17,17 +17,18 @@ import torch
 from torch import Tensor, nn
 
 import compresslab as cl
-from compresslab.classroom import distillation_pictures as scenes
-from compresslab.classroom import gain_pictures as gains_as
-from compresslab.classroom import lab, metric, verdict
+from compresslab.course.distillation import figures as scenes
+from compresslab.course.figures import gains as gains_as
+from compresslab.experiments import distillation as experiments
+from compresslab.notebook import lab, metric, verdict
 from compresslab.techniques import distillation as d
 
 # %%
 check, hint, reveal, yours = lab("02_distillation")
 data = cl.fashion_mnist()
-teacher, results = cl.load_baseline("teacher"), d.load_results()
-names = list(d.METHODS)  # kd, dkd, fitnet, …
-alone = d.values(results, "methods", "alone")
+teacher, results = cl.load_baseline("teacher"), experiments.load_results()
+names = list(experiments.METHODS)  # kd, dkd, fitnet, …
+alone = experiments.values(results, "methods", "alone")
 
 # %% [markdown]
 # Bet first. Eleven methods will teach the same small network: which one gains most? And if the teacher gets better, does
@@ -50,7 +51,7 @@ guess = {"the winner": "fitnet", "a better teacher makes a better student": True
 teacher_accuracy = cl.accuracy(teacher, data.test)
 metric("teacher.accuracy", teacher_accuracy)
 metric("student_alone.accuracy", cl.mean_over_seeds(alone))
-long = d.values(results, "methods", "alone_long")
+long = experiments.values(results, "methods", "alone_long")
 metric("student_alone_long.accuracy", cl.mean_over_seeds(long))
 
 # %% tags=["nbval-check-output"]
@@ -205,7 +206,7 @@ def why_t_squared() -> str:
 
 # %%
 # About 30 seconds: the teacher sees all views, once.
-setting = d.few_labels(data, learning_rate=results["learning_rates"]["kd"], precision=cl.fast_precision())
+setting = experiments.few_labels(data, learning_rate=results["learning_rates"]["kd"], precision=cl.fast_precision())
 start = time.perf_counter()
 known = d.know(teacher, setting.views, embedding="network.pool", precision=setting.precision)
 print(f"asked once: {time.perf_counter() - start:.0f} s; written down: {known.storage_bytes / 1e6:.0f} MB")
@@ -234,7 +235,7 @@ metric("cache.speedup", cache)
 
 # %%
 # About 15 seconds: one run, from a seed that the stored runs have not seen.
-temperature, labels = d.METHODS["kd"].strength, setting.views.labels
+temperature, labels = experiments.METHODS["kd"].strength, setting.views.labels
 
 
 def teach(pupil: d.Pupil, views: Tensor, index: Tensor) -> Tensor:
@@ -265,11 +266,11 @@ verdict("the live run lies where the stored runs say it should", stored.low <= r
 
 # %%
 # About 10 seconds.
-students = {name: d.load_student(name) for name in ("alone", *names)}
+students = {name: experiments.load_student(name) for name in ("alone", *names)}
 again = {name: cl.accuracy(student, data.test) for name, student in students.items()}
 
 # %% tags=["nbval-check-output"]
-first = {name: d.values(results, "methods", name)[0] for name in students}
+first = {name: experiments.values(results, "methods", name)[0] for name in students}
 verdict(
     "measured again, every student is what was stored", all(abs(again[n] - first[n]) < 0.002 for n in again)
 )
@@ -469,8 +470,8 @@ def pkt_loss(embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
 
 # %%
 seen = data.test.first(200)
-spaces = {"teacher": d.embed(teacher, seen)}
-spaces |= {f"student, {name}": d.embed(students[name], seen) for name in ("alone", "kd", "rkd", "pkt", "sp")}
+spaces = {"teacher": experiments.embed(teacher, seen)}
+spaces |= {f"student, {name}": experiments.embed(students[name], seen) for name in ("alone", "kd", "rkd", "pkt", "sp")}
 scenes.draw_relations(
     {name: spaces[name] for name in ("teacher", "student, alone", "student, rkd")}, seen.labels
 )
@@ -498,17 +499,17 @@ for name in ("alone", "kd", "rkd", "pkt", "sp"):
 # nearest image is one; in the one-shot game, five images are all that is known of the classes.
 
 # %%
-plain = d.values(results, "held_out", "alone", key="recall_at_1")
+plain = experiments.values(results, "held_out", "alone", key="recall_at_1")
 metric("alone.recall", cl.mean_over_seeds(plain))
 for name in ("kd", "rkd", "pkt", "sp"):
-    ours = d.values(results, "held_out", name, key="recall_at_1")
+    ours = experiments.values(results, "held_out", name, key="recall_at_1")
     metric(f"{name}.recall_gain", cl.gain_over_seeds(ours, plain))
 
 # %%
-once = d.values(results, "held_out", "alone", key="one_shot_accuracy")
+once = experiments.values(results, "held_out", "alone", key="one_shot_accuracy")
 metric("alone.one_shot", cl.mean_over_seeds(once))
 for name in ("kd", "rkd", "pkt", "sp"):
-    ours = d.values(results, "held_out", name, key="one_shot_accuracy")
+    ours = experiments.values(results, "held_out", name, key="one_shot_accuracy")
     metric(f"{name}.one_shot_gain", cl.gain_over_seeds(ours, once))
 
 # %% [markdown]
@@ -634,7 +635,7 @@ def confident_labels(logits: Tensor, *, threshold: float) -> Tensor:
 # papers do; all others see the unlabelled ones too.
 
 # %%
-gains = {name: cl.gain_over_seeds(d.values(results, "methods", name), alone) for name in names}
+gains = {name: cl.gain_over_seeds(experiments.values(results, "methods", name), alone) for name in names}
 for name, gain in gains.items():
     metric(f"{name}.gain", gain)
 metric("student_alone_long.gain", cl.gain_over_seeds(long, alone))
@@ -654,27 +655,27 @@ gains_as.draw_gains(
 
 # %%
 for name in names:
-    metric(f"{name}.seconds", cl.mean_over_seeds(d.values(results, "methods", name, key="seconds")).value)
+    metric(f"{name}.seconds", cl.mean_over_seeds(experiments.values(results, "methods", name, key="seconds")).value)
 for name in ("alone", "alone_long"):
     metric(
-        f"student_{name}.seconds", cl.mean_over_seeds(d.values(results, "methods", name, key="seconds")).value
+        f"student_{name}.seconds", cl.mean_over_seeds(experiments.values(results, "methods", name, key="seconds")).value
     )
 
 # %%
 cells: dict[tuple[str, str], dict[str, cl.Interval]] = {}
-for name, method in d.METHODS.items():
+for name, method in experiments.METHODS.items():
     cells.setdefault((method.knowledge, method.strategy), {})[name] = gains[name]
 gains_as.draw_taxonomy(cells)
 
 # %%
-unlike = cl.gain_over_seeds(d.values(results, "peers", "mutual", "double"), alone)
+unlike = cl.gain_over_seeds(experiments.values(results, "peers", "mutual", "double"), alone)
 metric("mutual_with_a_larger_peer.gain", unlike)
 peers, both = (
-    d.values(results, "methods", "mutual", key=f"{who}_validation_accuracy") for who in ("peer", "ensemble")
+    experiments.values(results, "methods", "mutual", key=f"{who}_validation_accuracy") for who in ("peer", "ensemble")
 )
 metric("ensemble_over_peer.gain", cl.gain_over_seeds(both, peers))
 for number, reached in enumerate(
-    zip(*d.values(results, "methods", "born_again", key="generations_validation_accuracy"))
+    zip(*experiments.values(results, "methods", "born_again", key="generations_validation_accuracy"))
 ):
     metric(f"generation_{number}.accuracy", cl.mean_over_seeds(reached))
 
@@ -687,7 +688,7 @@ metric("best.gain", gains[best])
 verdict("KD gains, and not by chance", gains["kd"].low > 0)
 verdict("KD gains at least a point and a half", gains["kd"].value >= 0.015)
 verdict("the best gains at least two points", gains[best].value >= 0.02)
-recalls = {name: d.values(results, "held_out", name, key="recall_at_1") for name in ("rkd", "pkt", "sp")}
+recalls = {name: experiments.values(results, "held_out", name, key="recall_at_1") for name in ("rkd", "pkt", "sp")}
 found = any(cl.gain_over_seeds(ours, plain).low > 0 for ours in recalls.values())
 verdict("a relation method finds unseen classes better, and not by chance", found)
 
@@ -697,13 +698,13 @@ verdict("a relation method finds unseen classes better, and not by chance", foun
 # %%
 by_labels = {
     "alone": [(500, cl.mean_over_seeds(alone))],
-    "taught (kd)": [(500, cl.mean_over_seeds(d.values(results, "methods", "kd")))],
+    "taught (kd)": [(500, cl.mean_over_seeds(experiments.values(results, "methods", "kd")))],
 }
 for count in (1000, 4000):
     for series, method in (("alone", "alone"), ("taught (kd)", "kd")):
-        by_labels[series].append((count, cl.mean_over_seeds(d.values(results, "labels", method, str(count)))))
+        by_labels[series].append((count, cl.mean_over_seeds(experiments.values(results, "labels", method, str(count)))))
 for count in (1000, 4000):
-    ours, theirs = (d.values(results, "labels", method, str(count)) for method in ("kd", "alone"))
+    ours, theirs = (experiments.values(results, "labels", method, str(count)) for method in ("kd", "alone"))
     metric(f"kd.gain_at_{count}_labels", cl.gain_over_seeds(ours, theirs))
 gains_as.draw_accuracy(by_labels, against="labelled images")
 
@@ -715,10 +716,10 @@ gains_as.draw_accuracy(by_labels, against="labelled images")
 
 # %%
 taught = {
-    name: cl.mean_over_seeds(d.values(results, "teachers", "kd", name))
+    name: cl.mean_over_seeds(experiments.values(results, "teachers", "kd", name))
     for name in ("mlp", "student", "baseline")
 }
-taught["teacher"] = cl.mean_over_seeds(d.values(results, "methods", "kd"))
+taught["teacher"] = cl.mean_over_seeds(experiments.values(results, "methods", "kd"))
 own = {name: cl.read_card(name)["test_accuracy"] for name in taught}
 for name, interval in taught.items():
     metric(f"taught_by_{name}.accuracy", interval)
@@ -733,11 +734,11 @@ gains_as.draw_by_teacher(
 
 # %%
 curves = {"alone": [], "taught (kd)": []}
-for name, make in d.STUDENTS.items():
+for name, make in experiments.STUDENTS.items():
     size = cl.count_parameters(make())
     for series, method in (("alone", "alone"), ("taught (kd)", "kd")):
         group = ("methods", method) if name == "student" else ("students", method, name)
-        curves[series].append((size, cl.mean_over_seeds(d.values(results, *group))))
+        curves[series].append((size, cl.mean_over_seeds(experiments.values(results, *group))))
 gains_as.draw_accuracy(curves)
 
 # %% [markdown]
@@ -781,10 +782,10 @@ def hidden_state_loss(hidden: list[Tensor], teacher_hidden: list[Tensor], projec
 
 
 # %%
-answers_alone = d.values(results, "transformers", "alone")
+answers_alone = experiments.values(results, "transformers", "alone")
 metric("transformer_alone.accuracy", cl.mean_over_seeds(answers_alone))
 for name in ("response", "tinybert"):
-    ours = d.values(results, "transformers", name)
+    ours = experiments.values(results, "transformers", name)
     metric(f"transformer_{name}.gain", cl.gain_over_seeds(ours, answers_alone))
 
 # %% [markdown]

@@ -20,18 +20,20 @@ from torch import Tensor, nn
 
 import compresslab as cl
 from compresslab import deployment as deploy
-from compresslab.classroom import gain_pictures as gains_as
-from compresslab.classroom import lab, metric, pictures, verdict
-from compresslab.classroom import pruning_pictures as scenes
-from compresslab.classroom import sparsity_pictures as curves
-from compresslab.storage import forms
+from compresslab.course.figures import gains as gains_as
+from compresslab.course.figures.guesses import draw_guesses
+from compresslab.course.pruning import figures as scenes
+from compresslab.course.pruning import tradeoff_figures as curves
+from compresslab.experiments import pruning as experiments
+from compresslab.notebook import lab, metric, verdict
+from compresslab.storage import sparse_formats as forms
 from compresslab.techniques import pruning as p
 from compresslab.techniques.quantization import fold_batch_norm
 
 # %%
 check, hint, reveal, yours = lab("03_pruning")
 data = cl.fashion_mnist()
-baseline, results = cl.load_baseline(), p.load_results()
+baseline, results = cl.load_baseline(), experiments.load_results()
 layers = p.prunable_layers(baseline)  # {name: Conv2d or Linear}
 few = data.validation.first(2000)  # to look at; what we claim is measured on test
 one, batch = data.test.first(1).inputs(), data.test.first(64).inputs()
@@ -196,9 +198,9 @@ def sparsities_under_budget(
 
 # %%
 shares = {
-    "the_same_share": p.tuned_accuracies(results, "magnitude", "fine", 0.9),
-    "one_threshold": p.values(results, "allocation", "global"),
-    "by_the_scan": p.values(results, "allocation", "scan"),
+    "the_same_share": experiments.tuned_accuracies(results, "magnitude", "fine", 0.9),
+    "one_threshold": experiments.values(results, "allocation", "global"),
+    "by_the_scan": experiments.values(results, "allocation", "scan"),
 }
 metric("tuned.images", results["tuned/magnitude/fine/0.9/0"]["images"])
 for name, reached in shares.items():
@@ -298,24 +300,24 @@ scenes.draw_granularities(middle, left)
 # shortcut around it, a whole block can go. What does that cost? First the masks alone.
 
 # %%
-for g, layout in p.GRANULARITIES.items():
+for g, layout in experiments.GRANULARITIES.items():
     metric(
         f"{g}.index_bytes", sum(len(layout(layer.weight)) for layer in layers.values()) / 8
     )  # a bit a group
-    metric(f"{g}_70.masked_accuracy", dict(p.masked_curve(results, "magnitude", g))[0.7])
+    metric(f"{g}_70.masked_accuracy", dict(experiments.masked_curve(results, "magnitude", g))[0.7])
 known = cl.read_card("baseline")["test_accuracy"]
-masked_curves = {g: p.masked_curve(results, "magnitude", g) for g in p.GRANULARITIES}
+masked_curves = {g: experiments.masked_curve(results, "magnitude", g) for g in experiments.GRANULARITIES}
 curves.draw_accuracy_by_sparsity(masked_curves, baseline=known)
 
 # %% [markdown]
 # Then with one pass of training, the masks held. Mind the scale.
 
 # %%
-for g in p.GRANULARITIES:
-    metric(f"tuned_{g}_90.accuracy", dict(p.tuned_curve(results, g))[0.9])
-    lost = [p.tuned_accuracies(results, "magnitude", name, 0.9) for name in ("fine", g)]
+for g in experiments.GRANULARITIES:
+    metric(f"tuned_{g}_90.accuracy", dict(experiments.tuned_curve(results, g))[0.9])
+    lost = [experiments.tuned_accuracies(results, "magnitude", name, 0.9) for name in ("fine", g)]
     metric(f"tuned_{g}_90.lost", cl.gain_over_seeds(*lost))
-curves.draw_accuracy_by_sparsity({g: p.tuned_curve(results, g) for g in p.GRANULARITIES}, baseline=known)
+curves.draw_accuracy_by_sparsity({g: experiments.tuned_curve(results, g) for g in experiments.GRANULARITIES}, baseline=known)
 
 # %% [markdown]
 # | granularity | `70%` gone, masks alone | `90%` gone, one pass of training | a bitmap of the groups | needs |
@@ -437,7 +439,7 @@ for name, points in sparse.items():
     for sparsity, ratio in points:
         metric(f"csr_{name.split()[0]}_{sparsity * 100:.0f}.speedup", ratio)
 metric("sparse_file.ratio", sparse_file)
-pictures.draw_guesses(guess, dict(zip(guess, (sparse_file, dict(sparse["convolution"])[0.9]), strict=True)))
+draw_guesses(guess, dict(zip(guess, (sparse_file, dict(sparse["convolution"])[0.9]), strict=True)))
 
 # %% [markdown]
 # Your bets: the file is {{ sparse_file.ratio | times }} smaller, not ten times, for the places take room. And a sparse
@@ -574,11 +576,11 @@ def obs_step(weights: Tensor, inputs: Tensor) -> tuple[Tensor, int]:
 # outputs (*SparseGPT*, [Frantar and Alistarh 2023](https://arxiv.org/abs/2301.00774)). No training in either:
 
 # %%
-surgeon = p.surgeon_curves(results)
+surgeon = experiments.surgeon_curves(results)
 curves.draw_accuracy_by_sparsity(surgeon, baseline=known)
 
 # %%
-at_80 = {name: [run[results["surgeon/0"]["sparsities"].index(0.8)] for run in p.values(results, "surgeon", key=name)]
+at_80 = {name: [run[results["surgeon/0"]["sparsities"].index(0.8)] for run in experiments.values(results, "surgeon", key=name)]
          for name in surgeon}  # fmt: skip
 metric("obs_vs_magnitude.drop_difference", cl.gain_over_seeds(at_80["magnitude"], at_80["compensated"]))
 for name, reached in at_80.items():
@@ -614,15 +616,15 @@ for name, evidence in evidences.items():
 # What are they worth? First with the masks alone, on single weights. Who is no better than chance?
 
 # %%
-curves.draw_accuracy_by_sparsity({c: p.masked_curve(results, c, "fine") for c in p.CRITERIA}, baseline=known)
+curves.draw_accuracy_by_sparsity({c: experiments.masked_curve(results, c, "fine") for c in experiments.CRITERIA}, baseline=known)
 
 # %% [markdown]
 # And after one pass of training, against random: first single weights, `90%` of them gone, then whole filters, `70%`.
 
 # %%
 tuned = {
-    (c, g): p.tuned_accuracies(results, c, g, s)
-    for c in p.CRITERIA
+    (c, g): experiments.tuned_accuracies(results, c, g, s)
+    for c in experiments.CRITERIA
     for g, s in (("fine", 0.9), ("channel", 0.7))
 }
 gains = {
@@ -679,8 +681,8 @@ metric("hardest_images.share", float(pull[:25].sum() / pull.sum()))
 # anew after each step.) Try the rest yourself: the mask is computed live, the accuracy was recorded with the masks alone.
 
 # %%
-recorded = {(c, g): p.masked_curve(results, c, g) for c in p.CRITERIA for g in p.GRANULARITIES}
-live = {c: score(baseline, data.train.first(100), 0)["blocks.3.conv2"] for c, score in p.CRITERIA.items()}
+recorded = {(c, g): experiments.masked_curve(results, c, g) for c in experiments.CRITERIA for g in experiments.GRANULARITIES}
+live = {c: score(baseline, data.train.first(100), 0)["blocks.3.conv2"] for c, score in experiments.CRITERIA.items()}
 scenes.explore_pruning(middle, recorded, scores=live, baseline=known)
 
 # %%
@@ -812,7 +814,7 @@ names = (
     "fine_90", "fine_95_oneshot", "fine_95_iterative", "nm_2_4", "channel", "channel_any_width", "torch_pruning"
 )  # fmt: skip
 whole = cl.measure(baseline, data.test, name="baseline", rounds=9)
-measured = {name: cl.measure(p.load_network(name), data.test, name=name, rounds=9) for name in names}
+measured = {name: cl.measure(experiments.load_network(name), data.test, name=name, rounds=9) for name in names}
 
 # %%
 drops = {name: cl.accuracy_drop(whole, found) for name, found in measured.items()}
@@ -824,7 +826,7 @@ in_steps = cl.accuracy_drop(measured["fine_95_oneshot"], measured["fine_95_itera
 metric("iterative_vs_oneshot.drop_difference", in_steps)
 
 # %% tags=["nbval-check-output"]
-stored = {name: p.values(results, "networks", name)[0] for name in names}
+stored = {name: experiments.values(results, "networks", name)[0] for name in names}
 again = all(abs(measured[name].accuracy - stored[name]) < 0.002 for name in names)
 verdict("measured again, every network is as accurate as when it was stored", again)
 verdict("90% zeros cost at most half a point", drops["fine_90"].value <= 0.005)
@@ -855,12 +857,12 @@ for name in ("fine_90", "fine_95_oneshot", "fine_95_iterative", "nm_2_4"):
 # the first training, on the small student, with `80%` of its weights gone.
 
 # %%
-fine_tuned = p.values(results, "lottery", key="fine_tuned")
+fine_tuned = experiments.values(results, "lottery", key="fine_tuned")
 tickets = ("rewound", "from_the_start", "other_weights")
-lottery = {name: cl.gain_over_seeds(p.values(results, "lottery", key=name), fine_tuned) for name in tickets}
+lottery = {name: cl.gain_over_seeds(experiments.values(results, "lottery", key=name), fine_tuned) for name in tickets}
 for name, gain in lottery.items():
     metric(f"{name}.gain", gain)
-runs = [p.values(results, "lottery", key=name) for name in ("from_the_start", "other_weights")]
+runs = [experiments.values(results, "lottery", key=name) for name in ("from_the_start", "other_weights")]
 metric("ticket_vs_other_weights.gain", cl.gain_over_seeds(*runs))
 gains_as.draw_gains({n.replace("_", " "): g for n, g in lottery.items()}, label=label, against="fine-tuned")
 
@@ -872,9 +874,9 @@ gains_as.draw_gains({n.replace("_", " "): g for n, g in lottery.items()}, label=
 # weights, or could one train it from nothing ([Liu et al. 2018](https://arxiv.org/abs/1810.05270))?
 
 # %%
-thin_tuned = p.values(results, "lottery", key="channels_fine_tuned")
+thin_tuned = experiments.values(results, "lottery", key="channels_fine_tuned")
 for name in ("from_scratch", "from_scratch_longer"):
-    runs = p.values(results, "lottery", key=f"channels_{name}")
+    runs = experiments.values(results, "lottery", key=f"channels_{name}")
     metric(f"{name}.gain", cl.gain_over_seeds(runs, thin_tuned))
 
 # %% [markdown]
@@ -1032,9 +1034,9 @@ def why_a_quarter_is_left() -> str:
 # %%
 # About 20 seconds: a fifth of every group gone, right before and after the norms looked again.
 criteria = {
-    "random": p.CRITERIA["random"](baseline, some, 0), "L1": p.magnitudes(baseline),
+    "random": experiments.CRITERIA["random"](baseline, some, 0), "L1": p.magnitudes(baseline),
     "L2": {name: p.magnitude(layer.weight, power=2) for name, layer in layers.items()},
-    "Taylor": p.CRITERIA["taylor"](baseline, some, 0),
+    "Taylor": experiments.CRITERIA["taylor"](baseline, some, 0),
     "BatchNorm scale": {n: p.batch_norm_scale(m.weight) for n, m in baseline.named_modules() if isinstance(m, nn.BatchNorm2d)},
 }  # fmt: skip
 for name, by_weight in criteria.items():

@@ -21,17 +21,19 @@ from torch import Tensor, nn
 
 import compresslab as cl
 from compresslab import deployment as deploy
-from compresslab.classroom import gain_pictures as gains_as
-from compresslab.classroom import lab, metric, pictures, verdict
-from compresslab.classroom import low_rank_pictures as scenes
-from compresslab.classroom import thinness_pictures as curves
+from compresslab.course.figures import gains as gains_as
+from compresslab.course.figures.guesses import draw_guesses
+from compresslab.course.low_rank import figures as scenes
+from compresslab.course.low_rank import tradeoff_figures as curves
+from compresslab.experiments import low_rank as experiments
+from compresslab.notebook import lab, metric, verdict
 from compresslab.techniques import low_rank as thin
 from compresslab.techniques.quantization import fold_batch_norm
 
 # %%
 check, hint, reveal, yours = lab("04_low_rank")
 data = cl.fashion_mnist()
-baseline, perceptron, results = cl.load_baseline(), cl.load_baseline("mlp"), thin.load_results()
+baseline, perceptron, results = cl.load_baseline(), cl.load_baseline("mlp"), experiments.load_results()
 few = data.validation.first(2000)  # to look at; what we claim is measured on test
 one, batch = data.test.first(1).inputs(), data.test.first(64).inputs()
 
@@ -432,7 +434,7 @@ verdict(
 # %%
 # About 10 seconds.
 wide = cl.measure(perceptron, data.test, name="perceptron", rounds=9)
-svd_mlp = cl.measure(thin.load_network("svd_mlp"), data.test, name="svd_mlp", rounds=9)
+svd_mlp = cl.measure(experiments.load_network("svd_mlp"), data.test, name="svd_mlp", rounds=9)
 drop = cl.accuracy_drop(wide, svd_mlp)
 metric("svd_mlp.drop", drop)
 metric("svd_mlp.macs_ratio", wide.macs_per_sample / svd_mlp.macs_per_sample)
@@ -648,7 +650,7 @@ w = layers["blocks.6.conv2"].weight.detach()
 for sweeps in (0, 1, 2, 5):
     near = thin.from_tucker(*thin.tucker2(w, ranks=(56, 56), sweeps=sweeps))
     print(f"{sweeps} sweeps: error {float((near - w).norm() / w.norm()):.4f}")
-against = thin.load_against_tensorly()
+against = experiments.load_against_tensorly()
 metric("tucker_vs_tensorly.error_difference", against["error_difference"])
 metric("tucker_vs_tensorly.seconds_ratio", cl.Interval(**against["seconds_ratio"]))
 
@@ -796,21 +798,21 @@ before, after = {}, {}
 for way, label in ways.items():
     ratios = [whole.macs_per_sample / results[f"tuned/{way}/{b}/0"]["macs_per_sample"] for b in budgets]
     for curve, key in ((before, "thin_accuracy"), (after, "test_accuracy")):
-        runs = [thin.values(results, "tuned", way, b, key=key) for b in budgets]
+        runs = [experiments.values(results, "tuned", way, b, key=key) for b in budgets]
         curve[label] = [(ratio, cl.mean_over_seeds(run)) for ratio, run in zip(ratios, runs)]
 metric("tuned.images", results["tuned/tucker/2/0"]["images"])
 curves.draw_accuracy_by_macs(before, after, baseline=whole.accuracy)
 
 # %%
-at_two = {way: thin.values(results, "tuned", way, "2") for way in (*ways, "channels", "random")}
-raw = {way: thin.values(results, "tuned", way, "2", key="thin_accuracy") for way in at_two}
+at_two = {way: experiments.values(results, "tuned", way, "2") for way in (*ways, "channels", "random")}
+raw = {way: experiments.values(results, "tuned", way, "2", key="thin_accuracy") for way in at_two}
 for way in at_two:
     metric(f"{way}_2.accuracy", cl.mean_over_seeds(at_two[way]))
     metric(f"{way}_2.thin_accuracy", cl.mean_over_seeds(raw[way]))
 for way in ways:
-    metric(f"{way}_4.accuracy", cl.mean_over_seeds(thin.values(results, "tuned", way, "4")))
+    metric(f"{way}_4.accuracy", cl.mean_over_seeds(experiments.values(results, "tuned", way, "4")))
     ranks, split = results[f"tuned/{way}/4/0"]["ranks"], thin.SPLITS.get(way, thin.CHANNELS)
-    thinned = thin.thin_like(baseline, thin.as_ranks(ranks), split=split)
+    thinned = thin.thin_like(baseline, experiments.as_ranks(ranks), split=split)
     metric(f"{way}_4.weights", thin.count_weights(thinned))
 metric("tucker_vs_random.gain", cl.gain_over_seeds(at_two["tucker"], at_two["random"]))
 metric("whitened_vs_channels.gain", cl.gain_over_seeds(raw["whitened"], raw["channels"]))
@@ -851,7 +853,7 @@ assert reached > begun
 # %%
 # About 30 seconds.
 named = ("tucker", "space", "cp")
-measured = {name: cl.measure(thin.load_network(name), data.test, name=name, rounds=9) for name in named}
+measured = {name: cl.measure(experiments.load_network(name), data.test, name=name, rounds=9) for name in named}
 drops = {name: cl.accuracy_drop(whole, found) for name, found in measured.items()}
 for name, found in measured.items():
     metric(f"{name}.drop", drops[name])
@@ -859,7 +861,7 @@ for name, found in measured.items():
     metric(f"{name}.file_ratio", whole.storage_bytes / found.storage_bytes)
 
 # %% tags=["nbval-check-output"]
-stored = {name: thin.values(results, "networks", name)[0] for name in named}
+stored = {name: experiments.values(results, "networks", name)[0] for name in named}
 again = all(abs(measured[name].accuracy - stored[name]) < 0.002 for name in named)
 verdict("measured again, every network is as accurate as when it was stored", again)
 verdict("Tucker loses at most half a point", drops["tucker"].value <= 0.005)
@@ -893,7 +895,7 @@ for name, split in (("CP", thin.CP), ("CP, 3 × 3 in one", thin.DEPTHWISE)):
     )
 metric("cp_layer.macs_ratio", points["one layer, CP"][0])
 metric("cp_layer.speedup_batch64", points["one layer, CP"][1])
-pictures.draw_guesses(
+draw_guesses(
     guess, dict(zip(guess, (perceptron[3].weight.numel() / half, points["one layer, CP"][1])))
 )
 
@@ -968,7 +970,7 @@ def why_fewer_macs_are_not_less_time() -> str:
 
 # %%
 runs = ("dense", "dense_longer", "fine_tuned", "from_the_start", "from_the_start_longer")
-begin = {name: thin.values(results, "beginning", key=name) for name in runs}
+begin = {name: experiments.values(results, "beginning", key=name) for name in runs}
 for name, reached in begin.items():
     metric(f"{name}.accuracy", cl.mean_over_seeds(reached))
 gains = {name: cl.gain_over_seeds(begin[name], begin["dense_longer"]) for name in runs[2:]}
@@ -1031,7 +1033,7 @@ verdict("merged, the layer says the same, to 1e-5", bool(merge_gap < 1e-5))
 
 # %%
 turned = {
-    name: thin.values(results, "adapting", name)
+    name: experiments.values(results, "adapting", name)
     for name in ("all", "head", "update_1", "update_4", "update_16")
 }
 metric("turned.images", results["adapting/all/0"]["images"])
