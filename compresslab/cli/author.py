@@ -53,7 +53,7 @@ def verify(as_json: Annotated[bool, typer.Option("--json", help="print the repor
 @command
 def train(
     name: Annotated[
-        str, typer.Argument(help="baseline, teacher, student, mlp, or a lab's long runs: 01_quantization, …")
+        str, typer.Argument(help="baseline, teacher, student, mlp, or a lab's long runs, by the lab's name")
     ],
 ) -> None:
     """Train a shipped network, or repeat a lab's long runs; an interrupted run goes on where it was."""

@@ -18,6 +18,7 @@ from compresslab.grading.sandbox.client import Workers
 from compresslab.grading.sandbox.self_test import isolation
 from compresslab.grading.scores import Score, plain, write_results, write_whole
 from compresslab.grading.submission.inbox import find_submissions
+from compresslab.grading.warm_workers import close_desks
 from compresslab.jobs.executor import dask_cluster, local_processes
 
 __all__ = [
@@ -100,7 +101,7 @@ def grade_inbox(
         CompressionError: the inbox can't be read, the results can't be written, nobody answers as scheduler.
     """
     submitted = find_submissions(inbox, bundle.lab.name)
-    with dask_cluster(scheduler) if scheduler else local_processes(jobs) as engine:
+    with dask_cluster(scheduler, at_end=close_desks) if scheduler else local_processes(jobs) as engine:
         return grade_class(bundle, submitted, out, engine=engine, isolated=isolated)
 
 

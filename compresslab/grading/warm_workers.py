@@ -19,7 +19,7 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
-__all__ = ["close_desks", "grade_at_desk", "packed"]
+__all__ = ["close_desks", "grade_at_desk"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def grade_at_desk(bundle: Path | bytes, digest: str, name: str, content: bytes, 
     """The score of one submission, as the JSON of its ``results.json``.
 
     Args:
-        bundle: the folder, or where there is none of it, the folder ``packed``.
+        bundle: the folder, or where there is none of it, the folder ``zipped``.
         digest: the bundle's.
         name: what the submitted file is called.
         content: its bytes.
@@ -51,16 +51,6 @@ def grade_at_desk(bundle: Path | bytes, digest: str, name: str, content: bytes, 
     with _desk(bundle, digest, isolated) as desk:
         score = grade_content(desk.bundle, content, workers=desk.workers, path=name)
     return json.dumps(results_of(score)).encode()
-
-
-def packed(folder: Path) -> bytes:
-    """A bundle's folder as one zip."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for place in sorted(folder.rglob("*")):
-            if place.is_file() and "__pycache__" not in place.parts:
-                archive.write(place, place.relative_to(folder))
-    return content.getvalue()
 
 
 def close_desks() -> None:

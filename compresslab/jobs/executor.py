@@ -8,6 +8,7 @@ keeps ending its process alone is given up with a reason, and all others go on.
 from __future__ import annotations
 
 import contextlib
+import io
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -15,6 +16,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import zipfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
@@ -24,9 +26,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from compresslab.errors import CompressionError
-from compresslab.grading.warm_workers import close_desks, packed
 
-__all__ = ["Died", "Engine", "dask_cluster", "local_processes", "run_all"]
+__all__ = ["Died", "Engine", "dask_cluster", "local_processes", "run_all", "zipped"]
 
 PATIENCE = 10  # seconds for a scheduler to answer, and for its first worker
 T = TypeVar("T")
@@ -111,6 +112,16 @@ def _outcome(future: Future) -> Any:
         return error
 
 
+def zipped(folder: Path) -> bytes:
+    """A folder's files as one zip, for workers that do not see this computer's files."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for place in sorted(folder.rglob("*")):
+            if place.is_file() and "__pycache__" not in place.parts:
+                archive.write(place, place.relative_to(folder))
+    return content.getvalue()
+
+
 # Processes of this computer.
 
 
@@ -164,11 +175,12 @@ def _end_with_parent(scratch: str) -> None:
 
 
 @contextlib.contextmanager
-def dask_cluster(address: str) -> Iterator[Engine]:
+def dask_cluster(address: str, *, at_end: Callable[[], None] | None = None) -> Iterator[Engine]:
     """The workers of an existing Dask scheduler; they need this kit and nothing of this computer's files.
 
     Args:
         address: such as ``tcp://host:8786``.
+        at_end: called once on every worker when all tasks have ended, to release what they kept.
 
     Raises:
         CompressionError: Dask is not installed, nobody answers at the address, or nobody works there.
@@ -191,10 +203,11 @@ def dask_cluster(address: str) -> Iterator[Engine]:
     with client, dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}):
         hands = 2 * _threads(client, address)  # the next one is there when one has ended
         yield Engine(
-            lambda: _team(client), hands, lambda folder: client.submit(bytes, packed(folder)),
+            lambda: _team(client), hands, lambda folder: client.submit(bytes, zipped(folder)),
             (KilledWorker,), chances=1,  # Dask itself raises this only after several deaths
         )  # fmt: skip
-        client.run(close_desks, on_error="ignore")
+        if at_end is not None:
+            client.run(at_end, on_error="ignore")
 
 
 def _threads(client: Any, address: str) -> int:

@@ -206,7 +206,9 @@ def why_t_squared() -> str:
 
 # %%
 # About 30 seconds: the teacher sees all views, once.
-setting = experiments.few_labels(data, learning_rate=results["learning_rates"]["kd"], precision=cl.fast_precision())
+setting = experiments.few_labels(
+    data, learning_rate=results["learning_rates"]["kd"], precision=cl.fast_precision()
+)
 start = time.perf_counter()
 known = d.know(teacher, setting.views, embedding="network.pool", precision=setting.precision)
 print(f"asked once: {time.perf_counter() - start:.0f} s; written down: {known.storage_bytes / 1e6:.0f} MB")
@@ -471,7 +473,10 @@ def pkt_loss(embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:
 # %%
 seen = data.test.first(200)
 spaces = {"teacher": experiments.embed(teacher, seen)}
-spaces |= {f"student, {name}": experiments.embed(students[name], seen) for name in ("alone", "kd", "rkd", "pkt", "sp")}
+spaces |= {
+    f"student, {name}": experiments.embed(students[name], seen)
+    for name in ("alone", "kd", "rkd", "pkt", "sp")
+}
 scenes.draw_relations(
     {name: spaces[name] for name in ("teacher", "student, alone", "student, rkd")}, seen.labels
 )
@@ -655,10 +660,14 @@ gains_as.draw_gains(
 
 # %%
 for name in names:
-    metric(f"{name}.seconds", cl.mean_over_seeds(experiments.values(results, "methods", name, key="seconds")).value)
+    metric(
+        f"{name}.seconds",
+        cl.mean_over_seeds(experiments.values(results, "methods", name, key="seconds")).value,
+    )
 for name in ("alone", "alone_long"):
     metric(
-        f"student_{name}.seconds", cl.mean_over_seeds(experiments.values(results, "methods", name, key="seconds")).value
+        f"student_{name}.seconds",
+        cl.mean_over_seeds(experiments.values(results, "methods", name, key="seconds")).value,
     )
 
 # %%
@@ -671,7 +680,8 @@ gains_as.draw_taxonomy(cells)
 unlike = cl.gain_over_seeds(experiments.values(results, "peers", "mutual", "double"), alone)
 metric("mutual_with_a_larger_peer.gain", unlike)
 peers, both = (
-    experiments.values(results, "methods", "mutual", key=f"{who}_validation_accuracy") for who in ("peer", "ensemble")
+    experiments.values(results, "methods", "mutual", key=f"{who}_validation_accuracy")
+    for who in ("peer", "ensemble")
 )
 metric("ensemble_over_peer.gain", cl.gain_over_seeds(both, peers))
 for number, reached in enumerate(
@@ -688,7 +698,9 @@ metric("best.gain", gains[best])
 verdict("KD gains, and not by chance", gains["kd"].low > 0)
 verdict("KD gains at least a point and a half", gains["kd"].value >= 0.015)
 verdict("the best gains at least two points", gains[best].value >= 0.02)
-recalls = {name: experiments.values(results, "held_out", name, key="recall_at_1") for name in ("rkd", "pkt", "sp")}
+recalls = {
+    name: experiments.values(results, "held_out", name, key="recall_at_1") for name in ("rkd", "pkt", "sp")
+}
 found = any(cl.gain_over_seeds(ours, plain).low > 0 for ours in recalls.values())
 verdict("a relation method finds unseen classes better, and not by chance", found)
 
@@ -702,7 +714,9 @@ by_labels = {
 }
 for count in (1000, 4000):
     for series, method in (("alone", "alone"), ("taught (kd)", "kd")):
-        by_labels[series].append((count, cl.mean_over_seeds(experiments.values(results, "labels", method, str(count)))))
+        by_labels[series].append(
+            (count, cl.mean_over_seeds(experiments.values(results, "labels", method, str(count))))
+        )
 for count in (1000, 4000):
     ours, theirs = (experiments.values(results, "labels", method, str(count)) for method in ("kd", "alone"))
     metric(f"kd.gain_at_{count}_labels", cl.gain_over_seeds(ours, theirs))

@@ -317,7 +317,9 @@ for g in experiments.GRANULARITIES:
     metric(f"tuned_{g}_90.accuracy", dict(experiments.tuned_curve(results, g))[0.9])
     lost = [experiments.tuned_accuracies(results, "magnitude", name, 0.9) for name in ("fine", g)]
     metric(f"tuned_{g}_90.lost", cl.gain_over_seeds(*lost))
-curves.draw_accuracy_by_sparsity({g: experiments.tuned_curve(results, g) for g in experiments.GRANULARITIES}, baseline=known)
+curves.draw_accuracy_by_sparsity(
+    {g: experiments.tuned_curve(results, g) for g in experiments.GRANULARITIES}, baseline=known
+)
 
 # %% [markdown]
 # | granularity | `70%` gone, masks alone | `90%` gone, one pass of training | a bitmap of the groups | needs |
@@ -616,7 +618,9 @@ for name, evidence in evidences.items():
 # What are they worth? First with the masks alone, on single weights. Who is no better than chance?
 
 # %%
-curves.draw_accuracy_by_sparsity({c: experiments.masked_curve(results, c, "fine") for c in experiments.CRITERIA}, baseline=known)
+curves.draw_accuracy_by_sparsity(
+    {c: experiments.masked_curve(results, c, "fine") for c in experiments.CRITERIA}, baseline=known
+)
 
 # %% [markdown]
 # And after one pass of training, against random: first single weights, `90%` of them gone, then whole filters, `70%`.
@@ -681,8 +685,15 @@ metric("hardest_images.share", float(pull[:25].sum() / pull.sum()))
 # anew after each step.) Try the rest yourself: the mask is computed live, the accuracy was recorded with the masks alone.
 
 # %%
-recorded = {(c, g): experiments.masked_curve(results, c, g) for c in experiments.CRITERIA for g in experiments.GRANULARITIES}
-live = {c: score(baseline, data.train.first(100), 0)["blocks.3.conv2"] for c, score in experiments.CRITERIA.items()}
+recorded = {
+    (c, g): experiments.masked_curve(results, c, g)
+    for c in experiments.CRITERIA
+    for g in experiments.GRANULARITIES
+}
+live = {
+    c: score(baseline, data.train.first(100), 0)["blocks.3.conv2"]
+    for c, score in experiments.CRITERIA.items()
+}
 scenes.explore_pruning(middle, recorded, scores=live, baseline=known)
 
 # %%
@@ -814,7 +825,9 @@ names = (
     "fine_90", "fine_95_oneshot", "fine_95_iterative", "nm_2_4", "channel", "channel_any_width", "torch_pruning"
 )  # fmt: skip
 whole = cl.measure(baseline, data.test, name="baseline", rounds=9)
-measured = {name: cl.measure(experiments.load_network(name), data.test, name=name, rounds=9) for name in names}
+measured = {
+    name: cl.measure(experiments.load_network(name), data.test, name=name, rounds=9) for name in names
+}
 
 # %%
 drops = {name: cl.accuracy_drop(whole, found) for name, found in measured.items()}
@@ -859,7 +872,9 @@ for name in ("fine_90", "fine_95_oneshot", "fine_95_iterative", "nm_2_4"):
 # %%
 fine_tuned = experiments.values(results, "lottery", key="fine_tuned")
 tickets = ("rewound", "from_the_start", "other_weights")
-lottery = {name: cl.gain_over_seeds(experiments.values(results, "lottery", key=name), fine_tuned) for name in tickets}
+lottery = {
+    name: cl.gain_over_seeds(experiments.values(results, "lottery", key=name), fine_tuned) for name in tickets
+}
 for name, gain in lottery.items():
     metric(f"{name}.gain", gain)
 runs = [experiments.values(results, "lottery", key=name) for name in ("from_the_start", "other_weights")]

@@ -853,7 +853,9 @@ assert reached > begun
 # %%
 # About 30 seconds.
 named = ("tucker", "space", "cp")
-measured = {name: cl.measure(experiments.load_network(name), data.test, name=name, rounds=9) for name in named}
+measured = {
+    name: cl.measure(experiments.load_network(name), data.test, name=name, rounds=9) for name in named
+}
 drops = {name: cl.accuracy_drop(whole, found) for name, found in measured.items()}
 for name, found in measured.items():
     metric(f"{name}.drop", drops[name])
@@ -895,9 +897,7 @@ for name, split in (("CP", thin.CP), ("CP, 3 × 3 in one", thin.DEPTHWISE)):
     )
 metric("cp_layer.macs_ratio", points["one layer, CP"][0])
 metric("cp_layer.speedup_batch64", points["one layer, CP"][1])
-draw_guesses(
-    guess, dict(zip(guess, (perceptron[3].weight.numel() / half, points["one layer, CP"][1])))
-)
+draw_guesses(guess, dict(zip(guess, (perceptron[3].weight.numel() / half, points["one layer, CP"][1]))))
 
 # %% [markdown]
 # (Your first bet stands beside it.) And the networks, in PyTorch and in an engine that folds BatchNorm away:

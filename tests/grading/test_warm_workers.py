@@ -16,8 +16,8 @@ from compresslab.grading.bundle import make_bundle, open_bundle
 from compresslab.grading.class_run import grade_class
 from compresslab.grading.scores import score_of
 from compresslab.grading.submission.inbox import find_submissions
-from compresslab.grading.warm_workers import close_desks, grade_at_desk, packed
-from compresslab.jobs.executor import dask_cluster, local_processes
+from compresslab.grading.warm_workers import close_desks, grade_at_desk
+from compresslab.jobs.executor import dask_cluster, local_processes, zipped
 
 LAB = find_lab("00_measuring")
 
@@ -63,14 +63,17 @@ def test_a_real_class_comes_to_the_same_on_processes_and_on_a_cluster(bundle, in
         settings = {"processes": False, "host": "127.0.0.1", "protocol": "tcp://", "dashboard_address": None}
         cluster = stack.enter_context(distributed.LocalCluster(1, 2, **settings))
         there = grade(
-            bundle, inbox, tmp_path / "there", stack.enter_context(dask_cluster(cluster.scheduler_address))
+            bundle,
+            inbox,
+            tmp_path / "there",
+            stack.enter_context(dask_cluster(cluster.scheduler_address, at_end=close_desks)),
         )
     assert there == here
 
 
 def test_a_bundle_is_the_same_after_its_journey(bundle, tmp_path):
-    (tmp_path / "bundle.zip").write_bytes(packed(bundle.folder))
-    desk = desks._set_up(packed(bundle.folder), isolated=False)
+    (tmp_path / "bundle.zip").write_bytes(zipped(bundle.folder))
+    desk = desks._set_up(zipped(bundle.folder), isolated=False)
     with desk.closing:
         assert desk.bundle.digest == open_bundle(bundle.folder).digest == bundle.digest
         there = desk.bundle.folder
