@@ -4,11 +4,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from compresslab.course.figures.guesses import draw_guesses
 from compresslab.course.measuring.figures import (
     convolution_cost,
     draw_classes,
     draw_convolution_cost,
-    draw_guesses,
     draw_ratios,
 )
 from compresslab.data.images import Images

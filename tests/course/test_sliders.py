@@ -2,8 +2,8 @@
 
 import ipywidgets
 
-from compresslab.course.figures.sliders import explore, explore_convolution
-from compresslab.course.measuring.figures import draw_convolution_cost
+from compresslab.course.figures.sliders import explore
+from compresslab.course.measuring.figures import draw_convolution_cost, explore_convolution
 
 
 def picture_of(box: ipywidgets.VBox) -> bytes:

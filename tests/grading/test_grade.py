@@ -122,7 +122,7 @@ HOSTILE = {
         "import builtins, sys, torch\n"
         "def patches(x):\n    yes = lambda *a, **k: True\n"
         "    for name, module in list(sys.modules.items()):\n"
-        "        if module and name.startswith('compresslab.notebook.'):\n"
+        "        if module and name.startswith(('compresslab.checks.', 'compresslab.grading.')):\n"
         "            for part in ('examine', 'close', 'number', 'same'): setattr(module, part, yes)\n"
         "    builtins.abs = builtins.all = torch.equal = torch.allclose = torch.Tensor.item = yes\n"
         "    return 0.0\n",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from compresslab.errors import CompressionError
 
-__all__ = ["strip"]
+__all__ = ["TEACHING", "WORKER", "strip"]
 
 WORKER = tuple(
     f"compresslab.{module}"

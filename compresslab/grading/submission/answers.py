@@ -18,12 +18,17 @@ from dataclasses import dataclass
 from compresslab.checks.exercise import Lab
 from compresslab.course import all_labs
 from compresslab.errors import CompressionError
+from compresslab.grading.sandbox.package_copy import TEACHING
 from compresslab.grading.submission.cells import Cell, bound, code_cells, parsed
 
 __all__ = ["Answer", "Piece", "Submission", "read_submission"]
 
 SHIPPED = "a cell of the lab's own"
-OFFERED = {f"compresslab.notebook.{name}" for name in ("lab", "metric", "verdict")}  # what labs import
+OFFERED = {  # what labs import; classroom is the old address
+    f"compresslab.{package}.{name}"
+    for package in ("notebook", "classroom")
+    for name in ("lab", "metric", "verdict")
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def read_submission(
     holes = {name: _hole(name, cells, notes) for name in asked}
     if not any(holes.values()):
         raise CompressionError(_no_hole(path, lab, cells, names))
-    refused = ("compresslab.notebook", *lab.answers)
+    refused = (*TEACHING, *lab.answers)
     kept = {s: cell for cell in (*shipped, *cells) for s in cell.body if _kept(s, everything=False)}
     answers = tuple(_answer(name, holes[name], kept, refused, notes) for name in asked)
     return Submission(lab.name, answers, tuple(dict.fromkeys(notes)))

@@ -19,17 +19,12 @@ from compresslab.grading.sandbox.package_copy import WORKER, strip
 
 PACKAGE = Path(compresslab.__file__).parent
 GRADERS = tuple(
-    f"compresslab.notebook.{page}"
-    for page in ("exercises", "desk", "checking", "judging", "grading.marking", "grading.bundle")
+    f"compresslab.{module}"
+    for module in ("course", "notebook", "checks.judge", "checks.expect", "grading.grade", "grading.bundle")
 )
 LOOK = """
 import importlib, json, pkgutil, sys
 import compresslab, compresslab.grading.sandbox.worker
-def there(module, name):
-    try:
-        return hasattr(module, name)
-    except ImportError:  # a name that is imported when it is asked for
-        return False
 told = {"loaded": sorted(sys.modules), "broken": {}, "untrue": [], "from": compresslab.__file__}
 for page in ["compresslab", *(p.name for p in pkgutil.walk_packages(compresslab.__path__, "compresslab."))]:
     try:
@@ -38,7 +33,7 @@ for page in ["compresslab", *(p.name for p in pkgutil.walk_packages(compresslab.
         told["broken"][page] = str(error.name)
     else:
         names = getattr(module, "__all__", ())
-        told["untrue"] += [f"{page}.{name}" for name in names if not there(module, name)]
+        told["untrue"] += [f"{page}.{name}" for name in names if not hasattr(module, name)]
 told["all"] = sorted(name for name in sys.modules if name.partition(".")[0] == "compresslab")
 print(json.dumps(told))
 """
@@ -73,8 +68,7 @@ def test_every_page_that_stays_can_be_imported_and_its_all_is_true(copied):
     _, _, _, seen = copied
     ours = {page: name for page, name in seen["broken"].items() if within(name, "compresslab")}
     assert ours == {}  # another library may be missing here, a page of ours may not
-    at_a_students_desk = {"Desk", "lab", "metric", "verdict"}  # fetched when asked for, and not found then
-    assert set(seen["untrue"]) == {f"compresslab.notebook.{name}" for name in at_a_students_desk}
+    assert seen["untrue"] == []
 
 
 def test_no_answer_and_no_grader_is_in_the_copy(copied):
@@ -118,10 +112,10 @@ PAGES = {
     "typed": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from compresslab.answers import f\n",
     "family/__init__": "# a remark stays\nfrom compresslab.free import h\n\n__all__ = ['h']\n",
     "family/page": "",
-    "classroom/__init__": "",
-    "classroom/desk": "",
-    "classroom/networks": "",
-    "start": "",
+    "checks/__init__": "",
+    "checks/judge": "",
+    "checks/networks": "",
+    "cli/student": "",
 }
 
 
@@ -140,9 +134,9 @@ def names(place: Path) -> set[str]:
 def test_what_is_hidden_goes_and_what_leans_on_it_however_far(tmp_path):
     gone = strip(made(tmp_path), tmp_path / "out", hidden=["compresslab.answers"])
     leaning = {"leaning", "leaning_on_the_module", "leaning_on_that"}
-    assert names(tmp_path / "out") == set(PAGES) - leaning - {"answers", "classroom/desk", "start"}
+    assert names(tmp_path / "out") == set(PAGES) - leaning - {"answers", "checks/judge", "cli/student"}
     assert {name.removeprefix("compresslab.") for name in gone} == {
-        *leaning, "answers", "classroom.desk", "start",
+        *leaning, "answers", "checks.judge", "cli.student",
     }  # fmt: skip
 
 
@@ -177,10 +171,10 @@ def test_the_students_user_may_read_the_copy_whatever_the_umask(tmp_path):
 
 
 def test_a_worker_that_leans_on_an_answer_is_told(tmp_path):
-    package = made(tmp_path, **{"classroom/networks": "import compresslab.answers"})
+    package = made(tmp_path, **{"checks/networks": "import compresslab.answers"})
     with pytest.raises(
         CompressionError,
-        match=r"needs compresslab\.classroom\.networks, which leans on compresslab\.answers; expected "
+        match=r"needs compresslab\.checks\.networks, which leans on compresslab\.answers; expected "
         r"answers that the worker does without; name other modules",
     ):
         strip(package, tmp_path / "out", hidden=["compresslab.answers"])

@@ -49,7 +49,7 @@ def weakened(monkeypatch, *changes: tuple[str, str, str], options=()) -> set[str
     def make(lab, out):
         bundle = make_bundle(lab, out)
         for page, before, after in changes:
-            place = bundle.worker / "compresslab" / "classroom" / "grading" / f"{page}.py"
+            place = bundle.worker / "compresslab" / "grading" / "sandbox" / f"{page}.py"
             assert before in place.read_text()
             place.write_text(place.read_text().replace(before, after))
         return bundle
@@ -76,9 +76,9 @@ def test_what_the_sandbox_no_longer_takes_away_is_found(isolating, monkeypatch, 
     way = [part for place in reversed(tmp_path.parents[:-2]) for part in ("--perms", "0755", "--dir", place)]
     found = weakened(
         monkeypatch,
-        ("confinement", '    _call("mount", b"tmpfs"', '    print("mount", b"tmpfs"'),
-        ("confinement", "        41, ", "        "),  # socket, as seccomp knows it
-        ("confinement", "        198, ", "        "),
+        ("limits", '    _call("mount", b"tmpfs"', '    print("mount", b"tmpfs"'),
+        ("limits", "        41, ", "        "),  # socket, as seccomp knows it
+        ("limits", "        198, ", "        "),
         options=[
             *("--setenv", "MY_TOKEN", "secret", "--perms", "1777", "--tmpfs", "/dev/shm"),
             *(*map(str, way), "--ro-bind", str(tmp_path), str(tmp_path)),
@@ -90,23 +90,23 @@ def test_what_the_sandbox_no_longer_takes_away_is_found(isolating, monkeypatch, 
 def test_limits_that_are_gone_are_found(isolating, monkeypatch):
     found = weakened(
         monkeypatch,
-        ("confinement", "MEMORY = 4 * 2**30", "MEMORY = 2**40"),
-        ("confinement", "LARGEST_FILE = 16 * 2**20", "LARGEST_FILE = 2**30"),
-        ("confinement", "PROCESSES = 12", "PROCESSES = 3_000"),
-        ("confinement", "nr_inodes=4096", "nr_inodes=40960"),
+        ("limits", "MEMORY = 4 * 2**30", "MEMORY = 2**40"),
+        ("limits", "LARGEST_FILE = 16 * 2**20", "LARGEST_FILE = 2**30"),
+        ("limits", "PROCESSES = 12", "PROCESSES = 3_000"),
+        ("limits", "nr_inodes=4096", "nr_inodes=40960"),
     )
     assert found == {"memory", "file size", "file count", "processes"}
 
 
 def test_rights_that_are_kept_are_found(isolating, monkeypatch):
-    kept = ("confinement", "    os.chdir(ROOM)\n    for", "    os.chdir(ROOM)\n    return\n    for")
+    kept = ("limits", "    os.chdir(ROOM)\n    for", "    os.chdir(ROOM)\n    return\n    for")
     assert "rights" in weakened(monkeypatch, kept)
 
 
 def test_a_process_that_stays_is_found(isolating, monkeypatch):
     found = weakened(
         monkeypatch,
-        ("confinement", "_NEWNS | _NEWIPC | _NEWPID", "_NEWNS | _NEWIPC"),
+        ("limits", "_NEWNS | _NEWIPC | _NEWPID", "_NEWNS | _NEWIPC"),
         ("worker", "os.killpg(child, signal.SIGKILL)", "pass"),
     )
     assert found == {"left"}
