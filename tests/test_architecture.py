@@ -21,7 +21,7 @@ SOURCES = sorted([*MODULES, *(ROOT / "tests").rglob("*.py")])
 
 # A module imports from the lines above its own and from its own package, never from a neighbour in its line.
 LAYERS = """
-errors
+errors  openmp
 vision  clock  checkpoints  long_runs
 data  storage  seeds
 models  transformers  costs  memory  display  steps  inputs  replacing

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from compresslab.classroom.grading.desks import close_desks, packed
 from compresslab.errors import CompressionError
+from compresslab.openmp import environment_for_children
 
 __all__ = ["Died", "Engine", "dask_cluster", "local_processes", "run_all"]
 
@@ -132,7 +133,10 @@ def _pool(jobs: int) -> Iterator[Executor]:
     """A pool that leaves neither a process nor a file behind, however it is left."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     others = set(multiprocessing.active_children())
-    with tempfile.TemporaryDirectory(prefix="compresslab-class-", ignore_cleanup_errors=True) as scratch:
+    with (
+        environment_for_children(),
+        tempfile.TemporaryDirectory(prefix="compresslab-class-", ignore_cleanup_errors=True) as scratch,
+    ):
         pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(scratch,))
         try:
             yield pool

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from compresslab.classroom.grading.confinement import ROOM
+from compresslab.openmp import POLICY, passive
 
 __all__ = ["free_user", "sandbox_command"]
 
@@ -107,7 +108,8 @@ def _course() -> Iterator[Path]:
 def _variables() -> Iterator[str]:
     ours = {
         "PATH": "/usr/bin:/bin", "HOME": ROOM, "TMPDIR": ROOM, "LANG": "C.UTF-8", "PYTHONPATH": KIT,
-        "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": "1", POLICY: passive()[POLICY],
+        "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0",
     }  # fmt: skip
     for name, value in ours.items():
         yield from ("--setenv", name, value)

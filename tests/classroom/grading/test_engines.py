@@ -20,6 +20,7 @@ from compresslab.classroom.grading import engines
 from compresslab.classroom.grading.engines import Died, Engine, dask_cluster, local_processes, run_all
 from compresslab.errors import CompressionError
 
+pytestmark = pytest.mark.alone  # kills processes, and waits a fifth of a second for a cluster
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals of this kind are POSIX's")
 
 

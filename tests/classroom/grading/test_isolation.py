@@ -20,6 +20,7 @@ from compresslab.classroom.grading.sandbox import free_user, sandbox_command
 from compresslab.classroom.recording import describe
 from compresslab.classroom.running import Attempt, Run, run_to_bytes
 
+pytestmark = pytest.mark.alone  # counts processes and tries every limit
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bubblewrap is for Linux alone")
 afresh = isolation.isolation.__wrapped__  # tried again, whatever an earlier test has found
 

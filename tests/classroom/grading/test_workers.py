@@ -20,7 +20,10 @@ from compresslab.classroom.grading.isolation import holds
 from compresslab.classroom.grading.workers import FORKS, Workers
 from compresslab.classroom.running import run_from_bytes
 
-pytestmark = pytest.mark.skipif(not FORKS, reason="this system does not fork safely: workers run once")
+pytestmark = [
+    pytest.mark.alone,  # counts processes, threads and open files, and ends answers after a tenth of a second
+    pytest.mark.skipif(not FORKS, reason="this system does not fork safely: workers run once"),
+]
 
 PROBE = "def probe(case, written):\n    return {'sum': written(case['x'])}"
 ADDS = "def first(x):\n    return float(x.sum())"

@@ -37,6 +37,8 @@ from compresslab.classroom.grading.marking import grade
 from compresslab.classroom.grading.scores import plain, read_results, write_results
 from compresslab.classroom.grading.workers import Workers
 
+pytestmark = pytest.mark.alone  # counts processes, fills memory and measures time
+
 PAGES = (
     attacks_answers, attacks_channel, attacks_definition, attacks_file, attacks_notebook, attacks_probe,
     attacks_process, attacks_reach, attacks_resources, attacks_memory, attacks_rights, attacks_values,
