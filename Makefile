@@ -2,48 +2,62 @@
 # A first run installs into .venv, a second one starts in seconds and needs no network.
 # With another Python: make start PYTHON=python3.12
 
+# Tests run in two processes; on a larger machine: make test JOBS=4
+
 PYTHON ?= python3
+JOBS ?= 2
 NOTEBOOKS := $(wildcard solutions/*/*.ipynb)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# OpenMP reads it when torch is imported; compresslab/jobs/openmp.py says why.
+export OMP_WAIT_POLICY ?= PASSIVE
 
-# $(call timed,what,command): runs the command, says how long it took, and ends as the command ended.
+# $(call timed,what,cap,command): runs the command, says how long it took and how long it may take on two quiet
+# cores, and ends as the command ended.
 define timed
-@echo "── $(1)"; began=$$(date +%s); $(2); ended=$$?; \
-	echo "── $(1): $$(( $$(date +%s) - began )) s"; exit $$ended
+@echo "── $(1)"; began=$$(date +%s); $(3); ended=$$?; \
+	echo "── $(1): $$(( $$(date +%s) - began )) s (cap: $(2) s)"; exit $$ended
 endef
 
-.PHONY: start test units notebooks proofs lint
-.NOTPARALLEL: # two cores: one part after the other
+# $(call install,what): installs into .venv, unless just that was asked for before.
+define install
+@cmp -s pyproject.toml $@ || { echo "Installing into .venv (1.8 GB, some minutes the first time) ..."; \
+	began=$$(date +%s); python -m pip install --disable-pip-version-check -e $(1) || exit; \
+	echo "── installing: $$(( $$(date +%s) - began )) s (cap: 240 s)"; }
+endef
+
+.PHONY: start test units alone notebooks proofs lint
+.NOTPARALLEL: # each part has both cores for itself
 
 start: .venv/installed
 	@compresslab start
 
-test: units notebooks proofs
+test: units alone notebooks proofs
 
 units: .venv/installed-test
-	$(call timed,unit tests and contract,python -m pytest)
+	$(call timed,unit tests and contract,360,python -m pytest -n $(JOBS) --dist loadfile -m "not alone")
 
-# The notebooks run one after the other. Their libraries' warnings are not ours, so they are no errors here.
+alone: .venv/installed-test
+	$(call timed,hostile tests and tests of limits,180,python -m pytest -m alone)
+
+# Two notebooks at a time, each in one kernel. Their libraries' warnings are not ours, so they are no errors here.
 notebooks: .venv/installed-test
 	@test -n "$(NOTEBOOKS)" || { echo "solutions/ holds no notebook: run compresslab build"; exit 1; }
-	$(call timed,solution notebooks,python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
-		-p no:cacheprovider -o addopts=-q -o filterwarnings=default --durations=3 $(NOTEBOOKS))
+	$(call timed,solution notebooks,480,python -m pytest -n $(JOBS) --dist loadscope --nbval-lax --nbval-current-env \
+		--nbval-cell-timeout=300 -p no:cacheprovider -o addopts=-q -o filterwarnings=default --durations=3 $(NOTEBOOKS))
 
 proofs: .venv/installed-test
-	$(call timed,author checks,compresslab verify)
+	$(call timed,author checks,180,compresslab verify)
 
 lint: .venv/installed-test
 	@ruff check && ruff format --check && mypy
 
 # What is installed is remembered as the pyproject.toml that asked for it: a new date alone installs nothing.
 .venv/installed: pyproject.toml | .venv/bin/pip
-	@cmp -s pyproject.toml $@ || { echo "Installing into .venv (1.8 GB, some minutes the first time) ..."; \
-		python -m pip install --disable-pip-version-check -e .; }
+	$(call install,.)
 	@cp pyproject.toml $@
 
 .venv/installed-test: pyproject.toml | .venv/bin/pip
-	@cmp -s pyproject.toml $@ || { echo "Installing into .venv (1.8 GB, some minutes the first time) ..."; \
-		python -m pip install --disable-pip-version-check -e ".[test]"; }
+	$(call install,".[test]")
 	@cp pyproject.toml $@ && cp pyproject.toml .venv/installed
 
 .venv/bin/pip:

@@ -1,6 +1,15 @@
-"""What the tests share: one thread, so that they repeat; no deadline, so that a busy machine fails none."""
+"""What the tests share: one thread, so that they repeat; no deadline, so that a busy machine fails none.
 
+A test that is marked ``alone`` measures or limits time, memory or processes, so it needs the machine for
+itself: ``make test`` runs all others first, on both cores, and then these, one after the other.
+"""
+
+import os
 from concurrent.futures import Executor, Future
+
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # read when torch is imported; see compresslab/jobs/openmp.py
 
 import hypothesis
 import pytest

@@ -49,7 +49,7 @@ def dotted(file: Path) -> str:
 
 
 def imports(source: str) -> Iterator[tuple[str, str]]:
-    """Yield each (module, name) of ``from module import name`` at any depth; of ``import module``, no name."""
+    """Yield each (module, name) of ``from module import name``; ``import module`` has no name."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "an import names its module in full"

@@ -96,48 +96,44 @@ def test_what_was_not_measured_says_so_and_how(tmp_path):
     assert "tests.benchmarks.grading --write" in words
 
 
-@pytest.fixture
-def repository(tmp_path):
-    for name, words in {
-        "README.md": "",
-        "compresslab/__init__.py": '"""all"""',
-        "compresslab/clock.py": '"""The clock.\n\nMore."""',
-        "compresslab/storage/__init__.py": '"""Tensors on disk: bytes."""',
-        "compresslab/storage/container.py": '"""One file, v1.2 of it."""',
-        "my_labs/x.txt": "",
-        ".gitignore": "my_labs/\n",
-    }.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(words)
-    return tmp_path
+def test_refreshing_rewrites_the_page_once(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("<!-- generated: labs -->\n<!-- end -->\n")
+    assert readme.refresh_readme(tmp_path)
+    assert "00_measuring" in page.read_text()
+    assert not readme.refresh_readme(tmp_path)
 
 
-def test_the_tree_prints_each_file_with_its_first_sentence(repository):
-    lines = [line.split(maxsplit=1) for line in readme.tree(repository).splitlines()[1:-1]]
-    assert lines == [
-        ["README.md", readme.TOP["README.md"]],
-        ["compresslab/", readme.TOP["compresslab/"]],
-        ["clock.py", "The clock"],
-        ["storage/", "Tensors on disk: bytes"],
-        ["container.py", "One file, v1.2 of it"],
+# the tree, written by hand
+
+
+def paths_in(tree: str) -> list[str]:
+    """Return each path of an indented tree, four columns a level, joined to the folders above it."""
+    found, folders = [], []
+    for line in tree.splitlines():
+        name = line.strip().split()[0]
+        depth = (len(line) - len(line.lstrip())) // 4
+        folders[depth:] = [name]
+        found.append("".join(folders))
+    return found
+
+
+def test_the_tree_is_short_and_names_what_is_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = text.partition("## What is where")[2].partition("```text\n")[2].partition("```")[0]
+    paths = paths_in(tree)
+    assert 20 < len(paths) <= 60
+    assert [path for path in paths if not (ROOT / path).exists() and "NN_topic" not in path] == []
+    packages = {
+        f"compresslab/{p.name}/" for p in (ROOT / "compresslab").iterdir() if (p / "__init__.py").exists()
+    }
+    assert packages - {"compresslab/classroom/"} <= set(paths)
+
+
+def test_paths_of_a_tree_are_joined_to_their_folders():
+    assert paths_in("a/   one\n    b/   two\n        c.py   three\nd.py   four") == [
+        "a/",
+        "a/b/",
+        "a/b/c.py",
+        "d.py",
     ]
-
-
-def test_a_file_without_words_is_refused(repository):
-    (repository / "compresslab" / "new.py").write_text("x = 1")
-    with pytest.raises(CompressionError, match=r"new.py has no words for the README's tree"):
-        readme.tree(repository)
-
-
-def test_a_file_that_nobody_planned_is_refused(repository):
-    (repository / "notes.txt").write_text("")
-    with pytest.raises(CompressionError, match=r"notes.txt has no words"):
-        readme.tree(repository)
-
-
-def test_refreshing_rewrites_the_page_once(repository):
-    page = repository / "README.md"
-    page.write_text("<!-- generated: tree -->\n<!-- end -->\n")
-    assert readme.refresh_readme(repository)
-    assert "clock.py" in page.read_text()
-    assert not readme.refresh_readme(repository)

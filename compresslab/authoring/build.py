@@ -24,6 +24,7 @@ from compresslab.authoring.readme import refresh_readme
 from compresslab.authoring.source import code_cells, instructor_notebook
 from compresslab.checks.exercise import Lab
 from compresslab.errors import CompressionError
+from compresslab.jobs.openmp import passive
 from compresslab.notebook.metrics import collect_metrics, write_metrics
 
 __all__ = ["build", "execute", "fill", "paths", "reuse_outputs"]
@@ -109,7 +110,7 @@ def execute(notebook: NotebookNode, folder: Path, *, say: Callable[[str], None] 
     )  # fmt: skip
     metadata = json.loads(json.dumps(notebook.metadata))
     try:
-        client.execute(stderr=subprocess.DEVNULL)  # the kernel's own log, not what cells write
+        client.execute(env=passive(), stderr=subprocess.DEVNULL)  # the kernel's own log, not what cells write
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         raise CompressionError(_failed(now["cell"], error)) from None
     notebook.metadata = nbformat.from_dict(metadata)

@@ -1,4 +1,4 @@
-"""The parts of the README that nobody types: the kill table, the tables of labs and grading, the tree.
+"""The parts of the README that nobody types: the kill table, the tables of labs and grading.
 
 Each stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; ``compresslab build`` refreshes them,
 and a test proves them current.
@@ -6,11 +6,9 @@ and a test proves them current.
 
 from __future__ import annotations
 
-import ast
-import fnmatch
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +20,11 @@ from compresslab.measurement.statistics import Interval
 
 __all__ = [
     "BLOCKS", "blocks_in", "fill", "generated", "grading_tables", "kill_table", "lab_table", "refresh_readme",
-    "tree",
 ]  # fmt: skip
 
-BLOCKS = ("labs", "kill-table", "grading", "tree")
+BLOCKS = ("labs", "kill-table", "grading")
 SEEDS = range(10)
 _BLOCK = re.compile(r"<!-- generated: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
-
-TOP = {  # in this order; what has a docstring speaks for itself
-    "README.md": "what this is, and the two commands",
-    "pyproject.toml": "what is installed, and how it is checked",
-    "TEACHING.md": "how a class is graded: from the notebooks that came in to a table and feedback",
-    "Makefile": "make start, make test",
-    "LICENSE": "MIT",
-    "CONTRIBUTING.md": "how to add a lab or a method",
-    "nbgrader_config.py": "",
-    ".ci/run": "what continuous integration calls",
-    ".pre-commit-config.yaml": "what runs before a commit",
-    "compresslab/": "the package",
-    "labs/": "the students' notebooks, built, never edited by hand",
-    "solutions/": "the source of each lab, and the instructor's notebook built from it",
-    "data/": "Fashion-MNIST, the trained networks with their cards, long results",
-    "tests/": "mirrors compresslab/",
-}
 
 
 def refresh_readme(root: Path) -> bool:
@@ -64,7 +44,6 @@ def generated(root: Path, *, names: Iterable[str] = BLOCKS) -> dict[str, str]:
         "labs": lambda: lab_table(all_labs()),
         "kill-table": lambda: kill_table([kills(e, SEEDS) for lab in all_labs() for e in lab.exercises]),
         "grading": lambda: grading_tables(root / "data" / "results"),
-        "tree": lambda: tree(root),
     }
     return {name: makers[name]() for name in names if name in makers}
 
@@ -192,80 +171,3 @@ def _soak_table(found: Mapping[str, Any]) -> str:
     row += [f"{found['peak_pss_bytes'] / 2**30:.1f} GiB", f"{sum(found['seconds']) / 60:.1f} min"]
     table = _table((*COUNTS.values(), "peak memory", "time"), [row], right=len(row))
     return f"{table}\n\nKilled meanwhile, by SIGKILL: {', '.join(found['killed'])}; then started again."
-
-
-# The tree
-
-
-def tree(root: Path) -> str:
-    """The repository, one line a file, each with the first sentence of its docstring.
-
-    Raises:
-        CompressionError: a file has nothing to say for itself.
-    """
-    lines = [(name, words) for name, words in _entries(root)]
-    width = max(len(name) for name, _ in lines) + 2
-    return "\n".join(["```text", *(f"{name:<{width}}{words}" for name, words in lines), "```"])
-
-
-def _entries(root: Path) -> Iterator[tuple[str, str]]:
-    top = {path.name + "/" * path.is_dir() for path in _visible(root, root)}
-    top |= {name for name in TOP if name.startswith(".") and (root / name).exists()}
-    for name in sorted(top, key=_files_first(list(TOP))):
-        yield name, _says(root / name, TOP.get(name, ""))
-        if name == "compresslab/":
-            yield from _package(root, root / name, depth=1)
-        elif name in ("labs/", "solutions/"):
-            titles = {lab.name: lab.title for lab in all_labs()}
-            for path in _visible(root, root / name):
-                yield f"    {path.name}/", titles.get(path.name, "")
-
-
-def _package(root: Path, folder: Path, *, depth: int) -> Iterator[tuple[str, str]]:
-    """The modules and packages of a package; of a lab's exercises the folder alone."""
-    paths = [
-        path for path in _visible(root, folder) if path.suffix == ".py" or (path / "__init__.py").is_file()
-    ]
-    for path in sorted(paths, key=lambda path: (path.is_dir(), path.name)):
-        if path.name == "__init__.py":
-            continue
-        yield "    " * depth + path.name + "/" * path.is_dir(), _says(path, "")
-        if path.is_dir() and folder.name != "exercises":
-            yield from _package(root, path, depth=depth + 1)
-
-
-def _visible(root: Path, folder: Path) -> list[Path]:
-    """What lies in a folder, less the hidden and what git ignores."""
-    ignored = [".*"]
-    if (root / ".gitignore").is_file():
-        lines = (root / ".gitignore").read_text().split()
-        kept = {line[1:].strip("/") for line in lines if line.startswith("!")}
-        ignored += [line.strip("/") for line in lines if line.strip("/") not in kept]
-    return sorted(
-        p for p in folder.iterdir() if not any(fnmatch.fnmatch(p.name, pattern) for pattern in ignored)
-    )
-
-
-def _says(path: Path, words: str) -> str:
-    page = path / "__init__.py" if path.is_dir() else path
-    if not words and page.suffix == ".py" and page.is_file():
-        words = _first_sentence(ast.get_docstring(ast.parse(page.read_text(encoding="utf-8"))) or "")
-    if not words:
-        raise CompressionError(
-            f"{path.name} has no words for the README's tree; give it a docstring, or a line in TOP"
-        )
-    return words
-
-
-def _first_sentence(words: str) -> str:
-    r"""Up to the first full stop or paragraph, in one line.
-
-    >>> _first_sentence("The honest clock: how many times faster.\n\nMore.")
-    'The honest clock: how many times faster'
-    """
-    paragraph = " ".join(words.split("\n\n")[0].replace("``", "").split())
-    return re.split(r"(?<=[^.])[.!?](?:\s|$)", paragraph)[0]
-
-
-def _files_first(order: Sequence[str]) -> Callable[[str], tuple[int, str]]:
-    return lambda name: (order.index(name) if name in order else len(order), name)

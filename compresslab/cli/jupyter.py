@@ -21,6 +21,7 @@ from typing import Any
 
 from compresslab.data.location import DATA
 from compresslab.errors import CompressionError
+from compresslab.jobs.openmp import passive
 
 __all__ = [
     "LABS",
@@ -186,11 +187,14 @@ def jupyter_command(target: Path, *, as_root: bool, display: bool, options: Sequ
 
 
 def jupyter_environment(environment: Mapping[str, str], target: Path) -> dict[str, str]:
-    """The environment variables with this Python's programs and kernels first, and ``target``'s settings."""
+    """The environment variables with this Python's programs and kernels first, and ``target``'s settings.
+
+    The kernels inherit it, so OpenMP's passive waiting is set here, before a notebook imports torch.
+    """
     programs = str(Path(sys.executable).parent)
     return {
         "JUPYTER_TOKEN": secrets.token_hex(24),  # made here, JupyterLab does not print the address itself
-        **environment,
+        **passive(environment),
         "PATH": os.pathsep.join([programs, *filter(None, [environment.get("PATH")])]),
         "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTER_CONFIG_PATH": os.pathsep.join(

@@ -24,6 +24,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from compresslab.errors import CompressionError
+from compresslab.jobs.openmp import environment_for_children
 
 __all__ = [
     "Job", "load_whole", "read_kept", "read_results", "run_missing", "save_whole", "values_by_seed",
@@ -79,15 +80,11 @@ def workers(jobs: int | None = None) -> Iterator[Executor]:
     """Processes of one thread each, by default one a processor, without progress bars of their own."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     settings: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"  # read when a process imports tqdm: ours has, theirs have not
-    try:
-        with ProcessPoolExecutor(jobs or os.cpu_count() or 1, mp_context=context, **settings) as pool:
-            yield pool
-    finally:
-        os.environ.pop("TQDM_DISABLE")
-        if before is not None:
-            os.environ["TQDM_DISABLE"] = before
+    with (
+        environment_for_children(TQDM_DISABLE="1"),  # read at the import of tqdm: theirs is still to come
+        ProcessPoolExecutor(jobs or os.cpu_count() or 1, mp_context=context, **settings) as pool,
+    ):
+        yield pool
 
 
 def read_results(place: Path) -> dict:

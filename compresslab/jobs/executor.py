@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from compresslab.errors import CompressionError
+from compresslab.jobs.openmp import environment_for_children
 
 __all__ = ["Died", "Engine", "dask_cluster", "local_processes", "run_all", "zipped"]
 
@@ -143,7 +144,10 @@ def _pool(jobs: int) -> Iterator[Executor]:
     """A pool that leaves neither a process nor a file behind, however it is left."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     others = set(multiprocessing.active_children())
-    with tempfile.TemporaryDirectory(prefix="compresslab-class-", ignore_cleanup_errors=True) as scratch:
+    with (
+        environment_for_children(),
+        tempfile.TemporaryDirectory(prefix="compresslab-class-", ignore_cleanup_errors=True) as scratch,
+    ):
         pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(scratch,))
         try:
             yield pool

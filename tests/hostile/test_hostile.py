@@ -37,6 +37,8 @@ from compresslab.grading.sandbox.client import Workers
 from compresslab.grading.sandbox.self_test import holds, isolation
 from compresslab.grading.scores import plain, read_results, write_results
 
+pytestmark = pytest.mark.alone  # counts processes, fills memory and measures time
+
 PAGES = (
     attacks_answers, attacks_channel, attacks_definition, attacks_file, attacks_notebook, attacks_probe,
     attacks_process, attacks_reach, attacks_resources, attacks_memory, attacks_rights, attacks_values,

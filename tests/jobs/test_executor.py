@@ -20,6 +20,7 @@ from compresslab.errors import CompressionError
 from compresslab.jobs import executor as engines
 from compresslab.jobs.executor import Died, Engine, dask_cluster, local_processes, run_all
 
+pytestmark = pytest.mark.alone  # kills processes, and waits a fifth of a second for a cluster
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals of this kind are POSIX's")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import compresslab
 from compresslab.grading.sandbox.limits import ROOM
+from compresslab.jobs.openmp import POLICY, passive
 
 __all__ = ["free_user", "sandbox_command"]
 
@@ -108,7 +109,8 @@ def _course() -> Iterator[Path]:
 def _variables() -> Iterator[str]:
     ours = {
         "PATH": "/usr/bin:/bin", "HOME": ROOM, "TMPDIR": ROOM, "LANG": "C.UTF-8", "PYTHONPATH": KIT,
-        "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": "1", POLICY: passive()[POLICY],
+        "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0",
     }  # fmt: skip
     for name, value in ours.items():
         yield from ("--setenv", name, value)

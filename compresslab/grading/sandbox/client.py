@@ -20,6 +20,7 @@ from compresslab.grading.bundle import Bundle
 from compresslab.grading.sandbox.bubblewrap import free_user, sandbox_command
 from compresslab.grading.sandbox.messages import read_frame, write_frame
 from compresslab.grading.sandbox.worker import MARGIN
+from compresslab.jobs.openmp import POLICY, passive
 
 __all__ = ["FORKS", "Workers"]
 
@@ -130,7 +131,7 @@ class Workers:
         keep = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
         ours = {name: os.environ[name] for name in keep if name in os.environ}
         fixed = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
-        return ours | fixed | {"PYTHONPATH": str(self.bundle.worker.resolve())}
+        return ours | fixed | {POLICY: passive()[POLICY], "PYTHONPATH": str(self.bundle.worker.resolve())}
 
     def _ask(self, content: bytes, seconds: float) -> bytes | None:
         """The worker's message; None when it died, nothing when it fell silent."""

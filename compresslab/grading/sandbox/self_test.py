@@ -149,8 +149,8 @@ def _look(case: Any) -> Any:
                 os._exit(0)
         return True
 
-    known = {"HOME", "LANG", "LC_CTYPE", "OMP_NUM_THREADS", "PATH", "PWD", "PYTHONDONTWRITEBYTECODE"}
-    known |= {"PYTHONHASHSEED", "PYTHONPATH", "TMPDIR"}
+    known = {"HOME", "LANG", "LC_CTYPE", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PATH", "PWD"}
+    known |= {"PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONPATH", "TMPDIR"}
     places = ["/usr", "/", "/dev/shm", "/proc", sys.prefix, sys.base_prefix, os.path.dirname(os.__file__)]
     kernel = ctypes.CDLL(None)
     return {

@@ -20,7 +20,10 @@ from compresslab.grading.sandbox import client as page
 from compresslab.grading.sandbox.client import FORKS, Workers
 from compresslab.grading.sandbox.self_test import holds
 
-pytestmark = pytest.mark.skipif(not FORKS, reason="this system does not fork safely: workers run once")
+pytestmark = [
+    pytest.mark.alone,  # counts processes, threads and open files, and ends answers after a tenth of a second
+    pytest.mark.skipif(not FORKS, reason="this system does not fork safely: workers run once"),
+]
 
 PROBE = "def probe(case, written):\n    return {'sum': written(case['x'])}"
 ADDS = "def first(x):\n    return float(x.sum())"

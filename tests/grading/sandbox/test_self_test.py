@@ -22,6 +22,7 @@ from compresslab.grading.sandbox.bubblewrap import free_user, sandbox_command
 from compresslab.grading.sandbox.limits import ROOM
 from compresslab.grading.sandbox.self_test import WORDS, Finding, holds
 
+pytestmark = pytest.mark.alone  # counts processes and tries every limit
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bubblewrap is for Linux alone")
 afresh = isolation.isolation.__wrapped__  # tried again, whatever an earlier test has found
 
