@@ -15,6 +15,7 @@ from nbformat import NotebookNode
 from traitlets.config import Config
 
 from compresslab.errors import CompressionError
+from compresslab.grading.nbgrader.settings import course_settings
 
 with warnings.catch_warnings():  # nbgrader's dependencies announce removals that are not ours to mend
     warnings.simplefilter("ignore")
@@ -24,15 +25,11 @@ with warnings.catch_warnings():  # nbgrader's dependencies announce removals tha
 __all__ = ["STUB", "nbgrader_settings", "student_edition"]
 
 STUB = 'raise NotImplementedError("your code goes here")'
-NOT_FOR_STUDENTS = ["*.py", "metrics.json"]
 
 
 def nbgrader_settings() -> Config:
     """How this course uses nbgrader; what is not named here is nbgrader's default."""
-    settings = Config()
-    settings.CourseDirectory.source_directory = "solutions"
-    settings.CourseDirectory.release_directory = "labs"
-    settings.CourseDirectory.ignore = [*CourseDirectory().ignore, *NOT_FOR_STUDENTS]
+    settings = course_settings()
     settings.ClearSolutions.code_stub = {"python": STUB}
     return settings
 

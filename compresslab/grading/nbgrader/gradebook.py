@@ -84,9 +84,9 @@ def _course_directory(course: Path) -> Any:
     from nbgrader.coursedir import CourseDirectory
     from traitlets.config.loader import PyFileConfigLoader
 
-    from compresslab.authoring.editions import nbgrader_settings
+    from compresslab.grading.nbgrader.settings import course_settings
 
-    settings = nbgrader_settings()
+    settings = course_settings()
     if (course / CONFIG).is_file():
         settings.merge(PyFileConfigLoader(CONFIG, path=str(course)).load_config())
     return CourseDirectory(config=settings, root=str(course.resolve()))
