@@ -1,4 +1,4 @@
-"""Where nbgrader finds this course: the folders of sources and releases, and which files are not for students."""
+"""Where nbgrader finds this course: the folders of sources and releases, and what is not for students."""
 
 from __future__ import annotations
 
