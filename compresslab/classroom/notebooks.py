@@ -29,6 +29,7 @@ from compresslab.errors import CompressionError
 __all__ = [
     "BEGIN",
     "END",
+    "MAY_RAISE",
     "TAGS",
     "code_cells",
     "holes",
@@ -38,7 +39,8 @@ __all__ = [
 ]
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
-TAGS = ("nbval-check-output", "nbval-ignore-output", "nbval-skip", "raises-exception")
+TAGS = ("nbval-check-output", "nbval-ignore-output", "nbval-skip")
+MAY_RAISE = "raises-exception"  # for the students' edition alone: in solutions/ a failing check would pass
 _METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {

@@ -29,6 +29,7 @@ from compresslab.classroom.metrics import read_metrics
 from compresslab.classroom.notebooks import (
     BEGIN,
     END,
+    MAY_RAISE,
     holes,
     instructor_notebook,
     read_source,
@@ -179,10 +180,19 @@ def problems_in_editions(lab: Lab, root: Path) -> list[str]:
         found.append(f"{files['student'].relative_to(root)} is not what the source makes")
     if found:
         found[-1] += f"; run compresslab build {lab.name}"
-    return found + [
-        f"the cell {cell.id} is marked nbval-check-output and has no stored output"
-        for cell in _unchecked(stored)
-    ]
+    return (
+        found
+        + [
+            f"the cell {cell.id} is marked nbval-check-output and has no stored output"
+            for cell in _unchecked(stored)
+        ]
+        + [
+            f"the cell {cell.id} of solutions/ has the tag {MAY_RAISE}, so it would pass where it fails; "
+            "take it out: the students' edition gets it by itself"
+            for cell in stored.cells
+            if MAY_RAISE in cell.metadata.get("tags", ())
+        ]
+    )
 
 
 def _bare(notebook: NotebookNode) -> dict:

@@ -13,7 +13,14 @@ from made_lab import LAB, SOURCE, write_made_lab
 
 from compresslab.classroom.building import build, execute, paths, reuse_outputs
 from compresslab.classroom.editions import STUB, student_edition
-from compresslab.classroom.notebooks import holes, instructor_notebook, without_solution
+from compresslab.classroom.needs_answers import cells_that_need_answers
+from compresslab.classroom.notebooks import (
+    MAY_RAISE,
+    code_cells,
+    holes,
+    instructor_notebook,
+    without_solution,
+)
 from compresslab.errors import CompressionError
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +103,7 @@ def test_jupytext_leaves_nothing_behind():
         ),
         ('exercise="double"', 'excercise="double"', "has the setting excercise"),
         ("nbval-check-output", "nbval-check", "has the tag nbval-check;"),
+        ("nbval-check-output", "raises-exception", "has the tag raises-exception;"),
         ("### BEGIN SOLUTION", "# here", "has one ### BEGIN SOLUTION"),
         ("def double(x", "def twice(x", r"defines \['twice'\]; it has to define double"),
         ("def double(x: float)", "def double(x: float", "the hole double is not Python"),
@@ -129,6 +137,59 @@ def test_the_students_hole_has_the_docstring_and_the_stub():
     assert '"""Twice x.' in hole
     assert STUB in hole
     assert "the_double_of_x" not in nbformat.writes(student)
+
+
+USES = """
+# %%
+before = 1
+
+# %%
+thin = {n: yours.double(n) for n in range(3)}
+
+# %%
+print(before, [thin for thin in "no other name"])
+
+# %%
+rows = []
+
+# %%
+for n in thin:
+    rows.append(n)
+
+# %%
+def width(rows):
+    return rows + before
+
+# %%
+print(width(0), rows)
+
+# %%
+thin = 3
+
+# %%
+print(thin)
+"""
+
+
+def test_cells_that_use_what_an_empty_hole_cannot_give_are_found():
+    need = cells_that_need_answers(instructor_notebook(LAB, SOURCE + USES))
+    assert [cell.source.splitlines()[0] for cell in need] == [
+        "check.double(double)",
+        'metric("made.share", 0.942, low=0.9, high=0.96)',  # and calls double in the next line
+        "thin = {n: yours.double(n) for n in range(3)}",
+        "for n in thin:",
+        "print(width(0), rows)",
+    ]
+
+
+def test_in_the_students_edition_alone_such_cells_let_run_all_go_on():
+    teacher = instructor_notebook(LAB, SOURCE + USES)
+    wanted = [cell.id for cell in cells_that_need_answers(teacher)]
+    student = nbformat.reads(student_edition(teacher, LAB.name), as_version=4)
+    tagged = [cell.id for cell in code_cells(student) if MAY_RAISE in cell.metadata.get("tags", ())]
+    assert tagged == wanted
+    assert cell(student, "code-print-3-2").metadata.tags == ["nbval-check-output"]
+    assert not any(MAY_RAISE in cell.metadata.get("tags", ()) for cell in teacher.cells)
 
 
 def test_a_notebook_that_nbgrader_refuses_is_an_error_in_words():

@@ -14,6 +14,7 @@ from compresslab.classroom import verifying
 from compresslab.classroom.building import build, paths
 from compresslab.classroom.exercise import mistake
 from compresslab.classroom.grading import marking
+from compresslab.classroom.notebooks import MAY_RAISE
 from compresslab.classroom.verifying import (
     problems_in_editions,
     problems_in_labs,
@@ -134,6 +135,12 @@ def test_a_marked_cell_without_a_stored_output_is_found(root):
     assert problems_in_editions(LAB, root) == [
         "the cell code-print-3-2 is marked nbval-check-output and has no stored output"
     ]
+
+
+def test_a_cell_of_solutions_that_would_pass_where_it_fails_is_found(root):
+    spoil(root, "solution", lambda cells, notebook: cells["check-double"].metadata.update(tags=[MAY_RAISE]))
+    found = problems_in_editions(LAB, root)
+    assert any("check-double of solutions/ has the tag raises-exception" in problem for problem in found)
 
 
 # the students' folder
