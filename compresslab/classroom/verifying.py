@@ -125,6 +125,8 @@ def problems_in_source(lab: Lab, root: Path) -> list[str]:
     found = [f'no cell has exercise="{name}"' for name in missing]
     if not cells or "{{ lab }}" not in cells[0].source or cells[0].cell_type != "markdown":
         found.append("the opening cell has no {{ lab }}, which prints objectives, prerequisites and minutes")
+    if not cells or "{{ check }}" not in cells[-1].source or cells[-1].cell_type != "markdown":
+        found.append("the last cell has no {{ check }}, which prints how the lab is marked")
     codes = [cell for cell in cells if cell.cell_type == "code"]
     if codes and not _imports_only(codes[0].source):
         found.append("the first code cell does more than import; move the rest into the next cell")

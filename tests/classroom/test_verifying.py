@@ -61,6 +61,7 @@ def test_a_lab_as_built_has_no_problems(root):
     ("old", "new", "says"),
     [
         ("# {{ lab }}\n", "# Hello.\n", "the opening cell has no {{ lab }}"),
+        ("# {{ check }}\n", "# The end.\n", "the last cell has no {{ check }}"),
         ("import metric\n", "import metric\nx = 1\n", "the first code cell does more than import"),
         ("We keep {{ made.share | percent }}", "We keep 94.2 %", "the number '94.2 %' typed by hand"),
         ("print(3 * 2)", 'open("/home/somebody/x")', "has an absolute path"),
