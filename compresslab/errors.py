@@ -1,10 +1,10 @@
-"""The two errors of the kit: bad input, and a wrong answer. Both speak to a person."""
+"""The errors of the kit: bad input, a wrong answer, and an answer that is still missing."""
 
 from __future__ import annotations
 
 import textwrap
 
-__all__ = ["CompressionError", "Wrong"]
+__all__ = ["CompressionError", "Unwritten", "Wrong"]
 
 
 class CompressionError(ValueError):
@@ -35,3 +35,10 @@ class Wrong(Exception):
     def _render_traceback_(self) -> list[str]:
         lines = textwrap.wrap("✗ " + self.reason, 100, subsequent_indent="  ")
         return lines + textwrap.wrap(self.hint, 100, initial_indent="  ", subsequent_indent="  ")
+
+
+class Unwritten(Wrong):
+    """A student's answer that is still missing. Jupyter shows one grey line: nothing is wrong yet."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"\x1b[90m{self.reason}\x1b[0m"]

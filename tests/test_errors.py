@@ -1,6 +1,6 @@
-"""The two errors speak to a person."""
+"""The errors speak to a person."""
 
-from compresslab.errors import CompressionError, Wrong
+from compresslab.errors import CompressionError, Unwritten, Wrong
 
 
 def test_bad_input_can_be_caught_as_a_value_error():
@@ -23,3 +23,7 @@ def test_jupyter_shows_a_wrong_answer_as_a_line_and_not_as_a_traceback():
 
 def test_a_wrong_answer_keeps_the_values_that_a_mistakes_message_names():
     assert Wrong("too small", where=(0, 3), yours=1).details == {"where": (0, 3), "yours": 1}
+
+
+def test_an_answer_that_is_missing_is_shown_as_one_grey_line():
+    assert Unwritten("not written yet")._render_traceback_() == ["\x1b[90mnot written yet\x1b[0m"]

@@ -12,8 +12,8 @@ import nbformat
 import pytest
 from markdown_it import MarkdownIt
 
-from compresslab.authoring.build import paths
-from compresslab.authoring.source import holes, instructor_notebook
+from compresslab.authoring.build import execute, paths
+from compresslab.authoring.source import code_cells, holes, instructor_notebook
 from compresslab.authoring.verify import (
     problems_in_editions,
     problems_in_labs,
@@ -83,6 +83,18 @@ def test_exercises_stand_in_the_notebook_in_the_order_of_the_lab(lab):
 def test_something_in_the_lab_is_compared_by_nbval(lab):
     solution = nbformat.read(paths(lab, ROOT)["solution"], as_version=4)
     assert any("nbval-check-output" in cell.metadata.get("tags", ()) for cell in solution.cells)
+
+
+def test_run_all_on_an_untouched_lab_runs_to_its_last_cell(tmp_path):
+    """As in JupyterLab, where a cell that fails without the tag ends the run."""
+    notebook = nbformat.read(ROOT / "labs" / "00_measuring" / "00_measuring.ipynb", as_version=4)
+    execute(notebook, tmp_path, say=lambda words: None)
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+    checks = [cell for cell in code_cells(notebook) if cell.id.startswith("check-")]
+    shown = [[output.data for output in cell.outputs] for cell in checks]
+    assert [[data["text/plain"] for data in outputs] for outputs in shown] == [["0"]] * len(checks)
+    assert all("not written yet" in outputs[0]["text/html"] for outputs in shown)
 
 
 @pytest.mark.parametrize("folder", ["labs", "solutions"])

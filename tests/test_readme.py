@@ -28,6 +28,8 @@ def test_the_readme_names_the_two_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "make start" in text
     assert "make test" in text
+    for command in (".venv/bin/compresslab check 03", "make check LAB=03", "!compresslab check 03"):
+        assert f"`{command}`" in text
 
 
 # the generator itself

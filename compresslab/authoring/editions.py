@@ -1,7 +1,7 @@
 """The student's edition of a lab: what nbgrader makes of the instructor's notebook, and nothing else.
 
 The same settings serve ``compresslab build`` and nbgrader's own command line, which reads them from
-``nbgrader_config.py``.
+``nbgrader_config.py``. Beyond nbgrader: cells that fail while a hole is empty do not stop a Run All.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 from traitlets.config import Config
 
+from compresslab.authoring.needs_answers import cells_that_need_answers
+from compresslab.authoring.source import MAY_RAISE
 from compresslab.errors import CompressionError
 from compresslab.grading.nbgrader.settings import course_settings
 
@@ -21,16 +24,27 @@ with warnings.catch_warnings():  # nbgrader's dependencies announce removals tha
     warnings.simplefilter("ignore")
     from nbgrader.converters import GenerateAssignment
     from nbgrader.coursedir import CourseDirectory
+    from nbgrader.preprocessors import NbGraderPreprocessor
 
-__all__ = ["STUB", "nbgrader_settings", "student_edition"]
+__all__ = ["STUB", "LetRunAllFinish", "nbgrader_settings", "student_edition"]
 
 STUB = 'raise NotImplementedError("your code goes here")'
+
+
+class LetRunAllFinish(NbGraderPreprocessor):
+    """Tags the cells that need answers, so that Run All goes on after them in a half-done lab."""
+
+    def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
+        for cell in cells_that_need_answers(nb):
+            cell.metadata["tags"] = [*cell.metadata.get("tags", ()), MAY_RAISE]
+        return nb, resources
 
 
 def nbgrader_settings() -> Config:
     """How this course uses nbgrader; what is not named here is nbgrader's default."""
     settings = course_settings()
     settings.ClearSolutions.code_stub = {"python": STUB}
+    settings.GenerateAssignment.preprocessors = [LetRunAllFinish, *GenerateAssignment().preprocessors]
     return settings
 
 

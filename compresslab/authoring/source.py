@@ -2,7 +2,8 @@
 
 The source is a script in percent format, ``solutions/NN/NN.py``, and the only file that an author edits:
 
-    # %% [markdown]                       prose; {{ lab }} becomes objectives, prerequisites, minutes
+    # %% [markdown]                       prose; {{ lab }} becomes objectives, prerequisites, minutes,
+                                          {{ check }} how the lab is marked
     # %%                                  code
     # %% tags=["nbval-check-output"]      code whose output nbval compares with the stored one
     # %% exercise="count_parameters"      a hole: the function, its docstring, and the solution between
@@ -29,6 +30,7 @@ from compresslab.errors import CompressionError
 __all__ = [
     "BEGIN",
     "END",
+    "MAY_RAISE",
     "TAGS",
     "code_cells",
     "holes",
@@ -38,7 +40,8 @@ __all__ = [
 ]
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
-TAGS = ("nbval-check-output", "nbval-ignore-output", "nbval-skip", "raises-exception")
+TAGS = ("nbval-check-output", "nbval-ignore-output", "nbval-skip")
+MAY_RAISE = "raises-exception"  # for the students' edition alone: in solutions/ a failing check would pass
 _METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {
@@ -89,7 +92,8 @@ def instructor_notebook(lab: Lab, text: str) -> NotebookNode:
         if "exercise" in cell.metadata:
             cells += _hole(lab, cell, seen)
         elif cell.cell_type == "markdown":
-            cells.append(new_markdown_cell(cell.source.replace("{{ lab }}", _opening(lab))))
+            text = cell.source.replace("{{ lab }}", _opening(lab)).replace("{{ check }}", _closing(lab))
+            cells.append(new_markdown_cell(text))
         elif cell.cell_type == "code":
             cells.append(new_code_cell(cell.source, metadata=cell.metadata))
     _identify(cells)
@@ -176,6 +180,19 @@ def _opening(lab: Lab) -> str:
             f"**You need** {'; '.join(lab.prerequisites)}.",
             f"**Time** about {lab.minutes} minutes: {count}, {lab.points} points."
             + (f" On top, for whoever wants more: {bonus} bonus." if bonus else ""),
+        ]
+    )
+
+
+def _closing(lab: Lab) -> str:
+    number = lab.name.partition("_")[0]
+    return "\n".join(
+        [
+            "Save this notebook and have it marked as the grader would, in one of three ways:",
+            "",
+            f"- here, in a new cell: `!compresslab check {number}`",
+            f"- in a terminal, in the folder that you cloned: `make check LAB={number}`",
+            f"- there too, where you have no `make`: `.venv/bin/compresslab check {number}`",
         ]
     )
 

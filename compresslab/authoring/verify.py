@@ -27,6 +27,7 @@ from compresslab.authoring.prose import typed_numbers
 from compresslab.authoring.source import (
     BEGIN,
     END,
+    MAY_RAISE,
     holes,
     instructor_notebook,
     read_source,
@@ -124,6 +125,8 @@ def problems_in_source(lab: Lab, root: Path) -> list[str]:
     found = [f'no cell has exercise="{name}"' for name in missing]
     if not cells or "{{ lab }}" not in cells[0].source or cells[0].cell_type != "markdown":
         found.append("the opening cell has no {{ lab }}, which prints objectives, prerequisites and minutes")
+    if not cells or "{{ check }}" not in cells[-1].source or cells[-1].cell_type != "markdown":
+        found.append("the last cell has no {{ check }}, which prints how the lab is marked")
     codes = [cell for cell in cells if cell.cell_type == "code"]
     if codes and not _imports_only(codes[0].source):
         found.append("the first code cell does more than import; move the rest into the next cell")
@@ -179,10 +182,19 @@ def problems_in_editions(lab: Lab, root: Path) -> list[str]:
         found.append(f"{files['student'].relative_to(root)} is not what the source makes")
     if found:
         found[-1] += f"; run compresslab build {lab.name}"
-    return found + [
-        f"the cell {cell.id} is marked nbval-check-output and has no stored output"
-        for cell in _unchecked(stored)
-    ]
+    return (
+        found
+        + [
+            f"the cell {cell.id} is marked nbval-check-output and has no stored output"
+            for cell in _unchecked(stored)
+        ]
+        + [
+            f"the cell {cell.id} of solutions/ has the tag {MAY_RAISE}, so it would pass where it fails; "
+            "take it out: the students' edition gets it by itself"
+            for cell in stored.cells
+            if MAY_RAISE in cell.metadata.get("tags", ())
+        ]
+    )
 
 
 def _bare(notebook: NotebookNode) -> dict:

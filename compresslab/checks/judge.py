@@ -10,7 +10,7 @@ from typing import Any
 
 from compresslab.checks.call import ALLOWED, Run, run
 from compresslab.checks.exercise import Case, Exercise, Mistake, draw_cases
-from compresslab.errors import Wrong
+from compresslab.errors import Unwritten, Wrong
 
 __all__ = ["NOT_WRITTEN", "check_answer", "equal_runs", "examine", "run_mistakes"]
 
@@ -22,6 +22,7 @@ def check_answer(exercise: Exercise, answer: Callable[..., Any], *, seed: int = 
 
     Raises:
         Wrong: the answer is not right; with the reason, the case it fails on, the mistake it equals.
+        Unwritten: it is the hole as the course ships it.
     """
     if not callable(answer):
         raise Wrong(f"{exercise.name} is a function; yours is a {type(answer).__name__}")
@@ -65,7 +66,7 @@ def _first_wrong(exercise: Exercise, cases: Sequence[Case], done: Run) -> Wrong 
     """The first thing that is wrong, in the order written, returned, quiet, raised, unchanged, judged."""
     for (title, inputs), attempt in zip(cases, done.attempts, strict=False):
         if attempt.raised == "NotImplementedError":
-            return Wrong(NOT_WRITTEN)
+            return Unwritten(NOT_WRITTEN)
         if attempt.raised:
             return Wrong(f"your function raises {attempt.words} (case: {title})", case=title)
         if attempt.changed:

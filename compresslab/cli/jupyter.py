@@ -38,6 +38,13 @@ __all__ = [
 LABS = DATA.parent / "labs"
 MY_LABS = DATA.parent / "my_labs"
 _LIST = "START_HERE.md"  # written anew at every start
+_HOW_TO_CHECK = """\
+Save a lab and have it marked as the grader would, here lab 03:
+
+- in a cell of a notebook: `!compresslab check 03`
+- in a terminal, in the folder that you cloned: `make check LAB=03`, or `.venv/bin/compresslab check 03`
+
+In an environment of your own, activate it and type `compresslab check 03`."""
 _SETTINGS: dict[
     str, Any
 ] = {  # JupyterLab's defaults here; what the user has set in the own JupyterLab still wins
@@ -125,6 +132,8 @@ def list_of_labs(labs: Path = LABS) -> str:
     lines = ["# The labs", ""]
     lines += [
         "Open one by its title. Your work stays in this folder; `compresslab start` never overwrites it.",
+        "",
+        *_HOW_TO_CHECK.splitlines(),
         "",
     ]
     for name in lab_names(labs):

@@ -3,7 +3,8 @@
 from compresslab.notebook import lab
 check, hint, reveal, yours = lab("00_measuring")
 
-check.count_parameters(count_parameters)    passes with a sentence, or raises one clean line
+check.count_parameters(count_parameters)    passes with a sentence, or raises one clean line; a hole that
+                                            is not written yet gives a grey line, which counts 0
 hint.count_parameters()                     the next of three hints
 reveal.count_parameters()                   a working function, for 0 points, so that nobody is stuck
 yours.count_parameters(model)               the student's own function, once its check passed
@@ -11,18 +12,20 @@ yours.count_parameters(model)               the student's own function, once its
 
 from __future__ import annotations
 
+import html
 import inspect
 import re
 import textwrap
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from compresslab.checks.exercise import Exercise, Lab
 from compresslab.checks.judge import check_answer
 from compresslab.course import find_lab
-from compresslab.errors import Wrong
+from compresslab.errors import Unwritten, Wrong
 
-__all__ = ["Desk", "hint_text", "lab"]
+__all__ = ["Desk", "NoPoints", "hint_text", "lab"]
 
 
 class Desk(NamedTuple):
@@ -43,6 +46,23 @@ def lab(name: str) -> Desk:
     chosen = find_lab(name)
     state = _State(chosen)
     return Desk(*(_Menu(chosen, action) for action in (state.check, state.hint, state.reveal, state.yours)))
+
+
+@dataclass(frozen=True)
+class NoPoints:
+    """What a check returns where there is nothing to mark: one grey line in the notebook, and the number 0.
+
+    nbgrader reads a check cell's result as its points, and a cell that prints and returns nothing as full
+    marks; so the text form is ``0`` and nothing else.
+    """
+
+    reason: str
+
+    def __repr__(self) -> str:
+        return "0"
+
+    def _repr_html_(self) -> str:
+        return f'<span style="color: gray">{html.escape(self.reason)}</span>'
 
 
 class _Menu:
@@ -74,14 +94,15 @@ class _State:
         self.revealed: dict[str, Callable[..., Any]] = {}
         self.hints_seen: dict[str, int] = {}
 
-    def check(self, exercise: Exercise) -> Callable[[Any], None]:
-        def check(answer: Any) -> None:
+    def check(self, exercise: Exercise) -> Callable[[Any], NoPoints | None]:
+        def check(answer: Any) -> NoPoints | None:
             if answer is not None and answer is self.revealed.get(exercise.name):
-                print(f"{exercise.name} is the revealed one: it works, for 0 points.", end=" ")
-                print(f"Write your own to earn {_points(exercise)}.")
-                return
+                return NoPoints(_revealed(exercise))
             try:
                 done = check_answer(exercise, answer)
+            except Unwritten as unwritten:
+                self.passed.pop(exercise.name, None)
+                return NoPoints(f"{exercise.name}: {unwritten.reason}  (0 of {_points(exercise)})")
             except Wrong as wrong:
                 self.passed.pop(exercise.name, None)
                 raise Wrong(wrong.reason, self._offer(exercise), **wrong.details) from None
@@ -89,6 +110,7 @@ class _State:
                 print(done.printed.rstrip() + (" …" if done.characters > len(done.printed) else ""))
             self.passed[exercise.name] = answer
             print(f"✓ {exercise.explanation or exercise.statement}  ({_points(exercise)})")
+            return None
 
         return check
 
@@ -118,7 +140,9 @@ class _State:
         written = self.passed.get(exercise.name) or self.revealed.get(exercise.name)
         if written is None:
             name = exercise.name
-            raise Wrong(f"this cell uses your {name}: write it and run its check, or call reveal.{name}()")
+            raise Unwritten(
+                f"this cell uses your {name}: write it and run its check, or call reveal.{name}()"
+            )
         return written
 
     def _offer(self, exercise: Exercise) -> str:
@@ -138,6 +162,11 @@ def hint_text(exercise: Exercise, step: int) -> str:
 
 def _points(exercise: Exercise) -> str:
     return f"{exercise.points} point" + ("s" if exercise.points != 1 else "")
+
+
+def _revealed(exercise: Exercise) -> str:
+    earn = f"Write your own to earn {_points(exercise)}."
+    return f"{exercise.name} is the revealed one: it works, for 0 points. {earn}"
 
 
 def _source(answer: Callable[..., Any], name: str) -> str:

@@ -456,3 +456,7 @@ def why_zeros_cost() -> str:
 #
 # Everything in the later labs is held against these measurements: `measure`, then `compare`, and no ratio
 # without its interval.
+#
+# ## Have it marked
+#
+# {{ check }}

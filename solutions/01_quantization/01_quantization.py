@@ -667,3 +667,7 @@ def codebook(weights: Tensor, start: Tensor, *, steps: int) -> tuple[Tensor, Ten
 # | "Fewer bits always cost accuracy." | 16 bits {{ float16.drop | points }}, 8 bits {{ int8_static.drop | points }}, 4 bits {{ w4_rounded.drop | points }} | holds only below eight bits, and there the method decides how much |
 # | "QAT beats PTQ." | two bits: trained {{ w2_aware.drop | points }}, rounded with care {{ w2_rounded.drop | points }}; four bits, rounded with care {{ w4_rounded.drop | points }} | holds only where rounding is no longer enough |
 # | "Dynamic is the easy win." | convolutions {{ int8_dynamic_cnn.speedup_batch64 | times }}, wide perceptron {{ int8_dynamic_mlp.speedup_batch64 | times }} | holds only where there is a fused kernel for it |
+#
+# ## Have it marked
+#
+# {{ check }}

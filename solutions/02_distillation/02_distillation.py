@@ -818,3 +818,7 @@ for name in ("response", "tinybert"):
 # | "Peers do without a teacher." | {{ mutual.gain | points }} (from {{ mutual.gain.low | points }} to {{ mutual.gain.high | points }}), with a larger peer {{ mutual_with_a_larger_peer.gain | points }} | does not hold here: two who know `500` labels have little to tell each other |
 # | "Born again, the student outgrows its teacher." | {{ generation_0.accuracy | percent }}, then {{ generation_1.accuracy | percent }} and {{ generation_2.accuracy | percent }} on validation | does not hold here |
 # | "Unlabelled images make up for labels." (Noisy Student) | {{ noisy_student.gain | points }} | does not hold here: a teacher that is often wrong hands its errors on |
+#
+# ## Have it marked
+#
+# {{ check }}

@@ -1162,3 +1162,7 @@ curves.draw_tradeoffs(spent, baseline="baseline", xlabel=time)
 # | "In steps is better than at once." | at `95%`, in steps less at once: {{ iterative_vs_oneshot.drop_difference | points }} (from {{ iterative_vs_oneshot.drop_difference.low | points }} to {{ iterative_vs_oneshot.drop_difference.high | points }}), with the same passes | no difference here that the interval could tell |
 # | "The winning ticket is in the first weights." | the masks with the first weights against other weights {{ ticket_vs_other_weights.gain | points }} (from {{ ticket_vs_other_weights.gain.low | points }} to {{ ticket_vs_other_weights.gain.high | points }}), against the trained ones {{ from_the_start.gain | points }} | not seen here, pruned in one round: the first weights do not differ from others, the trained ones are worth more |
 # | "Pruned channels are worth inheriting." | thin from nothing: {{ from_scratch.gain | points }} in as many passes, {{ from_scratch_longer.gain | points }} in as many as training and fine-tuning together | holds for as many passes after the cut; counted in all, the thin network learns as well from nothing |
+#
+# ## Have it marked
+#
+# {{ check }}

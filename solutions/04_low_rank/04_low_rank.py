@@ -1086,3 +1086,7 @@ report.draw()
 # | "Fewer MACs, less time." | PyTorch and ONNX Runtime: Tucker, {{ tucker.macs_ratio | times }} fewer, {{ tucker.speedup_batch64 | times }} and {{ tucker.speedup_batch64_onnx | times }} as fast; CP, {{ cp.macs_ratio | times }} fewer, {{ cp.speedup_batch64 | times }} and {{ cp.speedup_batch64_onnx | times }}; a perceptron by SVD, {{ svd_mlp.macs_ratio | times }} fewer, in PyTorch {{ svd_mlp.speedup_batch64 | times }} for `64` images, {{ svd_mlp.speedup_batch1 | times }} for one | nearly holds for large linear layers and large batches; convolutions stay short of it, CP is slower in one engine and fastest in the other |
 # | "One can begin thin." | against the thick one, with as many passes: {{ from_the_start_longer.gain | points }}; thick first, then thin: {{ fine_tuned.gain | points }} | nearly holds: counted in all passes, no difference that three seeds could tell |
 # | "LoRA learns as much with a fraction of the numbers." | rank 16, {{ turned_update_16.trained | count }} of {{ turned_all.trained | count }} numbers: {{ turned_update_16.accuracy | percent }} right, all of them: {{ turned_all.accuracy | percent }}, the last layer alone: {{ turned_head.accuracy | percent }} | does not hold at these ranks, for a task as new as this: nearer to the last layer alone than to all of it |
+#
+# ## Have it marked
+#
+# {{ check }}

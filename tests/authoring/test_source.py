@@ -13,7 +13,8 @@ from made_lab import LAB, SOURCE, write_made_lab
 
 from compresslab.authoring.build import build, execute, paths, reuse_outputs
 from compresslab.authoring.editions import STUB, student_edition
-from compresslab.authoring.source import holes, instructor_notebook, without_solution
+from compresslab.authoring.needs_answers import cells_that_need_answers
+from compresslab.authoring.source import MAY_RAISE, code_cells, holes, instructor_notebook, without_solution
 from compresslab.errors import CompressionError
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,7 @@ def test_jupytext_leaves_nothing_behind():
         ),
         ('exercise="double"', 'excercise="double"', "has the setting excercise"),
         ("nbval-check-output", "nbval-check", "has the tag nbval-check;"),
+        ("nbval-check-output", "raises-exception", "has the tag raises-exception;"),
         ("### BEGIN SOLUTION", "# here", "has one ### BEGIN SOLUTION"),
         ("def double(x", "def twice(x", r"defines \['twice'\]; it has to define double"),
         ("def double(x: float)", "def double(x: float", "the hole double is not Python"),
@@ -131,6 +133,59 @@ def test_the_students_hole_has_the_docstring_and_the_stub():
     assert "the_double_of_x" not in nbformat.writes(student)
 
 
+USES = """
+# %%
+before = 1
+
+# %%
+thin = {n: yours.double(n) for n in range(3)}
+
+# %%
+print(before, [thin for thin in "no other name"])
+
+# %%
+rows = []
+
+# %%
+for n in thin:
+    rows.append(n)
+
+# %%
+def width(rows):
+    return rows + before
+
+# %%
+print(width(0), rows)
+
+# %%
+thin = 3
+
+# %%
+print(thin)
+"""
+
+
+def test_cells_that_use_what_an_empty_hole_cannot_give_are_found():
+    need = cells_that_need_answers(instructor_notebook(LAB, SOURCE + USES))
+    assert [cell.source.splitlines()[0] for cell in need] == [
+        "check.double(double)",
+        'metric("made.share", 0.942, low=0.9, high=0.96)',  # and calls double in the next line
+        "thin = {n: yours.double(n) for n in range(3)}",
+        "for n in thin:",
+        "print(width(0), rows)",
+    ]
+
+
+def test_in_the_students_edition_alone_such_cells_let_run_all_go_on():
+    teacher = instructor_notebook(LAB, SOURCE + USES)
+    wanted = [cell.id for cell in cells_that_need_answers(teacher)]
+    student = nbformat.reads(student_edition(teacher, LAB.name), as_version=4)
+    tagged = [cell.id for cell in code_cells(student) if MAY_RAISE in cell.metadata.get("tags", ())]
+    assert tagged == wanted
+    assert cell(student, "code-print-3-2").metadata.tags == ["nbval-check-output"]
+    assert not any(MAY_RAISE in cell.metadata.get("tags", ()) for cell in teacher.cells)
+
+
 def test_a_notebook_that_nbgrader_refuses_is_an_error_in_words():
     notebook = instructor_notebook(LAB, SOURCE)
     cell(notebook, "double").metadata.nbgrader.grade_id = "check_double"
@@ -153,7 +208,15 @@ def test_a_build_says_how_far_it_is(course):
 
 @pytest.mark.parametrize("edition", ["solution", "student"])
 def test_both_editions_show_the_numbers_of_the_build(course, edition):
-    assert read(course, edition).cells[-1].source == "We keep 94.2 % of 582,266 numbers."
+    words = read(course, edition).cells[-1].source
+    assert words.startswith("We keep 94.2 % of 582,266 numbers.\n")
+
+
+@pytest.mark.parametrize("edition", ["solution", "student"])
+def test_the_last_cell_says_how_the_lab_is_marked_without_an_activated_environment(course, edition):
+    words = read(course, edition).cells[-1].source
+    for command in ("!compresslab check 90", "make check LAB=90", ".venv/bin/compresslab check 90"):
+        assert f"`{command}`" in words
 
 
 def test_outputs_are_stored_without_times(course):

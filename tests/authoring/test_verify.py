@@ -12,6 +12,7 @@ from made_lab import EXERCISE, LAB, SOURCE, write_made_lab
 
 from compresslab.authoring import verify as verifying
 from compresslab.authoring.build import build, paths
+from compresslab.authoring.source import MAY_RAISE
 from compresslab.authoring.verify import (
     problems_in_editions,
     problems_in_labs,
@@ -60,6 +61,7 @@ def test_a_lab_as_built_has_no_problems(root):
     ("old", "new", "says"),
     [
         ("# {{ lab }}\n", "# Hello.\n", "the opening cell has no {{ lab }}"),
+        ("# {{ check }}\n", "# The end.\n", "the last cell has no {{ check }}"),
         ("import metric\n", "import metric\nx = 1\n", "the first code cell does more than import"),
         ("We keep {{ made.share | percent }}", "We keep 94.2 %", "the number '94.2 %' typed by hand"),
         ("print(3 * 2)", 'open("/home/somebody/x")', "has an absolute path"),
@@ -134,6 +136,12 @@ def test_a_marked_cell_without_a_stored_output_is_found(root):
     assert problems_in_editions(LAB, root) == [
         "the cell code-print-3-2 is marked nbval-check-output and has no stored output"
     ]
+
+
+def test_a_cell_of_solutions_that_would_pass_where_it_fails_is_found(root):
+    spoil(root, "solution", lambda cells, notebook: cells["check-double"].metadata.update(tags=[MAY_RAISE]))
+    found = problems_in_editions(LAB, root)
+    assert any("check-double of solutions/ has the tag raises-exception" in problem for problem in found)
 
 
 # the students' folder

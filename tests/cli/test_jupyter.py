@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,35 @@ def test_the_list_links_each_title_to_its_notebook_and_quotes_its_opening(labs):
 def test_a_lab_whose_opening_cannot_be_read_is_listed_by_its_name(labs, text):
     (labs / "00_cost/00_cost.ipynb").write_text(text)
     assert "[00_cost](00_cost/00_cost.ipynb)" in list_of_labs(labs)
+
+
+def test_the_list_says_how_a_lab_is_checked_without_an_activated_environment(labs):
+    text = list_of_labs(labs)
+    for command in ("!compresslab check 03", "make check LAB=03", ".venv/bin/compresslab check 03"):
+        assert f"`{command}`" in text
+
+
+def test_a_notebooks_cell_finds_the_command_in_what_start_hands_to_jupyterlab(labs, mine):
+    copy_labs(labs, mine)
+    environment = jupyter_environment({**os.environ, "PATH": os.defpath}, mine)
+    command = "from IPython import get_ipython; get_ipython().system('compresslab check --help')"
+    kernel = [sys.executable, "-m", "IPython", "--quick", "-c", command]
+    done = subprocess.run(kernel, cwd=mine / "00_cost", env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Mark your notebook as the grader would" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="this machine has no make")
+def test_make_check_marks_the_lab_that_is_named_and_asks_for_a_name():
+    root = LABS.parent
+    told = subprocess.run(["make", "-n", "check", "LAB=03"], cwd=root, capture_output=True, text=True).stdout
+    assert "compresslab check 03" in told
+    rules = re.search(r"^check:.*\n((?:\t.*\n)+)", (root / "Makefile").read_text(), re.MULTILINE)[1]
+    alone = subprocess.run(
+        ["sh", "-c", rules.splitlines()[0].strip("\t@").replace("$(LAB)", "")], capture_output=True, text=True
+    )
+    assert "such as: make check LAB=03" in alone.stdout
+    assert alone.returncode == 2
 
 
 def test_the_courses_own_list_states_objectives_and_minutes():

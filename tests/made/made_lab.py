@@ -110,6 +110,8 @@ metric("made.count", double(291133))
 
 # %% [markdown]
 # We keep {{ made.share | percent }} of {{ made.count | count }} numbers.
+#
+# {{ check }}
 '''
 
 

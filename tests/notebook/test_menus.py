@@ -6,7 +6,7 @@ import pytest
 from made_lab import EXERCISE, LAB
 
 from compresslab.course import all_labs
-from compresslab.errors import CompressionError, Wrong
+from compresslab.errors import CompressionError, Unwritten, Wrong
 from compresslab.notebook import lab
 from compresslab.notebook import menus as desks
 
@@ -32,6 +32,35 @@ def test_a_wrong_answer_raises_one_line_and_the_hint_on_offer(desk):
     assert caught.value._render_traceback_() == [
         "✗ you halve (case: negative)",
         "  Hint on offer: hint.double() - symptom 1",
+    ]
+
+
+def not_written(x):
+    raise NotImplementedError("your code goes here")
+
+
+def test_an_unwritten_hole_is_no_error_but_a_grey_line_worth_nothing(desk, capsys):
+    outcome = desk.check.double(not_written)
+    assert repr(outcome) == "0"
+    assert outcome._repr_html_() == (
+        '<span style="color: gray">double: not written yet: replace the line that raises '
+        "NotImplementedError  (0 of 2 points)</span>"
+    )
+    assert capsys.readouterr().out == ""
+
+
+def test_a_function_whose_body_is_taken_out_again_is_no_longer_yours(desk):
+    desk.check.double(by_hand)
+    desk.check.double(not_written)
+    with pytest.raises(Unwritten):
+        desk.yours.double(3)
+
+
+def test_a_cell_that_needs_what_is_not_written_ends_in_one_grey_line(desk):
+    with pytest.raises(Unwritten) as caught:
+        desk.yours.double(3)
+    assert caught.value._render_traceback_() == [
+        "\x1b[90mthis cell uses your double: write it and run its check, or call reveal.double()\x1b[0m"
     ]
 
 
@@ -87,8 +116,9 @@ def test_a_revealed_function_works_and_earns_nothing(desk, capsys):
     answer = desk.reveal.double()
     assert capsys.readouterr().out.endswith("def double(x):\n    return 2 * x\n\n")
     assert desk.yours.double(4) == 8
-    desk.check.double(answer)
-    assert capsys.readouterr().out.startswith("double is the revealed one: it works, for 0 points")
+    outcome = desk.check.double(answer)
+    assert outcome.reason.startswith("double is the revealed one: it works, for 0 points")
+    assert repr(outcome) == "0"
 
 
 def test_a_revealed_question_shows_its_answer_in_words(capsys):

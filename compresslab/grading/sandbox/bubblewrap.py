@@ -1,8 +1,8 @@
 """Where a worker lives: a sandbox without network, home, course files or environment (bubblewrap, on Linux).
 
 What is there: the system's programs and Python, read-only; the stripped copy of the package; an empty
-folder. What is not there can't be read: solutions, bundle, other students, the grader's files. The limits
-within it, and a fresh room for each exercise, are ``confinement.py``'s.
+folder, which is ``/tmp`` too. What is not there can't be read: solutions, bundle, other students, the
+grader's files. The limits within it, and a fresh room for each exercise, are ``confinement.py``'s.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import compresslab
 from compresslab.grading.sandbox.limits import ROOM
 from compresslab.jobs.openmp import POLICY, passive
 
-__all__ = ["free_user", "sandbox_command"]
+__all__ = ["free_user", "sandbox_command", "shown_at"]
 
 PACKAGE = Path(compresslab.__file__).resolve().parent
 COURSE = ("solutions", "labs", "tests", "my_labs", ".git")  # beside the package, in a repository
 KIT = "/kit"  # where the stripped package lies inside
+TEMPORARY = Path("/tmp")  # inside, the answer's own folder: whatever lies there outside is shown elsewhere
+PYTHON = Path("/python")  # where that is: a Python below /tmp, such as the environment of a clone made there
 RIGHTS = ("SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL")  # of the worker: rooms, other users, their end
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/etc/alternatives",
           "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d")  # fmt: skip
@@ -56,7 +58,7 @@ def free_user() -> int:
 
 
 def _mounts(package: Path) -> Iterator[str]:
-    """The system and Python, read-only at their own places; what of the course lies in them is covered."""
+    """The system and Python, read-only; what of the course lies in them is covered."""
     shown: list[Path] = []
     for name in SYSTEM:
         place = Path(name)
@@ -67,15 +69,28 @@ def _mounts(package: Path) -> Iterator[str]:
             shown.append(place)
     for place in _python():
         if not any(place.is_relative_to(known) for known in shown):
-            for parent in reversed(place.parents[:-1]):
+            for parent in reversed(shown_at(place).parents[:-1]):
                 yield from ("--perms", "0755", "--dir", str(parent))  # the student's user passes through
-            yield from ("--ro-bind", str(place), str(place))
+            yield from ("--ro-bind", str(place), str(shown_at(place)))
             shown.append(place)
-    if not any(place.is_relative_to("/tmp") for place in shown):
-        yield from ("--symlink", ROOM, "/tmp")
+    if not any(shown_at(place).is_relative_to(TEMPORARY) for place in shown):
+        yield from ("--symlink", ROOM, str(TEMPORARY))
     for place in dict.fromkeys([*_course(), package.parent]):
         if place.exists() and any(place.is_relative_to(known) for known in shown):
-            yield from ("--tmpfs", str(place))
+            yield from ("--tmpfs", str(shown_at(place)))
+
+
+def shown_at(place: Path) -> Path:
+    """Where a file or folder of Python's is seen inside: at its own path, or in ``PYTHON`` if below /tmp.
+
+    Python finds its packages by the path of its program, so it may be moved. An environment whose base Python
+    lies below /tmp as well names that base by its path: both stay, and answers have no /tmp of their own.
+    """
+    base = Path(sys.base_prefix)
+    stays = sys.prefix != sys.base_prefix and base.is_relative_to(TEMPORARY)
+    if stays or not place.is_relative_to(TEMPORARY):
+        return place
+    return PYTHON / place.relative_to(TEMPORARY)
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from compresslab.checks.record import MAXIMUM_BYTES, to_bytes
 from compresslab.grading.bundle import Bundle
-from compresslab.grading.sandbox.bubblewrap import free_user, sandbox_command
+from compresslab.grading.sandbox.bubblewrap import free_user, sandbox_command, shown_at
 from compresslab.grading.sandbox.messages import read_frame, write_frame
 from compresslab.grading.sandbox.worker import MARGIN
 from compresslab.jobs.openmp import POLICY, passive
@@ -87,11 +87,11 @@ class Workers:
 
     def command(self) -> list[str]:
         """The command line of a worker; ``-P`` keeps files that a student writes from being imported."""
-        python = [sys.executable, "-P", "-m", MODULE]
+        worker = ["-P", "-m", MODULE]
         if not self.isolated:
-            return [*python, "fork" if self.fork else "here"]
-        user = free_user()
-        return sandbox_command(self.bundle.worker, [*python, "rooms", str(user)])
+            return [sys.executable, *worker, "fork" if self.fork else "here"]
+        inner = [str(shown_at(Path(sys.executable))), *worker, "rooms", str(free_user())]
+        return sandbox_command(self.bundle.worker, inner)
 
     def processes(self) -> int:
         """How many processes there are below the grader's, of this worker; where /proc tells."""

@@ -18,7 +18,7 @@ from compresslab.grading.bundle import make_bundle
 from compresslab.grading.sandbox import bubblewrap as sandbox
 from compresslab.grading.sandbox import client as workers
 from compresslab.grading.sandbox import self_test as isolation
-from compresslab.grading.sandbox.bubblewrap import free_user, sandbox_command
+from compresslab.grading.sandbox.bubblewrap import free_user, sandbox_command, shown_at
 from compresslab.grading.sandbox.limits import ROOM
 from compresslab.grading.sandbox.self_test import WORDS, Finding, holds
 
@@ -216,17 +216,37 @@ def test_folders_of_the_course_below_a_shown_one_are_covered(monkeypatch, tmp_pa
     )
     monkeypatch.setattr(sandbox, "_python", lambda: (tmp_path / "prefix",))
     command = sandbox_command(tmp_path, [])
-    covered = [str(course / name) for name in ("compresslab", "solutions", "labs")]
+    covered = [str(shown_at(course / name)) for name in ("compresslab", "solutions", "labs")]
     assert [place for place in pairs(command, "--tmpfs") if place in covered] == covered
     assert command.index(str(tmp_path / "prefix")) < command.index(covered[0])
 
 
 @linux
-def test_a_python_below_tmp_is_not_covered(monkeypatch):
-    assert f"--symlink {ROOM} /tmp" in " ".join(sandbox_command(Path("/"), []))
-    monkeypatch.setattr(sandbox, "_python", lambda: (Path("/tmp/environment"),))
+@pytest.mark.parametrize(
+    ("prefix", "base", "there"),
+    [
+        ("/home/me/.venv", "/usr", "/home/me/.venv"),
+        ("/tmp/clone/.venv", "/usr", "/python/clone/.venv"),
+        ("/tmp/conda", "/tmp/conda", "/python/conda"),
+    ],
+)
+def test_an_answer_has_its_own_tmp_wherever_python_lies(monkeypatch, prefix, base, there):
+    monkeypatch.setattr(sandbox.sys, "prefix", prefix)
+    monkeypatch.setattr(sandbox.sys, "base_prefix", base)
+    monkeypatch.setattr(sandbox, "_python", lambda: (Path(prefix, "bin"),))
     command = " ".join(sandbox_command(Path("/"), []))
-    assert "--ro-bind /tmp/environment" in command
+    assert f"--ro-bind {prefix}/bin {there}/bin " in command
+    assert f"--symlink {ROOM} /tmp" in command
+    assert str(shown_at(Path(prefix, "bin", "python"))) == f"{there}/bin/python"
+
+
+@linux
+def test_an_environment_whose_base_lies_below_tmp_too_is_shown_in_its_place(monkeypatch):
+    monkeypatch.setattr(sandbox.sys, "prefix", "/tmp/clone/.venv")
+    monkeypatch.setattr(sandbox.sys, "base_prefix", "/tmp/python")
+    monkeypatch.setattr(sandbox, "_python", lambda: (Path("/tmp/clone/.venv/bin"),))
+    command = " ".join(sandbox_command(Path("/"), []))
+    assert "--ro-bind /tmp/clone/.venv/bin /tmp/clone/.venv/bin " in command
     assert f"{ROOM} /tmp" not in command
 
 
