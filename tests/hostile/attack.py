@@ -53,7 +53,7 @@ class Attack:
         lab: whose notebook it pretends to be.
         submission: builds the file in a folder and returns its path.
         earns: the holes whose honest content is right, and which keep their points.
-        says: a piece of what the student is told.
+        says: a piece of what the student is told; where the attack breaks Python itself, one of several.
         status: of the whole score.
         limit: why it earns more than that all the same: known, and said to the teacher.
     """
@@ -63,7 +63,7 @@ class Attack:
     lab: Lab
     submission: Callable[[Path], Path]
     earns: tuple[str, ...]
-    says: str = ""
+    says: tuple[str, ...] = ()
     status: str = "graded"
     limit: str = ""
 
@@ -74,7 +74,7 @@ class Attack:
 
 
 def attack(
-    says: str = "", *, hole: str = "attacked", honest: bool = False, limit: str = ""
+    *says: str, hole: str = "attacked", honest: bool = False, limit: str = ""
 ) -> Callable[[Callable], Attack]:
     """Makes an attack of a function: its text answers the hole. ``honest``: and its value is right."""
 
@@ -93,7 +93,7 @@ def written(
     tries: str,
     text: str,
     *,
-    says: str = "",
+    says: str | tuple[str, ...] = (),
     hole: str = "attacked",
     honest: bool = False,
     limit: str = "",
@@ -107,11 +107,12 @@ def written(
         return saved(notebook(holes(lab) | {hole: answer}), folder)
 
     earns = tuple(exercise.name for exercise in lab.exercises if honest or exercise.name != hole)
-    return Attack(name, tries, lab, submission, earns, says, limit=limit)
+    told = (says,) if isinstance(says, str) else says
+    return Attack(name, tries, lab, submission, earns, told, limit=limit)
 
 
 def handed_in(
-    says: str = "", *, lab: Lab = TINY, status: str = "graded", earns: tuple[str, ...] | None = None
+    *says: str, lab: Lab = TINY, status: str = "graded", earns: tuple[str, ...] | None = None
 ) -> Callable[[Callable[[Path], Path]], Attack]:
     """Makes an attack of a function that builds the file; all holes earn unless it is told which."""
 

@@ -158,10 +158,10 @@ def test_an_attack_gets_the_score_of_its_honest_content(name, graders, listeners
     FIGURES["lost submissions"] += score.status != attack.status or score.score < attack.wanted
     FIGURES["seconds"] += score.execution_time
     words = "\n".join([score.message, *score.notes, *(test.output for test in score.tests)])
-    slips = {"NameError", "syntax error"} - set(attack.says.split(":"))
+    slips = {"NameError", "syntax error"} - {part for piece in attack.says for part in piece.split(":")}
     assert not any(slip in words for slip in slips), f"the attack misses its aim: {words}"
     assert (score.status, right, score.score) == (attack.status, attack.earns, attack.wanted), words
-    assert attack.says in plain(words)
+    assert not attack.says or any(piece in plain(words) for piece in attack.says)
     unchanged(folder, place)
     assert all(is_unheard(listener) for listener in listeners.values())
     assert score.execution_time < LONGEST
@@ -195,7 +195,7 @@ def test_a_spy_finds_what_it_looks_for_where_there_is_no_sandbox(name, graders, 
     with Workers(graders.bundles[TINY.name], isolated=False) as workers:
         score = grade(graders.bundles[TINY.name], ATTACKS[name].submission(tmp_path), workers=workers)
     assert "ValueError: found " in score.tests[0].output
-    assert ATTACKS[name].says not in score.tests[0].output
+    assert ATTACKS[name].says[0] not in score.tests[0].output
     calls = sum(not is_unheard(listener) for listener in listeners.values())
     assert calls == ("call" in name)
 

@@ -150,6 +150,7 @@ def _gradebook(directory: Any) -> Iterator[Any]:
     try:
         with _programs(), warnings.catch_warnings():
             warnings.simplefilter("ignore", SAWarning)  # nbgrader queries while it builds a submission
+            _read_tables(directory.db_url)
             with Gradebook(directory.db_url, directory.course_id) as gradebook:
                 yield gradebook
     except CompressionError:
@@ -160,6 +161,14 @@ def _gradebook(directory: Any) -> Iterator[Any]:
             "expected one of this nbgrader, not in use elsewhere, whose lab has the cells of today's; back "
             "it up, then run nbgrader db upgrade, or push into a fresh course folder"
         ) from error
+
+
+def _read_tables(url: str) -> None:
+    """Asks the database for its tables: nbgrader begins so too, but leaves a connection open if it fails."""
+    from sqlalchemy import create_engine, inspect
+    from sqlalchemy.pool import NullPool
+
+    inspect(create_engine(url, poolclass=NullPool)).get_table_names()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -265,6 +266,23 @@ def test_a_damaged_gradebook_is_refused_in_words(course):
         CompressionError, match=r"can't be used .*; expected one of this nbgrader.*; back it up"
     ):
         push_scores({"ann": score()}, {}, LAB, course)
+
+
+def test_a_damaged_gradebook_is_left_without_an_open_connection(course, monkeypatch):
+    connect, opened = sqlite3.dbapi2.connect, []
+
+    def watched(*arguments, **settings):
+        opened.append(connect(*arguments, **settings))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", watched)
+    (course / "gradebook.db").write_bytes(b"no database" * 200)
+    with pytest.raises(CompressionError, match="can't be used"):
+        push_scores({"ann": score()}, {}, LAB, course)
+    assert opened
+    for connection in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.cursor()
 
 
 def test_a_lab_whose_cells_changed_after_the_first_push_is_refused(course):
