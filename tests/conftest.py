@@ -7,9 +7,8 @@ itself: ``make test`` runs all others first, on both cores, and then these, one 
 import os
 from concurrent.futures import Executor, Future
 
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # read when torch is imported; see compresslab/jobs/openmp.py
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported; see jobs/openmp.py
+os.environ.pop("COLUMNS", None)  # readline sets it for pytest's workers; a test says how wide a terminal is
 
 import hypothesis
 import pytest
