@@ -199,7 +199,7 @@ def a_tracer_that_rewrites(x):
     return math.nan
 
 
-@attack("the sum")
+@attack("the sum", "ended its process")  # Python 3.13 does not survive it
 def rewritten_memory(x):
     """Overwrites the bytes of small integers, of True and of float constants, so that 0 may be 1."""
     with contextlib.suppress(BaseException):
