@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import compresslab as cl
+from compresslab.course.figures.guesses import draw_guesses
 from compresslab.course.measuring import figures as pictures
 from compresslab.notebook import lab, metric, verdict
 from compresslab.techniques.pruning import prune_by_magnitude
@@ -418,7 +419,7 @@ report
 
 # %%
 row = report.rows[1]
-pictures.draw_guesses(guess, dict(zip(guess, (row.file_ratio, row.speedup), strict=True)))
+draw_guesses(guess, dict(zip(guess, (row.file_ratio, row.speedup), strict=True)))
 
 # %%
 metric("zeros.file_ratio", row.file_ratio)

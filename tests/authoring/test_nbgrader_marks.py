@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import made_lab
 import nbformat
 import pytest
 from made_lab import LAB, SOURCE
@@ -26,7 +27,7 @@ NAME = LAB.name
 MENUS = f"""
 import sys
 
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(made_lab.__file__).parent)!r})
 from made_lab import LAB
 
 from compresslab.notebook import menus as desk

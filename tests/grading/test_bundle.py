@@ -205,7 +205,7 @@ def test_a_bundle_of_another_version_of_the_kit_is_told(copy):
     place = copy / "worker" / "compresslab" / "grading" / "sandbox" / "messages.py"
     place.write_text(place.read_text() + "\n# from another time\n")
     with pytest.raises(
-        CompressionError, match=r"another version of the kit .*frames\.py differs.* make a new"
+        CompressionError, match=r"another version of the kit .*messages\.py differs.* make a new"
     ):
         open_bundle(copy)
 

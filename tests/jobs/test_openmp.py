@@ -20,7 +20,7 @@ from compresslab.grading.sandbox.client import Workers
 from compresslab.jobs.executor import local_processes
 from compresslab.jobs.openmp import POLICY, environment_for_children
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(params=[None, "ACTIVE"], ids=["nothing chosen", "the user's own choice"])

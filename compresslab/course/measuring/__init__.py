@@ -34,5 +34,8 @@ LAB = Lab(
         read_interval.EXERCISE,
         why_zeros_cost.EXERCISE,
     ),
-    answers_in=tuple(f"compresslab.{page}" for page in ("clock", "costs", "measuring", "memory")),
+    answers_in=tuple(
+        f"compresslab.measurement.{module}"
+        for module in ("activations", "costs", "measurement", "statistics", "timing")
+    ),
 )
