@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import compresslab
 import compresslab.cli.jupyter as start
 from compresslab.__main__ import app
+from compresslab.authoring.verify import Row, Verification
 from compresslab.course import all_labs, find_lab
 
 ROOT = Path(compresslab.__file__).parents[1]
@@ -121,3 +122,16 @@ def test_reset_puts_the_lab_back_and_keeps_a_backup(desk):
     backup = re.search(r"kept as (\S+\.ipynb)", words)
     assert backup is not None
     assert (desk / LAB / backup[1]).read_text() == "mine"
+
+
+@pytest.mark.parametrize(("problems", "wanted"), [((), 0), (("99_tiny: no cell has [a hole]",), 1)])
+def test_verify_prints_the_kill_table_and_its_exit_code_says_whether_there_are_problems(
+    monkeypatch, problems, wanted
+):
+    report = Verification((Row("99_tiny", "add", 2, 3, 5, 4, 4),), problems)
+    monkeypatch.setattr("compresslab.authoring.verify.verify", lambda root: report)
+    code, words = said("verify")
+    assert code == wanted
+    assert "99_tiny │ add │ 2 │ 3 │ 5 │ 4 │ 4" in words
+    assert words.endswith(" ".join([*(f"✗ {problem}" for problem in problems), f"{len(problems)} problems"]))
+    assert said("verify", "--json")[1] == " ".join(report.to_json().split())
