@@ -1,8 +1,8 @@
 """A class: every submission of an inbox becomes a score on disk, and none is lost on the way.
 
-Each submission is one task of an engine. Its result is written the moment that it ends, whole or not at all,
-by this process alone; so an interrupted class goes on where it was, and a changed notebook or bundle is
-graded anew. Whatever happens to one submission is said in its own score.
+Each submission is one task of a pool of workers. Its result is written the moment that it ends, whole or not
+at all, by this process alone; so an interrupted class goes on where it was, and a changed notebook or bundle
+is graded anew. Whatever happens to one submission is said in its own score.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from compresslab.grading.scores import (  # fmt: skip
 from compresslab.grading.submission.cells import submitted_bytes
 from compresslab.grading.submission.inbox import Submitted
 from compresslab.grading.warm_workers import grade_at_desk
-from compresslab.jobs.executor import Died, Engine, run_all
+from compresslab.jobs.executor import Pool, WorkerDied, run_all
 
 __all__ = ["STUDENTS", "grade_class"]
 
@@ -48,7 +48,7 @@ def grade_class(
     submitted: Sequence[Submitted],
     out: Path,
     *,
-    engine: Engine,
+    pool: Pool,
     isolated: bool,
     task: Callable[..., bytes] = grade_at_desk,
 ) -> dict[str, Score]:
@@ -61,9 +61,9 @@ def grade_class(
         bundle: of the lab.
         submitted: what ``find_submissions`` found.
         out: the folder of the results; ``students/NAME/`` in it for each student.
-        engine: what runs the tasks.
+        pool: what runs the tasks.
         isolated: whether the students' code runs in a sandbox.
-        task: what the engine runs; only a test has its own.
+        task: what the pool runs; only a test has its own.
 
     Raises:
         CompressionError: the results can't be written, or two submissions have one student's name.
@@ -72,13 +72,13 @@ def grade_class(
     grading = _Grading(bundle, out, isolated)
     results = {each.student: score for each in submitted if (score := grading.settled(each)) is not None}
     missing = [each for each in submitted if each.student not in results]
-    handed = engine.hand_out(bundle.folder) if missing else None
+    handed = pool.send_folder(bundle.folder) if missing else None
 
     def start(executor: Executor, each: Submitted) -> Future:
         return executor.submit(task, handed, bundle.digest, *grading.read(each), isolated)
 
     bar = tqdm(desc=bundle.lab.name, total=len(submitted), initial=len(results), unit="student", disable=None)
-    with bar, closing(run_all(missing, start, engine)) as ended:
+    with bar, closing(run_all(missing, start, pool)) as ended:
         for each, outcome in ended:
             results[each.student] = grading.keep(each, grading.score(each, outcome))
             bar.update()
@@ -124,7 +124,7 @@ class _Grading:
 
     def score(self, each: Submitted, outcome: Any) -> Score:
         """What a task has returned, or a sentence about what has become of it; such a one is tried again."""
-        if isinstance(outcome, Died):
+        if isinstance(outcome, WorkerDied):
             return self.ungraded(
                 "needs-review", f"{outcome}; somebody should look at it; grade again to retry"
             )

@@ -19,7 +19,7 @@ from compresslab.grading.sandbox.self_test import isolation
 from compresslab.grading.scores import Score, plain, write_results, write_whole
 from compresslab.grading.submission.inbox import find_submissions
 from compresslab.grading.warm_workers import close_desks
-from compresslab.jobs.executor import dask_cluster, local_processes
+from compresslab.jobs.executor import open_pool
 
 __all__ = [
     "bundle_for", "bundle_for_class", "class_table", "grade_inbox", "grade_notebook", "is_isolated", "push",
@@ -101,8 +101,8 @@ def grade_inbox(
         CompressionError: the inbox can't be read, the results can't be written, nobody answers as scheduler.
     """
     submitted = find_submissions(inbox, bundle.lab.name)
-    with dask_cluster(scheduler, at_end=close_desks) if scheduler else local_processes(jobs) as engine:
-        return grade_class(bundle, submitted, out, engine=engine, isolated=isolated)
+    with open_pool(jobs, scheduler, at_end=close_desks) as pool:
+        return grade_class(bundle, submitted, out, pool=pool, isolated=isolated)
 
 
 def push(results: dict[str, Score], inbox: Path, lab: Lab, course: Path) -> list[str]:

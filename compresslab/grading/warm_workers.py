@@ -1,6 +1,6 @@
 """Desks: in whatever process a class is graded, a bundle opened once and its workers kept warm.
 
-``grade_at_desk`` is the task of every engine, a function of bytes: it needs no file of the teacher's machine.
+``grade_at_desk`` is the task of every pool, a function of bytes: it needs no file of the teacher's machine.
 Threads may call it side by side: each call takes a desk that nobody uses, or sets up a new one.
 """
 

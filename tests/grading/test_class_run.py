@@ -21,9 +21,9 @@ from compresslab.grading.bundle import Bundle
 from compresslab.grading.class_run import STUDENTS, grade_class
 from compresslab.grading.scores import read_results
 from compresslab.grading.submission.inbox import Submitted, find_submissions
-from compresslab.jobs.executor import Engine, dask_cluster, local_processes
+from compresslab.jobs.executor import Pool, dask_cluster, local_processes
 
-THREADS = Engine(lambda: ThreadPoolExecutor(2), 2, lambda folder: folder)
+THREADS = Pool(lambda: ThreadPoolExecutor(2), 2)
 
 
 @dataclasses.dataclass
@@ -61,14 +61,14 @@ class Class:
             raise KeyboardInterrupt
         return class_tasks.mark(bundle, digest, name, content, isolated)
 
-    def grade(self, *, engine: Engine = THREADS, isolated: bool = True, task=None, submitted=None):
+    def grade(self, *, pool: Pool = THREADS, isolated: bool = True, task=None, submitted=None):
         """The scores of the class; ``graded`` says afterwards whose task was run."""
         self.graded.clear()
         return grade_class(
             self.bundle,
             find_submissions(self.inbox, "99_tiny") if submitted is None else submitted,
             self.out,
-            engine=engine,
+            pool=pool,
             isolated=isolated,
             task=task or self.task,
         )
@@ -129,12 +129,12 @@ def test_a_task_that_returns_no_score_is_a_failure_of_ours(made):
 
 
 def test_an_interrupted_class_goes_on_where_it_was(made):
-    one = dataclasses.replace(THREADS, hands=1)
+    one = dataclasses.replace(THREADS, size=1)
     made.submit(alice="say 1", bob="say 2", carol="interrupt", dave="say 3")
     with pytest.raises(KeyboardInterrupt):
-        made.grade(engine=one)
+        made.grade(pool=one)
     assert made.graded == ["alice", "bob", "carol"]
-    scores = made.submit(carol="say 4").grade(engine=one)
+    scores = made.submit(carol="say 4").grade(pool=one)
     assert made.graded == ["carol", "dave"]
     assert [score.status for score in scores.values()] == ["graded"] * 4
 
@@ -179,7 +179,7 @@ def test_a_file_that_goes_while_the_class_is_graded_is_not_lost(made):
         (made.inbox / "bob.ipynb").unlink()
         return class_tasks.mark(bundle, digest, name, content, isolated)
 
-    scores = made.grade(engine=dataclasses.replace(THREADS, hands=1), task=take_away)
+    scores = made.grade(pool=dataclasses.replace(THREADS, size=1), task=take_away)
     assert [score.status for score in scores.values()] == ["graded", "failed"]
     assert "CompressionError: bob.ipynb is no file; expected" in scores["bob"].message
 
@@ -223,10 +223,10 @@ def test_a_class_is_silent_where_nobody_looks_at_a_terminal(made, capfd):
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_a_submission_that_kills_its_process_needs_review_and_all_others_are_graded(made):
     made.submit(alice="say 1", bob="die", carol="die-once mark", dave="say 2")
-    with local_processes(2) as engine:
-        scores = made.grade(engine=engine, task=class_tasks.mark)
+    with local_processes(2) as pool:
+        scores = made.grade(pool=pool, task=class_tasks.mark)
     assert [score.status for score in scores.values()] == ["graded", "needs-review", "graded", "graded"]
-    assert "and again when it graded nothing else" in scores["bob"].message
+    assert "and died again when it ran nothing else" in scores["bob"].message
     assert scores["bob"].graded_from == ""  # so that it is tried again next time
 
 
@@ -242,8 +242,8 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     bundle = Bundle(folder, submissions.tiny("add"), {}, (), b"key", "of the bundle")
     found = find_submissions(folder / "inbox", "99_tiny")
-    with local_processes(2) as engine:
-        grade_class(bundle, found, folder / "out", engine=engine, isolated=True, task=class_tasks.mark)
+    with local_processes(2) as pool:
+        grade_class(bundle, found, folder / "out", pool=pool, isolated=True, task=class_tasks.mark)
 """
 
 
@@ -278,7 +278,7 @@ def test_a_cluster_comes_to_the_same_scores(made):
                 1, 2, processes=False, host="127.0.0.1", protocol="tcp://", dashboard_address=None
             )
         )
-        engine = stack.enter_context(dask_cluster(cluster.scheduler_address))
-        there = made.grade(engine=engine, task=class_tasks.mark)
+        pool = stack.enter_context(dask_cluster(cluster.scheduler_address))
+        there = made.grade(pool=pool, task=class_tasks.mark)
     strip = {student: dataclasses.replace(score, graded_from="") for student, score in there.items()}
     assert strip == {student: dataclasses.replace(score, graded_from="") for student, score in here.items()}

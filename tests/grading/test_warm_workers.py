@@ -1,4 +1,4 @@
-"""Desks: a class of a real lab comes to the same scores on every engine, and desks are kept warm."""
+"""Desks: a class of a real lab comes to the same scores on every pool, and desks are kept warm."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def clean():
     close_desks()
 
 
-def grade(bundle, inbox, out, engine):
-    scores = grade_class(bundle, find_submissions(inbox, LAB.name), out, engine=engine, isolated=False)
+def grade(bundle, inbox, out, pool):
+    scores = grade_class(bundle, find_submissions(inbox, LAB.name), out, pool=pool, isolated=False)
     return {student: dataclasses.replace(score, execution_time=0.0) for student, score in scores.items()}
 
 
 def test_a_real_class_comes_to_the_same_on_processes_and_on_a_cluster(bundle, inbox, tmp_path):
     distributed = pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
-    with local_processes(1) as engine:
-        here = grade(bundle, inbox, tmp_path / "here", engine)
+    with local_processes(1) as pool:
+        here = grade(bundle, inbox, tmp_path / "here", pool)
     assert {student: score.status for student, score in here.items()} == {
         "alice": "graded", "bob": "graded", "carol": "needs-review",
     }  # fmt: skip

@@ -49,8 +49,8 @@ def test_processes_that_train(wanted):
 
 
 def test_processes_that_grade_a_class(wanted):
-    with local_processes(1) as engine, engine.hire() as team:
-        assert team.submit(os.getenv, POLICY).result() == wanted
+    with local_processes(1) as pool, pool.open() as executor:
+        assert executor.submit(os.getenv, POLICY).result() == wanted
 
 
 def test_workers_in_a_sandbox_and_without_one(wanted, tmp_path):
