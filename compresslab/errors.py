@@ -1,18 +1,55 @@
-"""The errors of the kit: bad input, a wrong answer, and an answer that is still missing."""
+"""The errors of the kit, by kind: what a caller can decide by, without reading a text."""
 
 from __future__ import annotations
 
 import textwrap
 
-__all__ = ["CompressionError", "Unwritten", "Wrong"]
+__all__ = [
+    "BadSetting",
+    "BadSource",
+    "CompressionError",
+    "DamagedFile",
+    "Diverged",
+    "NotAvailable",
+    "Unsupported",
+    "Unwritten",
+    "WrongAnswer",
+]
 
 
 class CompressionError(ValueError):
-    """Bad input. Its text has three parts: what came, what is allowed, what to try."""
+    """Base of all kinds below: catch it to show the text, catch a kind to decide.
+
+    A text names the argument first, then what came, what is allowed, and what to try.
+    """
 
 
-class Wrong(Exception):
-    """A student's answer that is not right yet: the reason, and the hint on offer.
+class BadSetting(CompressionError):
+    """An argument or option that is not allowed: out of range, of another shape, or an unknown name."""
+
+
+class Unsupported(CompressionError):
+    """A model, layer or operation that a method can't handle."""
+
+
+class Diverged(CompressionError):
+    """A training or an iteration whose values became infinite or NaN."""
+
+
+class DamagedFile(CompressionError):
+    """A file, or what came out of one, that is missing, unreadable, damaged or of something else."""
+
+
+class NotAvailable(CompressionError):
+    """Something that this machine lacks: a package, a network address, a sandbox, a place to write."""
+
+
+class BadSource(CompressionError):
+    """A lab's source, exercise or README that its author has to correct."""
+
+
+class WrongAnswer(Exception):
+    """A student's answer that is not right yet, with the reason and a hint.
 
     Jupyter shows an exception through ``_render_traceback_`` where it has one, so a failed check is
     one clean line in the notebook instead of a traceback through files the student never wrote.
@@ -37,7 +74,7 @@ class Wrong(Exception):
         return lines + textwrap.wrap(self.hint, 100, initial_indent="  ", subsequent_indent="  ")
 
 
-class Unwritten(Wrong):
+class Unwritten(WrongAnswer):
     """A student's answer that is still missing. Jupyter shows one grey line: nothing is wrong yet."""
 
     def _render_traceback_(self) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, Unsupported
 from compresslab.models.surgery import evaluating
 
 __all__ = [
@@ -40,7 +40,7 @@ def multiplying_layers(model: nn.Module) -> dict[str, Layer]:
     """
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Layer)}
     if not layers:
-        raise CompressionError(
+        raise Unsupported(
             f"model has at least one Conv2d or Linear layer, got {type(model).__name__} without any; "
             "give the whole network"
         )
@@ -56,7 +56,7 @@ def layers_of_one_group(model: nn.Module) -> dict[str, Layer]:
     layers = multiplying_layers(model)
     for name, layer in layers.items():
         if isinstance(layer, nn.Conv2d) and layer.groups != 1:
-            raise CompressionError(
+            raise Unsupported(
                 f"a convolution has one group here, got {layer.groups} in {name!r}; "
                 "give a network whose layers see all of it"
             )
@@ -136,7 +136,7 @@ def mean_over_inputs(
             model(x)
             images += len(x)
     if images == 0:
-        raise CompressionError(
+        raise BadSetting(
             "batches hold images and labels, at least one, got none; try train.first(500).batches()"
         )
     return {name: total / counts[name] for name, total in sums.items()}

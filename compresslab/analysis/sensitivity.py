@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compresslab.data.images import Images
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.models.surgery import evaluating
 from compresslab.training.loop import accuracy
 
@@ -38,9 +38,7 @@ def answers_moved(model: nn.Module, inputs: Tensor) -> Damage:
         CompressionError: no images.
     """
     if len(inputs) == 0:
-        raise CompressionError(
-            "inputs are images, at least one, got none; try validation.first(500).inputs()"
-        )
+        raise BadSetting("inputs are images, at least one, got none; try validation.first(500).inputs()")
     with evaluating(model):
         before = model(inputs).log_softmax(dim=1)  # (m, classes)
 

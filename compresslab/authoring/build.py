@@ -23,7 +23,7 @@ from compresslab.authoring.prose import fill_prose
 from compresslab.authoring.readme import refresh_readme
 from compresslab.authoring.source import code_cells, instructor_notebook
 from compresslab.checks.exercise import Lab
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSource
 from compresslab.jobs.openmp import passive
 from compresslab.notebook.metrics import collect_metrics, write_metrics
 
@@ -58,7 +58,7 @@ def build(lab: Lab, root: Path, *, run: bool = True, say: Callable[[str], None] 
     """
     files = paths(lab, root)
     if not files["source"].is_file():
-        raise CompressionError(f"{lab.name} has no source; write {files['source'].relative_to(root)}")
+        raise BadSource(f"{lab.name} has no source; write {files['source'].relative_to(root)}")
     notebook = instructor_notebook(lab, files["source"].read_text(encoding="utf-8"))
     if run:
         execute(notebook, files["source"].parent, say=say)
@@ -112,7 +112,7 @@ def execute(notebook: NotebookNode, folder: Path, *, say: Callable[[str], None] 
     try:
         client.execute(env=passive(), stderr=subprocess.DEVNULL)  # the kernel's own log, not what cells write
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        raise CompressionError(_failed(now["cell"], error)) from None
+        raise BadSource(_failed(now["cell"], error)) from None
     notebook.metadata = nbformat.from_dict(metadata)
     for cell in code_cells(notebook):
         cell.outputs = _stored(cell, say)
@@ -125,15 +125,13 @@ def reuse_outputs(notebook: NotebookNode, stored: Path) -> None:
         CompressionError: there is none, or its code is not this notebook's.
     """
     if not stored.is_file():
-        raise CompressionError(
-            f"{stored.name} was never run, so there is no output to keep; build it with a run"
-        )
+        raise BadSource(f"{stored.name} was never run, so there is no output to keep; build it with a run")
     cells = code_cells(notebook)
     before = code_cells(nbformat.read(stored, as_version=4))
     changed = [new.id for new, old in zip(cells, before, strict=False) if new.source != old.source]
     if changed or len(cells) != len(before):
         where = changed[0] if changed else f"{len(before)} cells became {len(cells)}"
-        raise CompressionError(f"the code of {stored.name} has changed ({where}); build it with a run")
+        raise BadSource(f"the code of {stored.name} has changed ({where}); build it with a run")
     for new, old in zip(cells, before, strict=True):
         new.outputs, new.execution_count = old.outputs, old.execution_count
 

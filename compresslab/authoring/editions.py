@@ -17,7 +17,7 @@ from traitlets.config import Config
 
 from compresslab.authoring.needs_answers import cells_that_need_answers
 from compresslab.authoring.source import MAY_RAISE
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSource
 from compresslab.grading.nbgrader.settings import course_settings
 
 with warnings.catch_warnings():  # nbgrader's dependencies announce removals that are not ours to mend
@@ -66,7 +66,7 @@ def student_edition(notebook: NotebookNode, name: str) -> str:
         try:
             GenerateAssignment(coursedir=course, config=settings).start()
         except Exception as error:  # nbgrader raises many kinds
-            raise CompressionError(
+            raise BadSource(
                 f"nbgrader refuses {name}: {error}; build it again after mending its source"
             ) from error
         return Path(root, "labs", name, f"{name}.ipynb").read_text()

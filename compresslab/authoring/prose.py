@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSource
 
 __all__ = ["FILTERS", "fill_prose", "typed_numbers"]
 
@@ -78,18 +78,18 @@ def fill_prose(text: str, metrics: Mapping[str, int | float], *, cell: str) -> s
     def fill(found: re.Match[str]) -> str:
         inside = _INSIDE.fullmatch(found[1])
         if inside is None:
-            raise CompressionError(
+            raise BadSource(
                 f"cell {cell} has {found[0]}; a number is written {{{{ name | filter }}}}, with one filter"
             )
         name, kind = inside[1], inside[2] or "number"
         if name not in metrics:
             known = ", ".join(metrics) or "none yet"
-            raise CompressionError(
+            raise BadSource(
                 f"cell {cell} uses the metric {name}, which no cell measured; there are {known}. "
                 f'Call metric("{name}", …) in a cell'
             )
         if kind not in FILTERS:
-            raise CompressionError(f"cell {cell} uses the filter {kind}; there are {', '.join(FILTERS)}")
+            raise BadSource(f"cell {cell} uses the filter {kind}; there are {', '.join(FILTERS)}")
         return FILTERS[kind](metrics[name])
 
     return _PLACEHOLDER.sub(fill, text)

@@ -15,7 +15,7 @@ from typing import Any
 from compresslab.checks.exercise import Lab
 from compresslab.checks.proofs import Kill, kills
 from compresslab.course import all_labs
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSource
 from compresslab.measurement.statistics import Interval
 
 __all__ = [
@@ -67,7 +67,7 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
 
     def replace(found: re.Match[str]) -> str:
         if found[1] not in blocks:
-            raise CompressionError(f"nothing generates the block {found[1]!r}; there are {', '.join(blocks)}")
+            raise BadSource(f"nothing generates the block {found[1]!r}; there are {', '.join(blocks)}")
         return f"<!-- generated: {found[1]} -->\n{blocks[found[1]].strip()}\n<!-- end -->"
 
     return _BLOCK.sub(replace, text)

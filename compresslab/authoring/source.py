@@ -25,7 +25,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from compresslab.checks.exercise import Exercise, Lab
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSource
 
 __all__ = [
     "BEGIN",
@@ -69,14 +69,12 @@ def read_source(text: str) -> list[NotebookNode]:
         cell.metadata.pop("lines_to_next_cell", None)
         unknown = sorted(set(cell.metadata) - {"exercise", "tags"})
         if unknown:
-            raise CompressionError(
+            raise BadSource(
                 f"the cell {first!r} has the setting {unknown[0]}; a cell may have exercise or tags"
             )
         strange = sorted(set(cell.metadata.get("tags", ())) - set(TAGS))
         if strange:
-            raise CompressionError(
-                f"the cell {first!r} has the tag {strange[0]}; there are {', '.join(TAGS)}"
-            )
+            raise BadSource(f"the cell {first!r} has the tag {strange[0]}; there are {', '.join(TAGS)}")
     return cells
 
 
@@ -124,11 +122,9 @@ def _hole(lab: Lab, cell: NotebookNode, seen: set[str]) -> Iterator[NotebookNode
     name = cell.metadata["exercise"]
     names = [exercise.name for exercise in lab.exercises]
     if name not in names:
-        raise CompressionError(
-            f"the hole {name!r} is no exercise of {lab.name}; there are {', '.join(names)}"
-        )
+        raise BadSource(f"the hole {name!r} is no exercise of {lab.name}; there are {', '.join(names)}")
     if name in seen:
-        raise CompressionError(f"the hole {name} stands twice in {lab.name}; keep one")
+        raise BadSource(f"the hole {name} stands twice in {lab.name}; keep one")
     seen.add(name)
     _require_hole(name, cell.source)
     exercise = lab.exercise(name)
@@ -141,15 +137,13 @@ def _hole(lab: Lab, cell: NotebookNode, seen: set[str]) -> Iterator[NotebookNode
 
 def _require_hole(name: str, source: str) -> None:
     if (source.count(BEGIN), source.count(END)) != (1, 1) or source.index(BEGIN) > source.index(END):
-        raise CompressionError(
-            f"the hole {name} has one {BEGIN} and then one {END}; put the solution between them"
-        )
+        raise BadSource(f"the hole {name} has one {BEGIN} and then one {END}; put the solution between them")
     try:
         defined = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     except SyntaxError as error:
-        raise CompressionError(f"the hole {name} is not Python: {error}; mend its source") from error
+        raise BadSource(f"the hole {name} is not Python: {error}; mend its source") from error
     if name not in defined:
-        raise CompressionError(f"the hole {name} defines {defined or 'nothing'}; it has to define {name}")
+        raise BadSource(f"the hole {name} defines {defined or 'nothing'}; it has to define {name}")
 
 
 def _marked(grade_id: str, **settings: Any) -> dict[str, Any]:

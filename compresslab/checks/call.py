@@ -23,7 +23,7 @@ from torch import nn
 
 from compresslab.checks.exercise import Case, Record
 from compresslab.checks.record import Recorded, describe, from_bytes, same, to_bytes
-from compresslab.errors import CompressionError
+from compresslab.errors import DamagedFile
 
 __all__ = ["Attempt", "Run", "run", "run_from_bytes", "run_to_bytes", "said_by"]
 
@@ -230,7 +230,7 @@ def run_from_bytes(content: bytes) -> Run:
         read = tuple(_read_attempt(*entry) for entry in attempts)
         return Run(read, _text(printed), int(characters), _text(stopped))
     except (TypeError, ValueError, OverflowError) as error:
-        raise CompressionError(
+        raise DamagedFile(
             f"a record has another form than a worker writes ({error}); expected attempts, prints and a "
             "reason to stop; grade the submission again"
         ) from error

@@ -5,7 +5,7 @@ One module of a lab's folder in ``course`` holds one exercise, from top to botto
 
     def cases(rng): ...                 yields (title, dict of plain values and tensors)
     def probe(case, written): ...       calls the student's function; returns {name: value}
-    def judge(case, record): ...        sees the record alone; raises Wrong, or returns nothing
+    def judge(case, record): ...        sees the record alone; raises WrongAnswer, or returns nothing
     def by_loop(...): ...               a right answer; and another, written differently
     @mistake("forgets abs()", says="…") a wrong answer that real students write, with its diagnosis
     EXERCISE = Exercise(...)

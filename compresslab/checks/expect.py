@@ -1,8 +1,8 @@
 """The words a judge is written in: readers of a record, and laws. Each says what came and what was wanted.
 
-A reader takes one ``Recorded`` value and returns plain Python or a tensor, or raises ``Wrong``: the order is
-type, shape, dtype, range. A law compares. What they raise carries ``where``, ``yours`` and ``wanted`` as
-details, so that a named mistake can point at the very place.
+A reader takes one ``Recorded`` value and returns plain Python or a tensor, or raises ``WrongAnswer``:
+the order is type, shape, dtype, range. A law compares. What they raise carries ``where``, ``yours`` and
+``wanted`` as details, so that a named mistake can point at the very place.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from compresslab.checks.record import Recorded
-from compresslab.errors import Wrong
+from compresslab.errors import WrongAnswer
 
 __all__ = ["came", "choice", "close", "equal", "number", "parts", "tensor", "true", "whole_number"]
 
@@ -28,7 +28,7 @@ def whole_number(value: Recorded, *, what: str = "the answer") -> int:
         or value.array.dtype.kind not in "iu"
         or value.array.size != 1
     ):
-        raise Wrong(f"{what} is a whole number (int); yours is {came(value)}")
+        raise WrongAnswer(f"{what} is a whole number (int); yours is {came(value)}")
     return int(value.array.reshape(-1)[0])
 
 
@@ -42,12 +42,14 @@ def number(
         or value.array.dtype.kind not in "iuf"
         or value.array.size != 1
     ):
-        raise Wrong(f"{what} is one number (float); yours is {came(value)}")
+        raise WrongAnswer(f"{what} is one number (float); yours is {came(value)}")
     read = float(value.array.reshape(-1)[0])
     if not math.isfinite(read):
-        raise Wrong(f"{what} is {'NaN' if math.isnan(read) else 'infinite'}; look for a division by zero")
+        raise WrongAnswer(
+            f"{what} is {'NaN' if math.isnan(read) else 'infinite'}; look for a division by zero"
+        )
     if not low <= read <= high:
-        raise Wrong(f"{what} lies between {low:g} and {high:g}; yours is {read:g}")
+        raise WrongAnswer(f"{what} lies between {low:g} and {high:g}; yours is {read:g}")
     return read
 
 
@@ -56,13 +58,13 @@ def tensor(
 ) -> Tensor:
     """A tensor of this shape and, where it matters, this dtype, without NaN."""
     if value.type not in ("Tensor", "Parameter") or value.array is None:
-        raise Wrong(f"{what} is a torch tensor of shape {tuple(shape)}; yours is {came(value)}")
+        raise WrongAnswer(f"{what} is a torch tensor of shape {tuple(shape)}; yours is {came(value)}")
     if value.shape != tuple(shape):
-        raise Wrong(f"{what} has the shape {tuple(shape)}; yours has {value.shape}")
+        raise WrongAnswer(f"{what} has the shape {tuple(shape)}; yours has {value.shape}")
     if dtype is not None and value.dtype != str(dtype).removeprefix("torch."):
-        raise Wrong(f"{what} is {str(dtype).removeprefix('torch.')}; yours is {value.dtype}")
+        raise WrongAnswer(f"{what} is {str(dtype).removeprefix('torch.')}; yours is {value.dtype}")
     if value.array.dtype.kind in "fc" and np.isnan(value.array).any():
-        raise Wrong(
+        raise WrongAnswer(
             f"{what} has NaN in it, first at {_first(np.isnan(value.array))}; look for 0/0 or log of 0"
         )
     return torch.from_numpy(value.array.copy())
@@ -72,32 +74,32 @@ def choice(value: Recorded, *, among: Sequence[str], what: str = "the answer") -
     """One of these words; case, spaces and a closing bracket do not matter."""
     words = ", ".join(repr(word) for word in among)
     if value.type != "str":
-        raise Wrong(f"{what} is one of {words} (a str); yours is {came(value)}")
+        raise WrongAnswer(f"{what} is one of {words} (a str); yours is {came(value)}")
     read = value.text.strip().rstrip(").").lower()
     if read not in [word.lower() for word in among]:
-        raise Wrong(f"{what} is one of {words}; yours is {value.text!r}")
+        raise WrongAnswer(f"{what} is one of {words}; yours is {value.text!r}")
     return next(word for word in among if word.lower() == read)
 
 
 def parts(value: Recorded, *, count: int, what: str = "the answer") -> tuple[Recorded, ...]:
     """The entries of a tuple or list of this length."""
     if value.items is None or value.type not in ("tuple", "list"):
-        raise Wrong(f"{what} is a tuple of {count}; yours is {came(value)}")
+        raise WrongAnswer(f"{what} is a tuple of {count}; yours is {came(value)}")
     if len(value.items) != count:
-        raise Wrong(f"{what} is a tuple of {count}; yours has {len(value.items)} entries")
+        raise WrongAnswer(f"{what} is a tuple of {count}; yours has {len(value.items)} entries")
     return value.items
 
 
 def true(law: bool, reason: str, **details: object) -> None:
     """Raises the reason where the law does not hold."""
     if not law:
-        raise Wrong(reason, "", **details)
+        raise WrongAnswer(reason, "", **details)
 
 
 def equal(yours: object, wanted: object, *, what: str = "the answer") -> None:
     """Two plain values are the same."""
     if yours != wanted:
-        raise Wrong(
+        raise WrongAnswer(
             f"{what} is {_shown(wanted)}; yours is {_shown(yours)}",
             yours=_shown(yours),
             wanted=_shown(wanted),
@@ -110,7 +112,7 @@ def close(
     """Numbers, or tensors of one shape, agree to the tolerance, relative above 1; shows the first apart."""
     mine, theirs = (torch.as_tensor(value, dtype=torch.float64) for value in (yours, wanted))
     if theirs.dim() and mine.shape != theirs.shape:
-        raise Wrong(f"{what} has the shape {tuple(theirs.shape)}; yours has {tuple(mine.shape)}")
+        raise WrongAnswer(f"{what} has the shape {tuple(theirs.shape)}; yours has {tuple(mine.shape)}")
     theirs = theirs.expand_as(mine)
     near = (mine - theirs).abs() <= tolerance * theirs.abs().clamp(min=1.0)  # False for NaN
     apart = ~(near | (mine == theirs))
@@ -119,7 +121,7 @@ def close(
     where = _first(apart.numpy())
     came, want = f"{float(mine[where]):.6g}", f"{float(theirs[where]):.6g}"
     place = f" at {list(where)}" if where else ""
-    raise Wrong(f"{what}{place} is {want}; yours is {came}", where=where, yours=came, wanted=want)
+    raise WrongAnswer(f"{what}{place} is {want}; yours is {came}", where=where, yours=came, wanted=want)
 
 
 def came(value: Recorded) -> str:

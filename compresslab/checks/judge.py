@@ -10,7 +10,7 @@ from typing import Any
 
 from compresslab.checks.call import ALLOWED, Run, run
 from compresslab.checks.exercise import Case, Exercise, Mistake, draw_cases
-from compresslab.errors import Unwritten, Wrong
+from compresslab.errors import Unwritten, WrongAnswer
 
 __all__ = ["NOT_WRITTEN", "check_answer", "equal_runs", "examine", "run_mistakes"]
 
@@ -21,11 +21,11 @@ def check_answer(exercise: Exercise, answer: Callable[..., Any], *, seed: int = 
     """The run of a right answer.
 
     Raises:
-        Wrong: the answer is not right; with the reason, the case it fails on, the mistake it equals.
+        WrongAnswer: the answer is not right; with the reason, the case it fails on, the mistake it equals.
         Unwritten: it is the hole as the course ships it.
     """
     if not callable(answer):
-        raise Wrong(f"{exercise.name} is a function; yours is a {type(answer).__name__}")
+        raise WrongAnswer(f"{exercise.name} is a function; yours is a {type(answer).__name__}")
     cases = draw_cases(exercise, seed)
     done = run(exercise.probe, cases, answer, seconds=exercise.seconds)
     examine(exercise, cases, done)
@@ -35,7 +35,7 @@ def check_answer(exercise: Exercise, answer: Callable[..., Any], *, seed: int = 
 def examine(
     exercise: Exercise, cases: Sequence[Case], done: Run, *, mistakes: Mapping[str, Run] | None = None
 ) -> None:
-    """Raises ``Wrong`` where the run is not that of a right answer.
+    """Raises ``WrongAnswer`` where the run is not that of a right answer.
 
     Args:
         exercise: whose judge and mistakes are used.
@@ -62,29 +62,31 @@ def run_mistakes(exercise: Exercise, cases: Sequence[Case]) -> dict[str, Run]:
     }
 
 
-def _first_wrong(exercise: Exercise, cases: Sequence[Case], done: Run) -> Wrong | None:
+def _first_wrong(exercise: Exercise, cases: Sequence[Case], done: Run) -> WrongAnswer | None:
     """The first thing that is wrong, in the order written, returned, quiet, raised, unchanged, judged."""
     for (title, inputs), attempt in zip(cases, done.attempts, strict=False):
         if attempt.raised == "NotImplementedError":
             return Unwritten(NOT_WRITTEN)
         if attempt.raised:
-            return Wrong(f"your function raises {attempt.words} (case: {title})", case=title)
+            return WrongAnswer(f"your function raises {attempt.words} (case: {title})", case=title)
         if attempt.changed:
-            return Wrong(
+            return WrongAnswer(
                 f"your function changes its input ({attempt.changed}); leave it as it came (case: {title})",
                 case=title,
             )
         try:
             exercise.judge(inputs, attempt.record)
-        except Wrong as wrong:
-            return Wrong(f"{wrong.reason} (case: {title})", wrong.hint, **{"case": title, **wrong.details})
+        except WrongAnswer as wrong:
+            return WrongAnswer(
+                f"{wrong.reason} (case: {title})", wrong.hint, **{"case": title, **wrong.details}
+            )
     if done.stopped:
         where = f" (case: {cases[len(done.attempts)][0]})" if len(done.attempts) < len(cases) else ""
-        return Wrong(f"{done.stopped}; look for a loop that never ends{where}")
+        return WrongAnswer(f"{done.stopped}; look for a loop that never ends{where}")
     if done.characters > ALLOWED:
-        return Wrong(f"your function printed {done.characters:,} characters; take the print() out")
+        return WrongAnswer(f"your function printed {done.characters:,} characters; take the print() out")
     if len(done.attempts) < len(cases):
-        return Wrong(f"only {len(done.attempts)} of {len(cases)} cases left a record")
+        return WrongAnswer(f"only {len(done.attempts)} of {len(cases)} cases left a record")
     return None
 
 
@@ -100,7 +102,7 @@ class _Details(dict):
         return "…"
 
 
-def _diagnosed(named: Mistake, wrong: Wrong) -> Wrong:
+def _diagnosed(named: Mistake, wrong: WrongAnswer) -> WrongAnswer:
     words = named.says.format_map(_Details(wrong.details))
     details = {**wrong.details, "mistake": named.title}
-    return Wrong(f"{words} (case: {wrong.details.get('case', '…')})", "", **details)
+    return WrongAnswer(f"{words} (case: {wrong.details.get('case', '…')})", "", **details)

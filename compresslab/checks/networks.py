@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 
 __all__ = ["build"]
 
@@ -60,5 +60,5 @@ def _build(layers: list[list[Any]]) -> nn.Sequential:
         elif kind in _LAYERS:
             modules.append(getattr(nn, kind)(**settings))
         else:
-            raise CompressionError(f"no layer is called {kind!r}; there are {', '.join(_LAYERS)}")
+            raise BadSetting(f"no layer is called {kind!r}; there are {', '.join(_LAYERS)}")
     return nn.Sequential(*modules)

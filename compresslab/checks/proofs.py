@@ -21,7 +21,7 @@ from torch import nn
 from compresslab.checks.call import Run, run
 from compresslab.checks.exercise import Case, Exercise, draw_cases
 from compresslab.checks.judge import equal_runs, examine, run_mistakes
-from compresslab.errors import Wrong
+from compresslab.errors import WrongAnswer
 
 __all__ = [
     "GARBAGE", "Kill", "garbage_runs", "idle_statements", "kills", "problems_with_garbage",
@@ -88,7 +88,7 @@ def kills(exercise: Exercise, seeds: Sequence[int]) -> Kill:
     )  # fmt: skip
 
 
-def _has_gap(exercise: Exercise, title: str, wrong: Wrong) -> bool:
+def _has_gap(exercise: Exercise, title: str, wrong: WrongAnswer) -> bool:
     """Whether the mistake's words ask for a detail that the judge did not give."""
     says = next(named.says for named in exercise.mistakes if named.title == title)
     return "…" in wrong.reason and "…" not in says
@@ -102,10 +102,12 @@ def _shared(messages: Any) -> Iterator[str]:
         seen.add(message)
 
 
-def _outcome(exercise: Exercise, cases: Sequence[Case], done: Run, mistakes: dict[str, Run]) -> Wrong | None:
+def _outcome(
+    exercise: Exercise, cases: Sequence[Case], done: Run, mistakes: dict[str, Run]
+) -> WrongAnswer | None:
     try:
         examine(exercise, cases, done, mistakes=mistakes or {m.title: Run(()) for m in exercise.mistakes})
-    except Wrong as wrong:
+    except WrongAnswer as wrong:
         return wrong
     return None
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, DamagedFile
 
 __all__ = ["MAXIMUM_BYTES", "Recorded", "describe", "from_bytes", "same", "to_bytes"]
 
@@ -154,7 +154,7 @@ def from_bytes(content: bytes, *, trusted: bool = True) -> Any:
     except (
         Exception
     ) as error:  # hostile bytes may raise anything at all, somewhere in zip, json, numpy or torch
-        raise CompressionError(
+        raise DamagedFile(
             f"a record can't be read ({type(error).__name__}: {str(error)[:200]}); expected the .npz that a "
             "worker writes, uncompressed and without pickle; grade the submission again"
         ) from error
@@ -230,7 +230,7 @@ def _flatten(node: object, arrays: dict[str, np.ndarray]) -> object:
         return [_flatten(value, arrays) for value in node]
     if node is None or isinstance(node, bool | int | float | str):
         return node
-    raise CompressionError(f"a case or record holds numbers, strings and tensors, got {type(node).__name__}")
+    raise BadSetting(f"a case or record holds numbers, strings and tensors, got {type(node).__name__}")
 
 
 def _unflatten(node: Any, arrays: _Members) -> Any:

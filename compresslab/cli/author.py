@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from compresslab.cli.app import command, console
 from compresslab.data.location import REPOSITORY
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 
 __all__ = ["build", "train", "verify"]
 
@@ -67,7 +67,7 @@ def train(
     long_runs = {runs.LAB: runs for runs in (quantization, distillation, pruning, low_rank)}
     if name not in RECIPES and name not in long_runs:
         known = ", ".join([*RECIPES, *long_runs])
-        raise CompressionError(f"there is no recipe for {name!r}; there are {known}")
+        raise BadSetting(f"there is no recipe for {name!r}; there are {known}")
     try:
         if name in long_runs:
             columns, rows = long_runs[name].summary(long_runs[name].run_experiments(fashion_mnist()))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from compresslab.data.location import DATA
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, DamagedFile, NotAvailable
 from compresslab.jobs.openmp import passive
 
 __all__ = [
@@ -70,7 +70,7 @@ def lab_names(labs: Path = LABS) -> tuple[str, ...]:
     """
     names = tuple(sorted(folder.name for folder in labs.glob("*") if _notebook(labs, folder.name).is_file()))
     if not names:
-        raise CompressionError(
+        raise DamagedFile(
             f"no lab in {labs}; the labs come with the repository, not with the installed package alone. "
             "Clone the repository and, inside it, run: pip install -e . && compresslab start"
         )
@@ -95,7 +95,7 @@ def copy_labs(labs: Path = LABS, target: Path = MY_LABS) -> tuple[Path, ...]:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(json.dumps(settings, indent=1))
     except OSError as error:
-        raise CompressionError(
+        raise NotAvailable(
             f"the labs can't be copied to {target} ({error.strerror}); they need a folder of your own. "
             "Clone the repository into your home folder and start there"
         ) from error
@@ -116,7 +116,7 @@ def reset_lab(name: str, *, now: datetime.datetime, labs: Path = LABS, target: P
     """
     names = lab_names(labs)
     if name not in names:
-        raise CompressionError(f"no lab is called {name!r}; there are {', '.join(names)}: try one of these")
+        raise BadSetting(f"no lab is called {name!r}; there are {', '.join(names)}: try one of these")
     notebook = _notebook(target, name)
     backup = (
         next(place for place in _backups(notebook, now) if not place.exists()) if notebook.exists() else None

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from compresslab.cli.app import LabName, command, console
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, DamagedFile
 
 if TYPE_CHECKING:
     from compresslab.checks.exercise import Lab
@@ -99,10 +99,10 @@ def hint(
     lab = find_lab(lab_name)
     names = [each.name for each in lab.exercises]
     if exercise not in names:
-        raise CompressionError(f"{lab.name} has no exercise {exercise!r}; there are {', '.join(names)}")
+        raise BadSetting(f"{lab.name} has no exercise {exercise!r}; there are {', '.join(names)}")
     count = len(lab.exercise(exercise).hints)
     if step not in range(1, count + 1):
-        raise CompressionError(f"a hint's step is 1 to {count}, got {step}; begin with 1")
+        raise BadSetting(f"a hint's step is 1 to {count}, got {step}; begin with 1")
     console.print(hint_text(lab.exercise(exercise), step), markup=False, highlight=False)
 
 
@@ -123,7 +123,7 @@ def _mine(lab: Lab) -> Path:
 
     place = MY_LABS / lab.name / f"{lab.name}.ipynb"
     if not place.exists():
-        raise CompressionError(f"my_labs/{lab.name} is not there yet; copy the labs with: compresslab start")
+        raise DamagedFile(f"my_labs/{lab.name} is not there yet; copy the labs with: compresslab start")
     return place
 
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from compresslab.cli.app import LabName, command, console
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, DamagedFile
 
 __all__ = ["bundle", "grade", "sandbox"]
 
@@ -61,17 +61,17 @@ def grade(
 
     several = submission.is_dir() and not submission.is_symlink()
     if not submission.exists() and not submission.is_symlink():
-        raise CompressionError(
+        raise DamagedFile(
             f"{submission} is not there; expected a notebook, or a folder of them; look at its name"
         )
     if gradebook is not None and not (gradebook / "nbgrader_config.py").is_file():
-        raise CompressionError(
+        raise DamagedFile(
             f"{gradebook} is no nbgrader course; expected a folder with nbgrader_config.py; copy the kit's"
         )
     if several and seed is not None:
-        raise CompressionError("--seed is for one notebook; a class has its bundle; leave it out")
+        raise BadSetting("--seed is for one notebook; a class has its bundle; leave it out")
     if not several and (gradebook or scheduler or jobs):
-        raise CompressionError(
+        raise BadSetting(
             "--gradebook, --scheduler and --jobs are for a folder of submissions, got one file; put it into "
             "a folder, called as the student is, and give that"
         )

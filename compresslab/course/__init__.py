@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 
 from compresslab.checks.exercise import Lab
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 
 __all__ = ["all_labs", "find_lab"]
 
@@ -34,5 +34,5 @@ def find_lab(name: str) -> Lab:
     ]
     if len(found) != 1:
         names = ", ".join(lab.name for lab in all_labs())
-        raise CompressionError(f"{len(found) or 'no'} labs are called {name!r}; there are {names}")
+        raise BadSetting(f"{len(found) or 'no'} labs are called {name!r}; there are {names}")
     return found[0]

@@ -24,7 +24,7 @@ from torch import Tensor
 from compresslab.data.images import Images, Splits
 from compresslab.data.location import DATA
 from compresslab.data.torchvision_import import import_torchvision
-from compresslab.errors import CompressionError
+from compresslab.errors import CompressionError, DamagedFile, NotAvailable
 
 __all__ = ["CLASSES", "FILES", "cache_folder", "fashion_mnist", "read_manifest", "unpack"]
 
@@ -79,7 +79,7 @@ def _read(root: Path, *, train: bool, download: bool):
     except (OSError, RuntimeError) as error:
         if not download:
             raise
-        raise CompressionError(
+        raise NotAvailable(
             f"Fashion-MNIST can't be downloaded ({error}); it is in the repository's data folder or on "
             "the network. Clone the repository and install from there, or try again with a network"
         ) from error
@@ -111,7 +111,7 @@ def _write(place: Path, content: bytes) -> None:
             (Path(folder) / place.name).write_bytes(content)
             os.replace(Path(folder) / place.name, place)
     except OSError as error:
-        raise CompressionError(
+        raise NotAvailable(
             f"{place} can't be written ({error.strerror}); the unpacked data need a folder with 55 MB "
             "free. Name one of yours in the environment variable COMPRESSLAB_CACHE"
         ) from error
@@ -124,7 +124,7 @@ def read_manifest(source: Path) -> dict[str, dict]:
         entries = {name: manifest[name] for name in FILES}
         return {name: {"bytes": int(e["bytes"]), "sha256": str(e["sha256"])} for name, e in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CompressionError(
+        raise DamagedFile(
             f"{source / 'manifest.json'} can't be read ({error!r}); it lists the SHA-256 of each data file. "
             f"Get it back with: git checkout -- data/fashion_mnist"
         ) from error
@@ -146,7 +146,7 @@ def _verified(packed: Path, expected: dict) -> bytes:
 
 
 def _broken(packed: Path, came: str, expected: dict) -> CompressionError:
-    return CompressionError(
+    return DamagedFile(
         f"{packed} {came}; expected {expected['bytes']:,} bytes with the SHA-256 {expected['sha256'][:12]}… "
         f"once unpacked. Get it back with: git checkout -- data/fashion_mnist/{packed.name}"
     )

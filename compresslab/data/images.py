@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 
 __all__ = ["MEAN", "STANDARD_DEVIATION", "Images", "Splits", "normalize"]
 
@@ -28,7 +28,7 @@ class Images:
     def first(self, count: int) -> Images:
         """The first ``count`` images: a stated subset, for a lab that has little time."""
         if not 0 < count <= len(self):
-            raise CompressionError(
+            raise BadSetting(
                 f"count is a whole number from 1 to {len(self)} here, got {count}; try {min(1000, len(self))}"
             )
         return Images(self.pixels[:count], self.labels[:count])

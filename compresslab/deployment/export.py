@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.deployment.runtime import read_onnx
-from compresslab.errors import CompressionError
+from compresslab.errors import NotAvailable, Unsupported
 from compresslab.models.graph import INPUT, ActivationGrid, Add, StepNetwork, plain_layer, trace
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _write_step(
         case nn.Flatten():
             graph.node("Flatten", inputs, name, axis=1)
         case _:
-            raise CompressionError(
+            raise Unsupported(
                 f"{name} is {operation}, which can't be written; a deployed network is made of Conv2d, "
                 "Linear, ReLU, sums, AdaptiveAvgPool2d(1) and Flatten: deploy it before layers are replaced"
             )
@@ -181,7 +181,7 @@ def _write_whole(place: Path, content: bytes) -> int:
         unfinished.write_bytes(content)
         os.replace(unfinished, place)
     except OSError as error:
-        raise CompressionError(
+        raise NotAvailable(
             f"{place} can't be written ({error.strerror}); name a file in a folder that you may write to"
         ) from error
     finally:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, DamagedFile
 
 if TYPE_CHECKING:  # a quarter of a second each: only who deploys waits for them
     import onnx
@@ -51,7 +51,7 @@ class Deployed:
         try:
             (logits,) = self.session.run(None, {entry.name: x.detach().contiguous().numpy()})
         except Exception as error:  # the engine's exceptions have no class of their own in common
-            raise CompressionError(
+            raise BadSetting(
                 f"{self.path.name} can't run on {tuple(x.shape)} {x.dtype}; it takes float32 images "
                 f"{tuple(entry.shape)}: try images.inputs() ({_short(error)})"
             ) from error
@@ -75,15 +75,15 @@ def load_deployed(path: str | Path, *, threads: int = 1) -> Deployed:
         CompressionError: missing, damaged, no ONNX, or more than the engine can run; or not one thread.
     """
     if not isinstance(threads, int) or threads < 1:
-        raise CompressionError(f"threads is a whole number from 1 up, got {threads}; 1 is the steadiest")
+        raise BadSetting(f"threads is a whole number from 1 up, got {threads}; 1 is the steadiest")
     place = Path(path)
     content = read_onnx(place).SerializeToString()
     try:
         session = _session(content, threads)
     except Exception as error:  # the engine's exceptions have no class of their own in common
-        raise CompressionError(f"{place} can't be run ({_short(error)}); expected {_EXPECTED}") from error
+        raise DamagedFile(f"{place} can't be run ({_short(error)}); expected {_EXPECTED}") from error
     if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
-        raise CompressionError(
+        raise DamagedFile(
             f"{place} has {len(session.get_inputs())} inputs and {len(session.get_outputs())} outputs, "
             f"not one of each; expected {_EXPECTED}"
         )
@@ -103,14 +103,14 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
         content = Path(path).read_bytes()
         model = onnx.load_from_string(content)
     except OSError as error:
-        raise CompressionError(f"{path} can't be read ({error.strerror}); expected {_EXPECTED}") from error
+        raise DamagedFile(f"{path} can't be read ({error.strerror}); expected {_EXPECTED}") from error
     except (DecodeError, ValueError, RuntimeError) as error:
         came = f"holds {len(content):,} bytes that are no ONNX graph ({_short(error)})"
-        raise CompressionError(f"{path} {came}; expected {_EXPECTED}") from error
+        raise DamagedFile(f"{path} {came}; expected {_EXPECTED}") from error
     if not model.graph.node:
-        raise CompressionError(f"{path} holds {len(content):,} bytes without a graph; expected {_EXPECTED}")
+        raise DamagedFile(f"{path} holds {len(content):,} bytes without a graph; expected {_EXPECTED}")
     if any(isinstance(part, onnx.TensorProto) and part.external_data for part in _all_parts(model)):
-        raise CompressionError(f"{path} keeps its weights in other files; expected {_EXPECTED}")
+        raise DamagedFile(f"{path} keeps its weights in other files; expected {_EXPECTED}")
     return model
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm.auto import tqdm
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, DamagedFile
 from compresslab.jobs.openmp import environment_for_children
 
 __all__ = [
@@ -105,7 +105,7 @@ def read_kept(place: Path, *, about: str) -> dict:
     try:
         return dict(json.loads(place.read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise CompressionError(
+        raise DamagedFile(
             f"{place} can't be read ({error}); {about}. Get it back with: git checkout -- data/results"
         ) from error
 
@@ -133,7 +133,7 @@ def load_whole(place: Path, *, into: nn.Module) -> nn.Module:
     try:
         into.load_state_dict(load_file(place))
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise CompressionError(
+        raise DamagedFile(
             f"{place} can't be loaded ({str(error).splitlines()[0]}); it holds what a long run found. "
             "Get it back with: git checkout -- data/results"
         ) from error
@@ -156,12 +156,12 @@ def values_by_seed(results: Mapping[str, Any], *names: str, key: str, command: s
     runs = {int(name.rpartition("/")[2]): run for name, run in results.items() if _is_seed(name, start)}
     if not runs:
         there = ", ".join(sorted({name.rpartition("/")[0] for name in results if "/" in name}))
-        raise CompressionError(
+        raise BadSetting(
             f"no run is called {start}SEED; there are {there or 'none'}. Repeat the runs with: {command}"
         )
     if any(key not in run for run in runs.values()):
         known = ", ".join(sorted(set.intersection(*(set(run) for run in runs.values()))))
-        raise CompressionError(f"the runs {start}SEED have no {key}; they have {known}: choose one of those")
+        raise BadSetting(f"the runs {start}SEED have no {key}; they have {known}: choose one of those")
     return [run[key] for _, run in sorted(runs.items())]
 
 

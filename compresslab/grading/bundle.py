@@ -29,7 +29,7 @@ import nbformat
 from compresslab.checks.exercise import Lab
 from compresslab.course import all_labs
 from compresslab.data.location import REPOSITORY
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, CompressionError, DamagedFile, NotAvailable
 from compresslab.grading.sandbox.package_copy import WORKER, strip
 
 __all__ = ["Bundle", "grading_digest", "make_bundle", "open_bundle"]
@@ -69,14 +69,14 @@ def make_bundle(lab: Lab, out: Path) -> Bundle:
     unfinished = out.with_name(f".{out.name}.unfinished")
     try:
         if out.exists() and any(out.iterdir()):
-            raise CompressionError(f"{out} is not empty; a bundle wants a new folder; give another --out")
+            raise BadSetting(f"{out} is not empty; a bundle wants a new folder; give another --out")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         unfinished.chmod(0o700)
         _fill(unfinished, lab)
         os.replace(unfinished, out)
     except OSError as error:
-        raise CompressionError(
+        raise NotAvailable(
             f"no bundle can be made in {out} ({error.strerror}); expected a folder that can be written; give "
             "another --out"
         ) from error
@@ -114,7 +114,7 @@ def open_bundle(folder: str | Path) -> Bundle:
     except CompressionError:
         raise
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, SyntaxError) as error:
-        raise CompressionError(
+        raise DamagedFile(
             f"{place} is no bundle ({type(error).__name__}: {error}); expected a folder that compresslab "
             "bundle made; make one with: compresslab bundle LAB --out DIR"
         ) from error
@@ -126,7 +126,7 @@ def _refuse_another_kit(place: Path) -> None:
         page = Path(*name.split(".")[1:]).with_suffix(".py")
         ours = PACKAGE / page
         if ours.is_file() and (place / "worker" / "compresslab" / page).read_bytes() != ours.read_bytes():
-            raise CompressionError(
+            raise DamagedFile(
                 f"the bundle in {place} was made by another version of the kit ({page} differs); expected "
                 "one and the same; make a new bundle, or install the version that made it"
             )

@@ -20,7 +20,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from compresslab.checks.call import said_by
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, CompressionError
 from compresslab.grading.bundle import Bundle, grading_digest
 from compresslab.grading.grade import ungraded
 from compresslab.grading.reports.feedback import feedback_html
@@ -109,7 +109,7 @@ class _Grading:
         except CompressionError:  # none yet, or a damaged one
             return None
         if there.lab != self.bundle.lab.name:
-            raise CompressionError(
+            raise BadSetting(
                 f"{self.out} holds results of lab {there.lab}, this is {self.bundle.lab.name}; expected a "
                 "folder for each lab; give another --out"
             )
@@ -150,6 +150,6 @@ class _Grading:
 def _refuse_namesakes(submitted: Sequence[Submitted]) -> None:
     student, times = Counter(each.student for each in submitted).most_common(1)[0] if submitted else ("", 0)
     if times > 1:
-        raise CompressionError(
+        raise BadSetting(
             f"{student} is there {times} times; expected one submission a student; name them apart"
         )

@@ -21,7 +21,7 @@ from typing import Any
 from compresslab.checks.call import Run, run, run_from_bytes, said_by
 from compresslab.checks.exercise import Case, Exercise, Lab, draw_cases
 from compresslab.checks.judge import NOT_WRITTEN, examine
-from compresslab.errors import CompressionError, Wrong
+from compresslab.errors import CompressionError, WrongAnswer
 from compresslab.grading.bundle import Bundle, grading_digest, make_bundle
 from compresslab.grading.sandbox.client import FORKS, Workers
 from compresslab.grading.scores import ExerciseScore, Score
@@ -153,7 +153,7 @@ def _mark(
         return mark("unwritten", REVEALED if "Revealed" in raised else NOT_WRITTEN)
     try:
         examine(exercise, cases, outcome.run)
-    except Wrong as wrong:
+    except WrongAnswer as wrong:
         verdict = "late" if outcome.run.stopped else "wrong"
         hint = f"Hint on offer: {exercise.hints[0].symptom}" if exercise.hints else ""
         return mark(verdict, f"{wrong.reason}\n{hint}".strip(), str(wrong.details.get("mistake", "")))

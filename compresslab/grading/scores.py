@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from compresslab.errors import CompressionError
+from compresslab.errors import DamagedFile, NotAvailable
 
 __all__ = [
     "EXIT_CODES", "ExerciseScore", "Score", "plain", "read_results", "results_of", "score_of", "score_table",
@@ -109,7 +109,7 @@ def write_whole(place: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8", errors="replace")
         os.replace(unfinished, place)
     except OSError as error:
-        raise CompressionError(
+        raise NotAvailable(
             f"{place} can't be written ({error.strerror}); expected a folder that can be; give another --out"
         ) from error
 
@@ -153,7 +153,7 @@ def read_results(place: str | Path) -> Score:
     try:
         return score_of(json.loads(Path(place).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CompressionError(
+        raise DamagedFile(
             f"{place} can't be read ({type(error).__name__}: {error}); expected a results.json of "
             "compresslab; remove it and grade again"
         ) from error

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from compresslab.checks.exercise import Lab
 from compresslab.course import find_lab
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, NotAvailable
 from compresslab.grading.bundle import Bundle, make_bundle, open_bundle
 from compresslab.grading.class_run import grade_class
 from compresslab.grading.grade import grade
@@ -40,7 +40,7 @@ def bundle_for(lab_name: str, folder: Path | None, place: Path) -> Bundle:
     bundle = open_bundle(folder or place)
     name = bundle.lab.name
     if not lab_name or not (name.startswith(lab_name) or name.endswith(lab_name)):
-        raise CompressionError(
+        raise BadSetting(
             f"the bundle in {bundle.folder} is of lab {name}, not of {lab_name!r}; expected one and the same "
             "lab; name that lab, or give another --bundle or --out"
         )
@@ -54,12 +54,12 @@ def bundle_for_class(lab_name: str, folder: Path | None, inbox: Path, out: Path)
         CompressionError: the results would lie among the submissions; or as ``bundle_for``.
     """
     if out.resolve().is_relative_to(inbox.resolve()):
-        raise CompressionError(
+        raise BadSetting(
             f"{out} lies in the inbox, where results would be taken for submissions; expected a folder "
             f"outside {inbox}; give another --out"
         )
     if folder is not None and out.resolve().is_relative_to(folder.resolve()):
-        raise CompressionError(
+        raise BadSetting(
             f"{out} lies in the bundle, which is what it was made; expected a folder outside {folder}; give "
             "another --out"
         )
@@ -76,7 +76,7 @@ def is_isolated(*, trusted: bool, several: bool) -> bool:
         return False
     missing = [f"{finding.about}: {finding.words}" for finding in isolation() if not finding.holds]
     if missing and several:
-        raise CompressionError(
+        raise NotAvailable(
             f"students' code can't be isolated on this machine ({'; '.join(missing)}); a class is graded in "
             "a sandbox; mend that (compresslab sandbox --check), or trust them all: --trust-submissions"
         )

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, NotAvailable
 from compresslab.jobs.openmp import environment_for_children
 
 __all__ = ["Pool", "WorkerDied", "dask_cluster", "local_processes", "open_pool", "run_all", "zipped"]
@@ -165,7 +165,7 @@ def local_processes(jobs: int | None = None, **environment: str) -> Iterator[Poo
         CompressionError: fewer than one process is asked for.
     """
     if jobs is not None and jobs < 1:
-        raise CompressionError(f"--jobs must be 1 or more, the number of processes, got {jobs}; try 2")
+        raise BadSetting(f"--jobs must be 1 or more, the number of processes, got {jobs}; try 2")
     size = jobs or os.cpu_count() or 1
     yield Pool(lambda: _process_pool(size, environment), size)
 
@@ -224,14 +224,14 @@ def dask_cluster(address: str, *, at_end: Callable[[], None] | None = None) -> I
         import dask
         from distributed import Client, KilledWorker
     except ImportError as error:
-        raise CompressionError(
+        raise NotAvailable(
             f"--scheduler needs Dask, which is not installed ({error}); expected the extra [cluster]; "
             'try: pip install "compresslab[cluster]", or --jobs instead'
         ) from error
     try:
         client = Client(address, timeout=TIMEOUT, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise CompressionError(
+        raise NotAvailable(
             f"no Dask scheduler answers at {address} ({type(error).__name__} within {TIMEOUT} s); expected "
             "tcp://HOST:PORT of a running one; start one with: dask scheduler, or use --jobs instead"
         ) from error
@@ -253,7 +253,7 @@ def _threads(client: Any, address: str) -> int:
         client.wait_for_workers(1, timeout=TIMEOUT)
     threads = sum(client.nthreads().values())
     if not threads:
-        raise CompressionError(
+        raise NotAvailable(
             f"the Dask scheduler at {address} has no worker; expected one within {TIMEOUT} s; start one "
             f"with: dask worker {address}"
         )

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from compresslab.errors import CompressionError
+from compresslab.errors import Unsupported
 from compresslab.measurement.timing import WARM_UP, Clock, one_at_a_time, pinned
 from compresslab.models.surgery import evaluating
 from compresslab.storage import Ledger, save_model
@@ -184,7 +184,7 @@ class _Watch(TorchDispatchMode):
         counted = operator.overloadpacket in flop_registry
         dense = all(t.layout == torch.strided for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
         if not (free or (counted and dense)):
-            raise CompressionError(
+            raise Unsupported(
                 f"the MACs of {operator}{' on a sparse tensor' if counted else ''} are not known: "
                 f"FlopCounterMode counts {'it as if it were dense' if counted else '0'}. "
                 "Countable are dense matrix products (addmm, mm, bmm) and convolutions. Write the layer with "

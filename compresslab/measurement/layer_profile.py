@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.measurement.costs import LayerCost
 from compresslab.measurement.tables import Table, new_figure
 
@@ -63,9 +63,7 @@ def draw_layers(costs: Sequence[LayerCost]) -> Figure:
 def _bars(costs: Sequence[LayerCost]) -> dict[str, tuple[int, int, int, float]]:
     """{label: (parameters, storage bytes, MACs, ms)}: layers with MACs alone, then the others by kind."""
     if not costs:
-        raise CompressionError(
-            "costs has at least one layer, got none; layer_costs(model, inputs) makes them"
-        )
+        raise BadSetting("costs has at least one layer, got none; layer_costs(model, inputs) makes them")
     groups: dict[str, list[LayerCost]] = {f"{c.name} ({c.kind})": [c] for c in costs if c.macs}
     for cost in costs:
         if not cost.macs:

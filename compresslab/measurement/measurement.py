@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.data.images import Images
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, Unsupported
 from compresslab.measurement.activations import peak_activation_bytes
 from compresslab.measurement.costs import LayerCost, count_macs, count_parameters, layer_costs, storage_bytes
 from compresslab.measurement.statistics import Interval, bootstrap
@@ -96,9 +96,7 @@ def measure(
         CompressionError: no images, something else than logits (n, classes), or MACs that can't be counted.
     """
     if len(data) == 0:
-        raise CompressionError(
-            "data has at least one image, got none; try the validation split of fashion_mnist()"
-        )
+        raise BadSetting("data has at least one image, got none; try the validation split of fashion_mnist()")
     correct = right_answers(model, data)
     sample = one_at_a_time(data.first(1).inputs())
     time_ms = latency(model, sample, rounds=rounds, seed=seed, clock=clock)
@@ -128,7 +126,7 @@ def accuracy_drop(baseline: Measurement, other: Measurement, *, seed: int = 0) -
         CompressionError: the two were measured on different numbers of images.
     """
     if baseline.correct.shape != other.correct.shape:
-        raise CompressionError(
+        raise BadSetting(
             f"both are measured on the same images, got {len(baseline.correct)} for {baseline.name} and "
             f"{len(other.correct)} for {other.name}; measure both with the same data"
         )
@@ -152,7 +150,7 @@ def _logits(model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     logits = model(inputs)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(inputs):
         came = f"the shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise CompressionError(
+        raise Unsupported(
             f"a model returns logits ({len(inputs)}, classes) for inputs {tuple(inputs.shape)}, got {came}; "
             "end it with nn.Flatten() and a linear layer"
         )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.measurement.measurement import Measurement, accuracy_drop
 from compresslab.measurement.statistics import Interval
 from compresslab.measurement.tables import Table, new_figure
@@ -148,7 +148,7 @@ def compare(
     names = [measured.name for measured in (baseline, *others)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise CompressionError(
+        raise BadSetting(
             f"each measurement has a name of its own, got {twice[0]!r} twice; measure(..., name=...) sets it"
         )
 

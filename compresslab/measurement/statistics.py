@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 
 __all__ = [
     "DRAWS",
@@ -62,7 +62,7 @@ def gain_over_seeds(values: Sequence[float], baseline: Sequence[float]) -> Inter
         CompressionError: not as many runs of the one as of the other, or not 2 to 10.
     """
     if len(values) != len(baseline):
-        raise CompressionError(
+        raise BadSetting(
             f"a gain compares runs of the same seeds, got {len(values)} and {len(baseline)} runs; "
             "give one of each for every seed"
         )
@@ -71,7 +71,7 @@ def gain_over_seeds(values: Sequence[float], baseline: Sequence[float]) -> Inter
 
 def _interval(values: Sequence[float], width: float) -> Interval:
     if not 2 <= len(values) <= len(_STUDENT) + 1:
-        raise CompressionError(
+        raise BadSetting(
             f"an interval over seeds takes 2 to {len(_STUDENT) + 1} runs, got {len(values)}; "
             "3 are a good start"
         )
@@ -97,7 +97,7 @@ class Interval:
 
     def __post_init__(self) -> None:
         if not self.low <= self.value <= self.high:
-            raise CompressionError(
+            raise BadSetting(
                 f"an interval has low ≤ value ≤ high, got {self.low}, {self.value}, {self.high}; "
                 "the order of the arguments is value, low, high"
             )

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.measurement.statistics import Interval, bootstrap, median
 from compresslab.models.surgery import evaluating
 
@@ -108,7 +108,7 @@ def one_at_a_time(inputs: Tensor) -> Tensor:
         CompressionError: there is no first input.
     """
     if inputs.dim() < 1 or len(inputs) == 0:
-        raise CompressionError(
+        raise BadSetting(
             f"inputs is a batch with at least one sample, got the shape {tuple(inputs.shape)}; "
             "for one image that is (1, 1, 28, 28)"
         )
@@ -127,7 +127,7 @@ def _seconds(run: Runnable, inputs: Tensor, clock: Clock) -> float:
     run(inputs)
     elapsed = clock() - start
     if not 0 < elapsed < math.inf:
-        raise CompressionError(
+        raise BadSetting(
             f"the clock counted {elapsed} seconds for one run, it must go forward; "
             "use time.perf_counter, and inputs that take longer"
         )
@@ -141,8 +141,6 @@ def _warm_up(run: Runnable, inputs: Tensor) -> None:
 
 def _check(rounds: int, threads: int) -> None:
     if rounds < 5:
-        raise CompressionError(
-            f"rounds is a whole number from 5 up, got {rounds}; 25 gives a useful interval"
-        )
+        raise BadSetting(f"rounds is a whole number from 5 up, got {rounds}; 25 gives a useful interval")
     if threads < 1:
-        raise CompressionError(f"threads is a whole number from 1 up, got {threads}; 1 is the steadiest")
+        raise BadSetting(f"threads is a whole number from 1 up, got {threads}; 1 is the steadiest")

@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from compresslab.errors import CompressionError
+from compresslab.errors import CompressionError, Unsupported
 
 __all__ = ["INPUT", "ActivationGrid", "Add", "Step", "StepNetwork", "fx_graph", "plain_layer", "trace"]
 
@@ -135,7 +135,7 @@ def trace(model: nn.Module) -> StepNetwork:
             steps.append(Step(node.name, tuple(called[argument] for argument in node.args)))
             operations[node.name] = operation
     if not steps:
-        raise CompressionError(
+        raise Unsupported(
             f"{type(model).__name__} does nothing with its input; a network of steps has at least one: "
             "give the whole network"
         )
@@ -153,13 +153,13 @@ def fx_graph(model: nn.Module) -> fx.Graph:
         graph = fx.GraphModule(model, _Tracer().trace(model)).graph
         graph.eliminate_dead_code()
     except Exception as error:  # the model's own code runs here: anything may come
-        raise CompressionError(
+        raise Unsupported(
             f"{kind} can't be written down as steps ({(str(error).splitlines() or [''])[0]}); its forward "
             "does the same whatever the values are: try it without if, loops over tensors, or numpy"
         ) from error
     inputs = sum(node.op == "placeholder" for node in graph.nodes)
     if inputs != 1 or not isinstance(graph.output_node().args[0], fx.Node):
-        raise CompressionError(
+        raise Unsupported(
             f"{kind} has {inputs} inputs, or several outputs; a network of steps has one of each: "
             "give the part that maps images to logits"
         )
@@ -190,7 +190,7 @@ def plain_layer(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     with torch.no_grad(), _Products() as products:
         layer(sample)
     if [w.shape for w in products.weights] != [plain.weight.shape]:
-        raise CompressionError(
+        raise Unsupported(
             f"{type(layer).__name__} multiplies with weights {[tuple(w.shape) for w in products.weights]}; "
             f"as a step it multiplies once, with a weight {tuple(plain.weight.shape)}: replace it afterwards"
         )
@@ -260,7 +260,7 @@ def _unknown(node: fx.Node, operation: nn.Module | None) -> CompressionError:
     called = node.target if node.op == "call_module" else node.name
     what = operation if operation is not None else getattr(node.target, "__name__", node.target)
     norm = isinstance(operation, nn.BatchNorm2d)
-    return CompressionError(
+    return Unsupported(
         f"{called} is {what}; steps are Conv2d (padded with zeros), Linear, ReLU, the sum of two values, "
         "AdaptiveAvgPool2d(1) and Flatten: "
         + ("fold it with fold_batch_norm(model)" if norm else "build the network of these")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from compresslab.data.location import DATA
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, DamagedFile
 from compresslab.models.residual import baseline, mlp, student, teacher
 
 __all__ = ["ARCHITECTURES", "load_baseline", "read_card"]
@@ -28,10 +28,10 @@ def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") 
         CompressionError: no such network, or its file is missing, damaged or of another architecture.
     """
     if name not in ARCHITECTURES:
-        raise CompressionError(f"no network is called {name!r}; there are {', '.join(ARCHITECTURES)}")
+        raise BadSetting(f"no network is called {name!r}; there are {', '.join(ARCHITECTURES)}")
     place = folder / f"{name}.safetensors"
     if not place.exists():
-        raise CompressionError(
+        raise DamagedFile(
             f"{place} is missing; expected the weights of {name!r}. "
             f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
         )
@@ -39,7 +39,7 @@ def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") 
     try:
         model.load_state_dict(load_file(place))
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise CompressionError(
+        raise DamagedFile(
             f"{place} can't be loaded ({str(error).splitlines()[0]}); expected the weights of {name!r}. "
             f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
         ) from error
@@ -52,7 +52,7 @@ def read_card(name: str, *, folder: Path = DATA / "baselines") -> dict:
     try:
         return dict(json.loads(place.read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise CompressionError(
+        raise DamagedFile(
             f"{place} can't be read ({error}); it is the card that says how {name!r} was trained. "
             f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
         ) from error

@@ -22,7 +22,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 
 __all__ = ["Attention", "PatchTransformer", "TransformerBlock"]
 
@@ -110,10 +110,10 @@ class PatchTransformer(nn.Module):
 
 def _check(patch: int, width: int, heads: int, blocks: int) -> None:
     if patch < 1 or _SIDE % patch:
-        raise CompressionError(f"patch is a divisor of {_SIDE}, got {patch}; 7 makes 16 tokens, 4 makes 49")
+        raise BadSetting(f"patch is a divisor of {_SIDE}, got {patch}; 7 makes 16 tokens, 4 makes 49")
     if min(width, heads) < 1 or width % heads:
-        raise CompressionError(
+        raise BadSetting(
             f"heads is a divisor of width, got {heads} heads for a width of {width}; try width=32, heads=2"
         )
     if blocks < 1:
-        raise CompressionError(f"blocks is a whole number from 1 up, got {blocks}; 2 make a small student")
+        raise BadSetting(f"blocks is a whole number from 1 up, got {blocks}; 2 make a small student")

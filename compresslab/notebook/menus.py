@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from compresslab.checks.exercise import Exercise, Lab
 from compresslab.checks.judge import check_answer
 from compresslab.course import find_lab
-from compresslab.errors import Unwritten, Wrong
+from compresslab.errors import Unwritten, WrongAnswer
 
 __all__ = ["Desk", "NoPoints", "hint_text", "lab"]
 
@@ -103,9 +103,9 @@ class _State:
             except Unwritten as unwritten:
                 self.passed.pop(exercise.name, None)
                 return NoPoints(f"{exercise.name}: {unwritten.reason}  (0 of {_points(exercise)})")
-            except Wrong as wrong:
+            except WrongAnswer as wrong:
                 self.passed.pop(exercise.name, None)
-                raise Wrong(wrong.reason, self._offer(exercise), **wrong.details) from None
+                raise WrongAnswer(wrong.reason, self._offer(exercise), **wrong.details) from None
             if done.printed:
                 print(done.printed.rstrip() + (" …" if done.characters > len(done.printed) else ""))
             self.passed[exercise.name] = answer
@@ -120,7 +120,7 @@ class _State:
             if step is None:
                 step = min(self.hints_seen.get(exercise.name, 0) + 1, count)
             if step not in range(1, count + 1):
-                raise Wrong(f"there are hints 1 to {count} for {exercise.name}, you asked for {step}")
+                raise WrongAnswer(f"there are hints 1 to {count} for {exercise.name}, you asked for {step}")
             self.hints_seen[exercise.name] = max(step, self.hints_seen.get(exercise.name, 0))
             print(hint_text(exercise, step))
 

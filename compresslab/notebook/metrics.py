@@ -12,7 +12,7 @@ import math
 import re
 from typing import Any
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, BadSource
 
 __all__ = ["MIME", "collect_metrics", "metric", "read_metrics", "verdict", "write_metrics"]
 
@@ -38,13 +38,13 @@ def metric(name: str, value: Any, low: float | None = None, high: float | None =
     speedup = 1.5 [1.42, 1.61]
     """
     if not _NAME.fullmatch(name) or name.endswith((".low", ".high")):
-        raise CompressionError(
+        raise BadSetting(
             f"a metric is called like int8.drop (lower case, dots; .low and .high are added), got {name!r}"
         )
     if hasattr(value, "low") and hasattr(value, "high"):
         value, low, high = value.value, value.low, value.high
     if (low is None) != (high is None):
-        raise CompressionError(f"{name} has one end of an interval; give low and high, or neither")
+        raise BadSetting(f"{name} has one end of an interval; give low and high, or neither")
     numbers = {name: _plain(name, value)}
     words = f"{name} = {numbers[name]}"
     if low is not None:
@@ -80,7 +80,7 @@ def collect_metrics(notebook: Any) -> dict[str, int | float]:
         for output in cell.get("outputs", ()):
             for name, value in output.get("data", {}).get(MIME, {}).items():
                 if name in found:
-                    raise CompressionError(
+                    raise BadSource(
                         f"the metric {name} is given twice, the second time in cell {cell.id}; "
                         "each name is given once: call it something else"
                     )
@@ -108,7 +108,7 @@ def _plain(name: str, value: Any) -> int | float:
             return float(f"{number:.6g}")
     except (TypeError, ValueError, RuntimeError):
         number = value
-    raise CompressionError(f"the metric {name} is a finite number, got {number!r}; is it a ratio with 0?")
+    raise BadSetting(f"the metric {name} is a finite number, got {number!r}; is it a ratio with 0?")
 
 
 def _show(numbers: dict[str, int | float], words: str) -> None:

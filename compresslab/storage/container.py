@@ -32,7 +32,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import DamagedFile, NotAvailable, Unsupported
 
 __all__ = ["Ledger", "load_model", "read", "save_model", "write"]
 
@@ -109,7 +109,7 @@ def write(path: str | Path, parts: Mapping[str, Tensor], *, note: Mapping[str, A
         save_file(tensors, unfinished, metadata={NOTE: text})
         os.replace(unfinished, place)
     except (OSError, SafetensorError) as error:
-        raise CompressionError(
+        raise NotAvailable(
             f"{place} can't be written ({error}); name a file in a folder that you may write to"
         ) from error
     finally:
@@ -127,7 +127,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise CompressionError(f"{path} can't be read ({error.strerror}); expected {_EXPECTED}") from error
+        raise DamagedFile(f"{path} can't be read ({error.strerror}); expected {_EXPECTED}") from error
     try:
         tensors = load(content)  # checks the table: lengths, offsets, shapes
         entry = json.loads(
@@ -144,7 +144,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if content
             else "is empty"
         )
-        raise CompressionError(f"{path} {came}; expected {_EXPECTED}") from error
+        raise DamagedFile(f"{path} {came}; expected {_EXPECTED}") from error
 
 
 _EXPECTED = "a file written by save_model. Write it again, or get it back from where it came"
@@ -213,7 +213,7 @@ def _memory(name: str, tensor: Tensor) -> tuple:
 
 def _plain(name: str, tensor: Tensor) -> Tensor:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-        raise CompressionError(
+        raise Unsupported(
             f"{name} is a {tensor.layout} tensor of {tensor.dtype} on {tensor.device}; "
             "a file holds plain dense tensors. "
             "Give its module parts() that returns values, indices or scales as tensors of their own"
@@ -236,14 +236,14 @@ def _check_names(path: str | Path, stored: Mapping[str, Tensor], wanted: Mapping
     odd = sorted(stored.keys() ^ wanted.keys())
     if odd:
         where = "only in the file" if odd[0] in stored else "only in the model"
-        raise CompressionError(
+        raise DamagedFile(
             f"{path} holds another model: {odd[0]} is {where}. It has {len(stored)} tensors, the model "
             f"given as into= has {len(wanted)}; give a model with the structure of the one that was saved"
         )
     tied = _aliases(stored)
     if tied != _aliases(wanted):
         name = sorted(tied.items() ^ _aliases(wanted).items())[0][0]
-        raise CompressionError(
+        raise DamagedFile(
             f"{path} and the model given as into= do not share the same tensors: {name} differs; "
             "tie the weights of the model as they were when it was saved"
         )
@@ -251,7 +251,7 @@ def _check_names(path: str | Path, stored: Mapping[str, Tensor], wanted: Mapping
 
 def _copy(path: str | Path, name: str, target: Tensor, source: Tensor) -> None:
     if (target.shape, target.dtype) != (source.shape, source.dtype):
-        raise CompressionError(
+        raise DamagedFile(
             f"{path} has {name} as {tuple(source.shape)} {source.dtype}; the model given as into= wants "
             f"{tuple(target.shape)} {target.dtype}; give a model with the structure of the one that was saved"
         )
@@ -263,7 +263,7 @@ def _hand_over(path: str | Path, module: Any, tensors: dict[str, Tensor]) -> Non
     try:
         module.load_parts(tensors)
     except _DAMAGED as error:
-        raise CompressionError(
+        raise DamagedFile(
             f"{path}: {type(module).__name__} can't be rebuilt from {', '.join(tensors)} ({_short(error)}); "
             "give a model with the structure of the one that was saved"
         ) from error

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 
 __all__ = ["pack", "unpack"]
 
@@ -42,14 +42,14 @@ def pack(integers: Tensor, *, bits: int) -> Tensor:
     """
     _check_bits(bits)
     if integers.is_floating_point() or integers.is_complex():
-        raise CompressionError(
+        raise BadSetting(
             f"integers are of an integer dtype, got {integers.dtype}; round and cast them first: "
             "x.round().to(torch.int32)"
         )
     flat = integers.detach().flatten().to(torch.int32)
     outside = flat[(flat < -(2 ** (bits - 1))) | (flat > 2**bits - 1)]
     if len(outside):
-        raise CompressionError(
+        raise BadSetting(
             f"integers of {bits} bits lie in {-(2 ** (bits - 1))} … {2**bits - 1}, got {int(outside[0])}; "
             "clamp them first, or give more bits"
         )
@@ -79,7 +79,7 @@ def unpack(packed: Tensor, *, bits: int, count: int, signed: bool) -> Tensor:
     _check_bits(bits)
     wanted = -(-count * bits // 8)
     if packed.dtype != torch.uint8 or packed.shape != (wanted,):
-        raise CompressionError(
+        raise BadSetting(
             f"{count} integers of {bits} bits are packed in ({wanted},) torch.uint8, got "
             f"{tuple(packed.shape)} {packed.dtype}; give the bits and the count with which they were packed"
         )
@@ -98,4 +98,4 @@ def _places(bits: int, like: Tensor) -> Tensor:
 
 def _check_bits(bits: int) -> None:
     if not isinstance(bits, int) or not 1 <= bits <= 8:
-        raise CompressionError(f"bits is a whole number from 1 to 8, got {bits}; try 4: two integers a byte")
+        raise BadSetting(f"bits is a whole number from 1 to 8, got {bits}; try 4: two integers a byte")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, DamagedFile
 from compresslab.storage.sparse import (
     AGAIN,
     Layout,
@@ -106,7 +106,7 @@ def _to_dense(tensor: Tensor) -> dict[str, Tensor]:
 def _from_dense(parts: Parts, shape: Sequence[int]) -> Tensor:
     values, count = checked_values(parts, shape, _dense_layout), math.prod(shape)
     if len(values) != count:
-        raise CompressionError(f"a dense tensor has {count} values, got {len(values)}; {AGAIN}")
+        raise DamagedFile(f"a dense tensor has {count} values, got {len(values)}; {AGAIN}")
     return values.reshape(tuple(shape)).clone()
 
 
@@ -133,7 +133,7 @@ def checked_forms(forms: Sequence[Form]) -> tuple[Form, ...]:
         CompressionError: none, or something that is no form.
     """
     if not isinstance(forms, list | tuple) or not forms or not all(isinstance(form, Form) for form in forms):
-        raise CompressionError(f"forms is a list of forms, at least one, got {forms!r}; try [BITMAP]")
+        raise BadSetting(f"forms is a list of forms, at least one, got {forms!r}; try [BITMAP]")
     return tuple(forms)
 
 
@@ -168,13 +168,13 @@ def from_smallest(parts: Parts, shape: Sequence[int]) -> Tensor:
     """
     if missing := {"positions", "values"} - parts.keys():
         came = ", ".join(parts) or "none"
-        raise CompressionError(f"{min(missing)} is a part of such a tensor, got {came}; {AGAIN}")
+        raise DamagedFile(f"{min(missing)} is a part of such a tensor, got {came}; {AGAIN}")
     positions, values = parts["positions"], checked_values(parts, shape, _dense_layout)
     form = _named_by(positions)
     layout = form.layout(shape, len(values))
     lengths = [dtype.itemsize * length for dtype, length in layout.values()]
     if len(positions) != 1 + sum(lengths):
-        raise CompressionError(
+        raise DamagedFile(
             f"positions of {len(values)} values in a tensor {tuple(shape)} are {1 + sum(lengths)} bytes "
             f"({form.name}), got {len(positions)}; {AGAIN}"
         )
@@ -189,7 +189,5 @@ def _named_by(positions: Tensor) -> Form:
     bytes_ = positions.dtype == torch.uint8 and positions.dim() == 1 and len(positions) > 0
     if not bytes_ or int(positions[0]) not in _BY_NUMBER:
         came = int(positions[0]) if bytes_ else f"{tuple(positions.shape)} {positions.dtype}"
-        raise CompressionError(
-            f"positions are bytes and begin with the number of a form, got {came}; {AGAIN}"
-        )
+        raise DamagedFile(f"positions are bytes and begin with the number of a form, got {came}; {AGAIN}")
     return _BY_NUMBER[int(positions[0])]

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import CompressionError, DamagedFile
 
 __all__ = ["keep_checkpoint", "resume_checkpoint"]
 
@@ -58,7 +58,7 @@ def resume_checkpoint(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         theirs, history = dict(note["settings"]), [dict(epoch) for epoch in note["history"]]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CompressionError(
+        raise DamagedFile(
             f"{place} can't be read ({error}); it keeps the state of an interrupted training run. "
             "Delete it to start afresh"
         ) from error
@@ -75,7 +75,7 @@ def resume_checkpoint(
 
 
 def _another_run(place: Path, why: str) -> CompressionError:
-    return CompressionError(
+    return DamagedFile(
         f"{place} is of another run ({why}); only the run that wrote it can go on from it. "
         "Delete it to start afresh, or name another file"
     )

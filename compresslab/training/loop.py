@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from compresslab.data.augmentation import augment
 from compresslab.data.images import Images, normalize
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, Diverged
 from compresslab.measurement.measurement import right_answers
 from compresslab.training.checkpoints import keep_checkpoint, resume_checkpoint
 
@@ -167,25 +167,25 @@ def _check(
     train: Images, validation: Images, epochs: int, learning_rate: float, precision: torch.dtype
 ) -> None:
     if len(train) < 2 or len(validation) < 1:
-        raise CompressionError(
+        raise BadSetting(
             f"got {len(train)} images to learn from and {len(validation)} to choose by; "
             "fit needs at least 2 and 1: try fashion_mnist().train.first(1000)"
         )
     if not isinstance(epochs, int) or epochs < 1:
-        raise CompressionError(f"epochs is a whole number from 1 up, got {epochs}; 5 suits a first look")
+        raise BadSetting(f"epochs is a whole number from 1 up, got {epochs}; 5 suits a first look")
     if not 0 < learning_rate < math.inf:
-        raise CompressionError(
+        raise BadSetting(
             f"learning_rate is a positive number, got {learning_rate}; 0.1 suits a fresh network"
         )
     if precision not in (torch.float32, torch.bfloat16):
-        raise CompressionError(
+        raise BadSetting(
             f"precision is torch.float32 or torch.bfloat16, got {precision}; try fast_precision()"
         )
 
 
 def _finite(loss: float, epoch: int) -> float:
     if not math.isfinite(loss):
-        raise CompressionError(
+        raise Diverged(
             f"the loss is {loss} in epoch {epoch + 1}; it must stay finite: try a tenth of the learning rate"
         )
     return loss

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from compresslab.data.images import Splits
 from compresslab.data.location import DATA
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.models.pretrained import ARCHITECTURES
 from compresslab.models.residual import Mirrored
 from compresslab.training.loop import accuracy, cross_entropy, fast_precision, fit
@@ -55,7 +55,7 @@ def train_baseline(
         CompressionError: there is no recipe for ``name``.
     """
     if name not in RECIPES:
-        raise CompressionError(f"there is no recipe for {name!r}; there are {', '.join(RECIPES)}")
+        raise BadSetting(f"there is no recipe for {name!r}; there are {', '.join(RECIPES)}")
     recipe = recipe or RECIPES[name]
     checkpoint = folder / f"{name}.checkpoint.safetensors"
     torch.manual_seed(recipe.seed)  # the first weights

@@ -117,5 +117,5 @@ def test_run_all_shows_one_grey_line_for_what_is_not_written(tmp_path):
 
 def test_run_all_shows_one_clean_line_for_what_is_wrong(tmp_path):
     (check,) = outputs(handed_in(ANSWERS["wrong"]), tmp_path)["check-double"]
-    assert (check.output_type, check.ename) == ("error", "Wrong")
+    assert (check.output_type, check.ename) == ("error", "WrongAnswer")
     assert check.traceback[0] == "✗ you halve (case: negative)"

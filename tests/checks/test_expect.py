@@ -10,11 +10,11 @@ import torch
 
 from compresslab.checks import expect as judging
 from compresslab.checks.record import describe
-from compresslab.errors import Wrong
+from compresslab.errors import WrongAnswer
 
 
 def reason(reader, *arguments, **settings):
-    with pytest.raises(Wrong) as caught:
+    with pytest.raises(WrongAnswer) as caught:
         reader(*arguments, **settings)
     return caught.value.reason
 
@@ -118,7 +118,7 @@ def test_close_is_relative_for_large_and_absolute_for_small_numbers():
 def test_close_shows_the_first_entry_that_is_apart():
     yours, wanted = torch.zeros(2, 3), torch.zeros(2, 3)
     yours[1, 0], yours[1, 2] = 5, 7
-    with pytest.raises(Wrong) as caught:
+    with pytest.raises(WrongAnswer) as caught:
         judging.close(yours, wanted)
     assert caught.value.reason == "the answer at [1, 0] is 0; yours is 5"
     assert caught.value.details["where"] == (1, 0)

@@ -12,13 +12,13 @@ import torch
 from compresslab.checks.call import Run, run
 from compresslab.checks.exercise import draw_cases
 from compresslab.checks.judge import NOT_WRITTEN, check_answer, equal_runs, examine, run_mistakes
-from compresslab.errors import Wrong
+from compresslab.errors import WrongAnswer
 
 DOUBLE = made_lab.EXERCISE
 
 
 def refused(answer, exercise=DOUBLE, seed=0):
-    with pytest.raises(Wrong) as caught:
+    with pytest.raises(WrongAnswer) as caught:
         check_answer(exercise, answer, seed=seed)
     return caught.value
 
@@ -120,14 +120,14 @@ def test_what_is_no_function_is_told_so(answer):
 def test_a_run_that_left_too_few_records_does_not_pass():
     cases = draw_cases(DOUBLE, 0)
     done = run(DOUBLE.probe, cases, lambda x: 2 * x, seconds=1)
-    with pytest.raises(Wrong, match="only 1 of 2 cases left a record"):
+    with pytest.raises(WrongAnswer, match="only 1 of 2 cases left a record"):
         examine(DOUBLE, cases, Run(done.attempts[:1]))
 
 
 def test_the_records_of_another_seed_do_not_pass():
     old, new = draw_cases(DOUBLE, 0), draw_cases(DOUBLE, 1)
     done = run(DOUBLE.probe, old, lambda x: 2 * x, seconds=1)
-    with pytest.raises(Wrong):
+    with pytest.raises(WrongAnswer):
         examine(DOUBLE, new, done)
 
 
@@ -137,7 +137,7 @@ def test_mistakes_that_somebody_ran_already_are_not_run_again():
     broken = dataclasses.replace(
         DOUBLE, mistakes=tuple(dataclasses.replace(m, answer=None) for m in DOUBLE.mistakes)
     )
-    with pytest.raises(Wrong, match="you halve"):
+    with pytest.raises(WrongAnswer, match="you halve"):
         examine(broken, cases, mistakes["halves"], mistakes=mistakes)
 
 

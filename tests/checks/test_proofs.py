@@ -21,7 +21,7 @@ from compresslab.checks.proofs import (
     problems_with_right_answers,
 )
 from compresslab.course import all_labs
-from compresslab.errors import Wrong
+from compresslab.errors import WrongAnswer
 
 EXERCISES = [exercise for lab in all_labs() for exercise in lab.exercises]
 each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: f"{e.lab}:{e.name}")
@@ -36,7 +36,7 @@ def not_written(*positional, **named):
 
 @each_exercise
 def test_1_the_hole_as_shipped_is_told_that_it_is_not_written_yet(exercise):
-    with pytest.raises(Wrong) as caught:
+    with pytest.raises(WrongAnswer) as caught:
         check_answer(exercise, not_written)
     assert caught.value.reason == NOT_WRITTEN
 
@@ -67,7 +67,7 @@ def test_5_garbage_is_refused_with_a_sentence_of_its_own(exercise):
 def test_6_an_exercise_judges_the_same_whatever_was_judged_before(exercise):
     for other in EXERCISES:
         if other is not exercise:
-            with pytest.raises(Wrong):
+            with pytest.raises(WrongAnswer):
                 check_answer(other, not_written)
             break
     check_answer(exercise, exercise.right[0])

@@ -22,10 +22,10 @@ LAB = find_lab("00_measuring")
 HOLE = "count_parameters"
 CHANGED = """
 import dataclasses
-from compresslab.errors import Wrong
+from compresslab.errors import WrongAnswer
 
 def judge(case, record):
-    raise Wrong("the bundle's own judge says no")
+    raise WrongAnswer("the bundle's own judge says no")
 
 def probe(case, written):
     return {"of the bundle": True}

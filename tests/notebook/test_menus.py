@@ -6,7 +6,7 @@ import pytest
 from made_lab import EXERCISE, LAB
 
 from compresslab.course import all_labs
-from compresslab.errors import CompressionError, Unwritten, Wrong
+from compresslab.errors import CompressionError, Unwritten, WrongAnswer
 from compresslab.notebook import lab
 from compresslab.notebook import menus as desks
 
@@ -27,7 +27,7 @@ def test_a_right_answer_is_told_the_statement_and_its_points(desk, capsys):
 
 
 def test_a_wrong_answer_raises_one_line_and_the_hint_on_offer(desk):
-    with pytest.raises(Wrong) as caught:
+    with pytest.raises(WrongAnswer) as caught:
         desk.check.double(lambda x: x / 2)
     assert caught.value._render_traceback_() == [
         "✗ you halve (case: negative)",
@@ -82,14 +82,14 @@ def test_hints_come_one_after_the_other_and_the_last_one_stays(desk, capsys):
 def test_any_hint_can_be_asked_for_by_its_number(desk, capsys):
     desk.hint.double(2)
     assert "help 2" in capsys.readouterr().out
-    with pytest.raises(Wrong, match="there are hints 1 to 3 for double, you asked for 4"):
+    with pytest.raises(WrongAnswer, match="there are hints 1 to 3 for double, you asked for 4"):
         desk.hint.double(4)
 
 
 def test_the_offer_moves_on_with_the_hints(desk, capsys):
     offers = []
     for _ in range(4):
-        with pytest.raises(Wrong) as caught:
+        with pytest.raises(WrongAnswer) as caught:
             desk.check.double(lambda x: 0.0)
         offers.append(caught.value.hint)
         desk.hint.double()
@@ -98,7 +98,7 @@ def test_the_offer_moves_on_with_the_hints(desk, capsys):
 
 
 def test_yours_is_the_function_whose_check_passed(desk):
-    with pytest.raises(Wrong, match=r"write it and run its check, or call reveal.double\(\)"):
+    with pytest.raises(WrongAnswer, match=r"write it and run its check, or call reveal.double\(\)"):
         desk.yours.double(3)
     desk.check.double(by_hand)
     assert desk.yours.double is by_hand
@@ -106,9 +106,9 @@ def test_yours_is_the_function_whose_check_passed(desk):
 
 def test_yours_is_gone_when_a_later_answer_fails(desk):
     desk.check.double(by_hand)
-    with pytest.raises(Wrong):
+    with pytest.raises(WrongAnswer):
         desk.check.double(lambda x: x)
-    with pytest.raises(Wrong, match="this cell uses your double"):
+    with pytest.raises(WrongAnswer, match="this cell uses your double"):
         desk.yours.double(3)
 
 
@@ -145,7 +145,7 @@ def test_a_menu_answers_to_no_hidden_name(desk):
 
 def test_two_desks_do_not_share_what_was_done(desk):
     desk.check.double(by_hand)
-    with pytest.raises(Wrong):
+    with pytest.raises(WrongAnswer):
         lab("90_made").yours.double(1)
 
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from compresslab.data.images import Images
 from compresslab.errors import CompressionError
+from compresslab.training import loop as training
 from compresslab.training.loop import BATCH_SIZE, accuracy, cross_entropy, fast_precision, fit
-from compresslab.training.loop import loop as training
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from compresslab.course.figures.sliders import explore
 from compresslab.data.fashion_mnist import CLASSES
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.measurement.tables import new_figure
 from compresslab.techniques.distillation.feature import unit_length
 from compresslab.techniques.distillation.response import soften
@@ -55,7 +55,7 @@ def draw_soft_targets_at(
         CompressionError: there isn't one logit for each class, or a temperature that isn't above 0.
     """
     if logits.shape != (len(CLASSES),):
-        raise CompressionError(
+        raise BadSetting(
             f"logits are one image's, of shape ({len(CLASSES)},), got {tuple(logits.shape)}; "
             "take one row of a batch, as in logits[0]"
         )
@@ -97,7 +97,7 @@ def explore_soft_targets(images: Tensor, logits: Tensor) -> ipywidgets.VBox:
     import ipywidgets
 
     if len(images) != len(logits) or len(images) == 0:
-        raise CompressionError(
+        raise BadSetting(
             f"each image has its row of logits, got {len(images)} images and {len(logits)} rows; "
             "give the logits of these images, in their order"
         )
@@ -146,7 +146,7 @@ def _square(name: str, map: Tensor) -> Tensor:
     """A map (side · side,) as (side, side), where an even map would be 1 everywhere."""
     side = math.isqrt(map.numel())
     if map.dim() != 1 or side == 0 or side * side != len(map):
-        raise CompressionError(
+        raise BadSetting(
             f"a map is (side · side,), such as (49,), got {tuple(map.shape)} for {name!r}; "
             "take one row of attention_map(features)"
         )
@@ -192,7 +192,7 @@ def draw_relations(embeddings: Mapping[str, Tensor], labels: Tensor) -> Figure:
 
 def _similarities(name: str, embedding: Tensor, labels: Tensor) -> Tensor:
     if embedding.dim() != 2 or len(embedding) != len(labels):
-        raise CompressionError(
+        raise BadSetting(
             f"embeddings are (images, numbers) with a label each, got {tuple(embedding.shape)} for {name!r} "
             f"and {len(labels)} labels; flatten all but the first dimension, and take the same images"
         )

@@ -20,7 +20,7 @@ from compresslab.checks import expect as judging
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 from compresslab.checks.networks import build
 from compresslab.checks.record import Recorded
-from compresslab.errors import Wrong
+from compresslab.errors import WrongAnswer
 
 __all__ = ["EXERCISE"]
 
@@ -136,8 +136,8 @@ def _same(found: dict[str, Recorded], wanted: State, *, what: str) -> None:
         yours = judging.tensor(found[name], shape=tensor.shape, what=f"{what}: {name}")
         try:
             judging.close(yours, tensor.detach(), what=f"{what}: {name}")
-        except Wrong as wrong:
-            raise Wrong(wrong.reason, wrong.hint, **wrong.details, name=name) from None
+        except WrongAnswer as wrong:
+            raise WrongAnswer(wrong.reason, wrong.hint, **wrong.details, name=name) from None
 
 
 def by_gradients(

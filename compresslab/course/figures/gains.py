@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.measurement.statistics import Interval
 from compresslab.measurement.tables import new_figure
 
@@ -81,7 +81,7 @@ def draw_taxonomy(cells: Mapping[tuple[str, str], Mapping[str, Interval]]) -> Fi
     """
     for row, column in cells:
         if row not in KNOWLEDGE or column not in STRATEGIES:
-            raise CompressionError(
+            raise BadSetting(
                 f"no cell is called ({row!r}, {column!r}); the rows are {', '.join(KNOWLEDGE)} and "
                 f"the columns {', '.join(STRATEGIES)}; the row comes first"
             )

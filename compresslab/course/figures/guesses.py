@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.measurement.statistics import Interval
 from compresslab.measurement.tables import new_figure
 
@@ -28,7 +28,7 @@ def draw_guesses(guesses: Mapping[str, float], measured: Mapping[str, float | In
     """
     for name, guess in guesses.items():
         if isinstance(guess, bool) or not isinstance(guess, int | float) or not 0 < guess < math.inf:
-            raise CompressionError(f"a guess is a positive number such as 2.5, got {guess!r} for {name!r}")
+            raise BadSetting(f"a guess is a positive number such as 2.5, got {guess!r} for {name!r}")
     figure = new_figure(7, 1.1 + 0.7 * len(guesses))
     axes = figure.add_subplot()
     for row, (name, guess) in enumerate(guesses.items()):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from compresslab.course.figures.gains import TINT
 from compresslab.course.figures.sliders import explore
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.measurement.tables import new_figure
 from compresslab.techniques.low_rank.svd import dropped_error, truncated_svd
 
@@ -43,7 +43,7 @@ def draw_spectra(trained: Mapping[str, Tensor], random: Mapping[str, Tensor]) ->
         CompressionError: no layer, other layers in one than in the other, or values that are no spectrum.
     """
     if not trained or {*trained} != {*random}:
-        raise CompressionError(
+        raise BadSetting(
             f"trained and random have the same layers, at least one, got {', '.join(trained) or 'none'} and "
             f"{', '.join(random) or 'none'}; take torch.linalg.svdvals of both for each layer"
         )
@@ -54,7 +54,7 @@ def draw_spectra(trained: Mapping[str, Tensor], random: Mapping[str, Tensor]) ->
     for axes, (name, values) in zip(panels, trained.items(), strict=False):
         kept, kept_random = _energy_kept(values, name=name), _energy_kept(random[name], name=name)
         if len(kept) != len(kept_random):
-            raise CompressionError(
+            raise BadSetting(
                 f"a layer has as many singular values trained as random, got {len(values)} and "
                 f"{len(random[name])} for {name!r}; draw the random matrix in the layer's shape"
             )
@@ -73,7 +73,7 @@ def _energy_kept(values: Tensor, *, name: str) -> list[float]:
     """(rank,) singular values → the percent of their energy in the first 0, 1, …, rank of them."""
     s = values.detach().double().cpu()
     if s.dim() != 1 or not torch.isfinite(s).all() or (s < 0).any() or (s.diff() > 0).any() or s.sum() == 0:
-        raise CompressionError(
+        raise BadSetting(
             "a spectrum is singular values (rank,), falling, from 0 up and not all 0, got "
             f"{tuple(s.shape)} for {name!r}; torch.linalg.svdvals(weight.flatten(1)) gives one"
         )
@@ -110,10 +110,10 @@ def draw_filters(weight: Tensor, versions: Mapping[str, Tensor], *, corner: int 
     """
     _check_bank(weight)
     if not versions:
-        raise CompressionError("versions has at least one filter bank, got none; try {'rank 4': ...}")
+        raise BadSetting("versions has at least one filter bank, got none; try {'rank 4': ...}")
     for name, version in versions.items():
         if version.shape != weight.shape:
-            raise CompressionError(
+            raise BadSetting(
                 f"a version has its weight's shape {tuple(weight.shape)}, got {tuple(version.shape)} for "
                 f"{name!r}; (second @ first).view_as(weight) brings it there"
             )
@@ -130,7 +130,7 @@ def draw_filters(weight: Tensor, versions: Mapping[str, Tensor], *, corner: int 
 
 def _check_bank(weight: Tensor) -> None:
     if weight.dim() != 4 or not weight.any():
-        raise CompressionError(
+        raise BadSetting(
             "a filter bank is (out, in, height, width) and not all 0, got "
             f"{tuple(weight.shape)}; give the weight of a trained Conv2d"
         )
@@ -260,7 +260,7 @@ def draw_rank_plan(plans: Mapping[str, Mapping[str, int]], *, full: Mapping[str,
         CompressionError: no plan, no layer, a layer without its full rank, or a rank that it hasn't.
     """
     if not plans or not full:
-        raise CompressionError(
+        raise BadSetting(
             f"a picture has at least one plan and one layer, got {len(plans)} and {len(full)}; "
             "give {'by energy': {'conv1': 4}} and full={'conv1': 16}"
         )
@@ -268,7 +268,7 @@ def draw_rank_plan(plans: Mapping[str, Mapping[str, int]], *, full: Mapping[str,
         for layer, rank in ranks.items():
             if not 1 <= rank <= full.get(layer, 0):
                 there = f"1 to {full[layer]}" if layer in full else f"of a layer in {', '.join(full)}"
-                raise CompressionError(
+                raise BadSetting(
                     f"a rank is {there}, got {rank} for {layer!r} in {plan!r}; "
                     "take the plan and the full ranks from one model"
                 )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from compresslab.course.figures.gains import STYLES, TINT, draw_intervals
 from compresslab.course.pruning.tradeoff_figures import MARKERS, Curve, draw_accuracies
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.measurement.statistics import Interval
 from compresslab.measurement.tables import new_figure
 
@@ -49,7 +49,7 @@ def draw_errors_by_rank(
     """
     lines = {name: torch.as_tensor(values).detach().double().cpu() for name, values in errors.items()}
     if not lines:
-        raise CompressionError("errors has at least one line, got none; try {'plain': dropped_error(weight)}")
+        raise BadSetting("errors has at least one line, got none; try {'plain': dropped_error(weight)}")
     places = list(range(next(iter(lines.values())).numel())) if ranks is None else list(ranks)
     for name, line in lines.items():
         _check_errors(line, len(places), name=name)
@@ -75,12 +75,12 @@ def draw_errors_by_rank(
 
 def _check_errors(line: Tensor, count: int, *, name: str) -> None:
     if line.shape != (count,) or count == 0:
-        raise CompressionError(
+        raise BadSetting(
             f"each line has one error a rank, {count} here, got {tuple(line.shape)} for {name!r}; "
             "measure all at the same ranks"
         )
     if not torch.isfinite(line).all() or (line < 0).any():
-        raise CompressionError(
+        raise BadSetting(
             f"a relative error is a number from 0 up, got {line.tolist()} for {name!r}; "
             "divide the norm of the difference by the norm of the original"
         )
@@ -103,7 +103,7 @@ def draw_accuracy_by_macs(
             above 0, or an accuracy that is no fraction.
     """
     if {*before} != {*after}:
-        raise CompressionError(
+        raise BadSetting(
             f"before and after have the same lines, got {', '.join(before) or 'none'} and "
             f"{', '.join(after) or 'none'}; give both from the same networks"
         )
@@ -135,13 +135,13 @@ def draw_cancellation(paths: Mapping[str, Sequence[float]], *, sweeps: Sequence[
         CompressionError: no line, no sweep, or not one number above 0 for each of the sweeps.
     """
     if not paths or not len(sweeps):
-        raise CompressionError(
+        raise BadSetting(
             f"there is at least one line and one sweep, got {len(paths)} and {len(sweeps)}; "
             "try {'no ridge': [1.2, 1.9]} and sweeps=[1, 2]"
         )
     for name, line in paths.items():
         if len(line) != len(sweeps) or not all(0 < value < math.inf for value in line):
-            raise CompressionError(
+            raise BadSetting(
                 f"each line has one number above 0 for each of {len(sweeps)} sweeps, got {list(line)} for "
                 f"{name!r}; try cancellation(factors)"
             )
@@ -169,7 +169,7 @@ def draw_speedups(points: Mapping[str, tuple[float, Interval]]) -> Figure:
         CompressionError: no point, or a ratio or a speed-up that is not above 0.
     """
     if not points:
-        raise CompressionError("points has at least one network, got none; try {'tucker': (2.8, speedup())}")
+        raise BadSetting("points has at least one network, got none; try {'tucker': (2.8, speedup())}")
     _check_ratios([(name, end) for name, (ratio, i) in points.items() for end in (ratio, i.low, i.high)])
     figure = new_figure(8.6, 4.4)
     axes = figure.add_subplot()
@@ -200,7 +200,7 @@ def draw_speedups(points: Mapping[str, tuple[float, Interval]]) -> Figure:
 def _check_ratios(ratios: Sequence[tuple[str, float]]) -> None:
     for name, ratio in ratios:
         if not 0 < ratio < math.inf:
-            raise CompressionError(
+            raise BadSetting(
                 f"a ratio is the baseline's amount / the network's, above 0, got {ratio:g} for {name!r}; "
                 "a quarter of the MACs is 4"
             )

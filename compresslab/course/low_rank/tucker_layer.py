@@ -18,7 +18,7 @@ from compresslab.checks import expect as judging
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 from compresslab.checks.networks import build
 from compresslab.checks.record import Recorded
-from compresslab.errors import Wrong
+from compresslab.errors import WrongAnswer
 
 __all__ = ["EXERCISE"]
 
@@ -95,8 +95,8 @@ def judge(case: dict[str, Any], record: Record) -> None:
     for part, weight, shape in zip(("first", "middle", "last"), weights, shapes, strict=True):
         try:
             judging.tensor(weight, shape=shape, dtype=core.dtype, what=f"the {part} layer's weight")
-        except Wrong as wrong:
-            raise Wrong(wrong.reason, wrong.hint, part=part) from None
+        except WrongAnswer as wrong:
+            raise WrongAnswer(wrong.reason, wrong.hint, part=part) from None
     wanted = ["no bias", "no bias", "no bias" if bias is None else "conv's bias"]
     _compare(record["biases"], wanted, what="the bias")
     settings = {name: case["settings"][name] for name in ("stride", "padding", "dilation")}

@@ -15,7 +15,7 @@ from torch import Tensor
 from compresslab.course.figures.gains import TINT
 from compresslab.course.figures.sliders import explore
 from compresslab.course.pruning.tradeoff_figures import Curve, as_interval, draw_accuracies
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.experiments.pruning.methods import GRANULARITIES
 from compresslab.measurement.tables import new_figure
 from compresslab.techniques.pruning.granularity import group_mask
@@ -48,7 +48,7 @@ def draw_granularities(weight: Tensor, masks: Mapping[str, Tensor], *, corner: i
         CompressionError: no mask, a mask of another shape or type, a weight that isn't a layer's.
     """
     if not masks:
-        raise CompressionError("masks has at least one mask, got none; try {'fine': fine_grained_mask(...)}")
+        raise BadSetting("masks has at least one mask, got none; try {'fine': fine_grained_mask(...)}")
     figure = new_figure(max(5.2, 0.6 + 2.2 * len(masks)), 3)
     panels = figure.subplots(1, len(masks), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (name, mask) in zip(panels, masks.items(), strict=True):
@@ -70,7 +70,7 @@ def _counts(weight: Tensor, corner: int) -> tuple[int, int]:
 def _draw_mask(axes: Axes, weight: Tensor, mask: Tensor, *, name: str, corner: int) -> None:
     """The corner's kernels as one image, with thin lines between them; the title says what share is left."""
     if mask.shape != weight.shape or mask.dtype != torch.bool:
-        raise CompressionError(
+        raise BadSetting(
             f"a mask is bool, of its weight's shape {tuple(weight.shape)}, got {name!r} with "
             f"{tuple(mask.shape)} {mask.dtype}; group_mask(magnitude(weight), ...) makes one"
         )
@@ -92,7 +92,7 @@ def _draw_mask(axes: Axes, weight: Tensor, mask: Tensor, *, name: str, corner: i
 def _corner(values: Tensor, corner: int) -> Tensor:
     """(out, in, height, width) or (out, in) → the first kernels laid out as (out · height, in · width)."""
     if values.dim() not in (2, 4):
-        raise CompressionError(
+        raise BadSetting(
             f"a weight is (out, in) or (out, in, height, width), got {tuple(values.shape)}; "
             "give a Conv2d's or a Linear's"
         )
@@ -117,10 +117,10 @@ def draw_weight_histograms(before: Tensor, pruned: Tensor, tuned: Tensor) -> Fig
     flat = {name: w.detach().flatten().float().cpu() for name, w in stages.items()}
     if len({len(w) for w in flat.values()}) > 1:
         counts = ", ".join(f"{len(w):,} {name}" for name, w in flat.items())
-        raise CompressionError(f"the weights are the same ones three times, got {counts}; give one layer's")
+        raise BadSetting(f"the weights are the same ones three times, got {counts}; give one layer's")
     alive = {name: w[w != 0] for name, w in flat.items()}
     if len(alive["pruned"]) == 0:
-        raise CompressionError("pruned has weights that are not zero, got none; try a smaller sparsity")
+        raise BadSetting("pruned has weights that are not zero, got none; try a smaller sparsity")
     threshold = float(alive["pruned"].abs().min())
     reach = max(float(w.abs().max()) for w in flat.values())
     edges = _edges(reach, threshold)
@@ -167,12 +167,12 @@ def draw_sensitivity(
     """
     for name, found in damages.items():
         if name not in weights or len(found) != len(sparsities):
-            raise CompressionError(
+            raise BadSetting(
                 f"each layer has a number of weights and {len(sparsities)} damages, one a sparsity, got "
                 f"{weights.get(name, 'no number')} and {len(found)} for {name!r}; take both from one model"
             )
     if not damages:
-        raise CompressionError("damages has at least one layer, got none; scan_sensitivity makes them")
+        raise BadSetting("damages has at least one layer, got none; scan_sensitivity makes them")
     figure = new_figure(3.2 + 0.8 * len(sparsities), 1.3 + 0.27 * len(damages))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[len(sparsities), 3])
     _draw_heat(left, list(damages.values()))
@@ -234,7 +234,7 @@ def draw_pruning(
     if criterion not in scores or granularity not in GRANULARITIES or sparsity not in curve:
         there = ", ".join(f"({c!r}, {g!r})" for c, g in recorded if c in scores and g in GRANULARITIES)
         at = f", for this pair at {', '.join(f'{s:g}' for s in sorted(curve))}" if curve else ""
-        raise CompressionError(
+        raise BadSetting(
             f"what is drawn was recorded and has scores, got {criterion!r}, {granularity!r} at {sparsity}; "
             f"choose among {there or 'none'}{at}"
         )
@@ -266,7 +266,7 @@ def explore_pruning(
         set.intersection(*({s for s, _ in curve} for curve in recorded.values())) if recorded else ()
     )
     if not shared:
-        raise CompressionError(
+        raise BadSetting(
             f"recorded has curves that share a sparsity, got {len(recorded)} curves that share none; "
             "record all at the same sparsities"
         )

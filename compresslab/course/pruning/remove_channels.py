@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from compresslab.checks import expect as judging
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 from compresslab.checks.record import Recorded
-from compresslab.errors import Wrong
+from compresslab.errors import WrongAnswer
 
 __all__ = ["EXERCISE"]
 
@@ -85,8 +85,8 @@ def _read(value: Recorded, shape: tuple[int, ...], name: str) -> Tensor:
     """The tensor, in float64; what it raises names it."""
     try:
         return judging.tensor(value, shape=shape, what=f"the smaller {name}").double()
-    except Wrong as wrong:
-        raise Wrong(wrong.reason, wrong.hint, name=name, wanted=shape, yours=value.shape) from None
+    except WrongAnswer as wrong:
+        raise WrongAnswer(wrong.reason, wrong.hint, name=name, wanted=shape, yours=value.shape) from None
 
 
 def _outputs(part: dict[str, Tensor], x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

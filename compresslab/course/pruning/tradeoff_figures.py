@@ -10,7 +10,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from compresslab.course.figures.gains import STYLES, TINT, apart, draw_intervals
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.measurement.statistics import Interval
 from compresslab.measurement.tables import new_figure
 from compresslab.techniques.pruning.granularity import check_sparsity
@@ -67,7 +67,7 @@ def draw_accuracies(
         for accuracy in (as_interval(value).value for _, value in curve):
             if not 0 <= accuracy <= 1:
                 hint = f"did you mean {accuracy / 100:g}?" if 1 < accuracy <= 100 else "divide right by all"
-                raise CompressionError(
+                raise BadSetting(
                     f"an accuracy is a fraction in [0, 1], got {accuracy:g} for {name!r}; {hint}"
                 )
     axes.margins(y=0.1)  # room for the baseline's name
@@ -122,7 +122,7 @@ def draw_file_bytes(sizes: Mapping[float, Mapping[str, int]], *, dense: int) -> 
     forms = [name for name in next(iter(sizes.values()), {}) if name != "dense"]
     if not forms or any({*row} - {"dense"} != {*forms} for row in sizes.values()) or dense <= 0:
         found = "; ".join(f"{s:g}: {', '.join(row)}" for s, row in sizes.items())
-        raise CompressionError(
+        raise BadSetting(
             "each sparsity has the bytes of the same forms, and dense bytes are above 0, got "
             f"{found or 'no sparsity'} and {dense} dense bytes; take sizes(tensor) at each sparsity"
         )
@@ -156,7 +156,7 @@ def draw_tradeoffs(
         CompressionError: no point is called as the baseline.
     """
     if baseline not in points:
-        raise CompressionError(
+        raise BadSetting(
             f"baseline is one of the points, got {baseline!r}; there are {', '.join(points) or 'none'}"
         )
     figure = new_figure(8, 4)
@@ -203,7 +203,7 @@ def _draw_lines(
     """A line for each curve, named at its end; grey but for the one ``alone``. ``also``: names of heights."""
     if not curves or not all(curves.values()):
         empty = ", ".join(repr(name) for name, curve in curves.items() if not curve)
-        raise CompressionError(
+        raise BadSetting(
             "there is at least one line, and each has a point, got "
             f"{f'none for {empty}; leave it out' if empty else 'no line; give one by its name'}"
         )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from compresslab.course.figures.sliders import explore
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.measurement.tables import new_figure
 from compresslab.techniques.quantization import (
     channel_range,
@@ -64,7 +64,7 @@ def grid_error(
         CompressionError: a rule that there isn't.
     """
     if rule not in RULES:
-        raise CompressionError(f"no rule is called {rule!r}; there are {', '.join(RULES)}")
+        raise BadSetting(f"no rule is called {rule!r}; there are {', '.join(RULES)}")
     low, high = channel_range(weight) if per_channel else RULES[rule](weight, bits, symmetric)
     scale, zero_point = scale_and_zero_point(low, high, bits=bits, symmetric=symmetric)
     rounded = fake_quantize(weight, scale, zero_point, bits=bits, signed=symmetric)

@@ -23,7 +23,7 @@ from torch import nn
 
 from compresslab.data.images import Images, Splits
 from compresslab.data.location import DATA
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.experiments.distillation.methods import METHODS
 from compresslab.experiments.distillation.runs import SEEN, SEEN_TEACHER, STUDENTS, TRANSFORMER, Job, perform
 from compresslab.experiments.distillation.setting import of_classes
@@ -105,7 +105,7 @@ def load_student(method: str, *, group: str = "methods", folder: Path = DATA / "
     place = folder / LAB / f"{group}_{method}.safetensors"
     if not place.exists():
         there = ", ".join(sorted(file.stem for file in place.parent.glob("*_*.safetensors")))
-        raise CompressionError(
+        raise BadSetting(
             f"no student of {group}/{method} is kept; there are {there or 'none'}. "
             f"Repeat the runs with: compresslab train {LAB}"
         )

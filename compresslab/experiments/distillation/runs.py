@@ -14,7 +14,7 @@ from torch import nn
 
 from compresslab.data.fashion_mnist import fashion_mnist
 from compresslab.data.images import Images, Splits
-from compresslab.errors import CompressionError
+from compresslab.errors import Diverged
 from compresslab.experiments.distillation.methods import (
     HINT,
     LAYERS,
@@ -120,9 +120,7 @@ def perform(job: Job, folder: Path, small: bool = False) -> dict:
     start = time.perf_counter()
     try:
         learned = _learn(job, setting, folder)
-    except CompressionError as error:
-        if "must stay finite" not in str(error):
-            raise
+    except Diverged as error:
         # a run that diverged has taught nothing: the untrained student stands for it
         torch.manual_seed(job.seed)
         learned = Learned(_untrained(job)(), {"diverged": str(error)})

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from compresslab.data.images import Images, Splits
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.techniques.distillation.offline import Knowledge, draw_views, without_labels
 from compresslab.training.loop import BATCH_SIZE
 
@@ -69,7 +69,7 @@ class Setting:
             CompressionError: this setting has no teacher.
         """
         if self.knowledge is None:
-            raise CompressionError(
+            raise BadSetting(
                 "this method learns from a teacher, and the setting has knowledge None; "
                 "give it some: dataclasses.replace(setting, knowledge=know(teacher, setting.views))"
             )
@@ -97,7 +97,7 @@ def few_labels(
         CompressionError: more images than there are.
     """
     if not 0 < labelled < labelled + unlabelled <= len(data.train):
-        raise CompressionError(
+        raise BadSetting(
             f"labelled and unlabelled images come out of {len(data.train)}, got {labelled} and {unlabelled}; "
             f"try {len(data.train) // 6} and {len(data.train) // 2}"
         )

@@ -25,7 +25,7 @@ from torch import nn
 from compresslab.analysis.layer_inputs import multiplying_layers
 from compresslab.data.images import Splits
 from compresslab.data.location import DATA
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.experiments.bench import Job, side_by_side
 from compresslab.experiments.long_runs import (
     load_whole,
@@ -170,7 +170,7 @@ def _network(name: str, folder: Path) -> dict[str, Any]:
     results = load_results(folder=folder)
     if f"networks/{name}/{KEPT_SEED}" not in results:
         there = ", ".join(key.split("/")[1] for key in results if key.startswith("networks/"))
-        raise CompressionError(
+        raise BadSetting(
             f"no network {name!r} is kept; there are {there or 'none'}. "
             f"Repeat the runs with: compresslab train {LAB}"
         )

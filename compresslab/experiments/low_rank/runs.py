@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compresslab.analysis.layer_inputs import input_second_moments
 from compresslab.analysis.sensitivity import answers_moved
 from compresslab.data.images import Images
-from compresslab.errors import CompressionError
+from compresslab.errors import Diverged
 from compresslab.experiments.bench import Bench
 from compresslab.experiments.long_runs import save_whole
 from compresslab.measurement.costs import count_macs
@@ -173,10 +173,9 @@ def study_adapting(
         settings = bench.training(epochs=epochs, learning_rate=rate, seed=seed)
         try:
             tried[rate] = fit(start, train, validation, augmented=False, **settings)
-        except CompressionError as error:
-            if "must stay finite" not in str(error) or rate == min(learning_rates):
+        except Diverged:
+            if rate == min(learning_rates):  # a rate that diverges is no choice, but one has to be left
                 raise
-            # a rate that diverges is no choice
     rate, best = max(tried.items(), key=lambda pair: pair[1].best.validation_accuracy)
     found = {
         "before": accuracy(model, test),

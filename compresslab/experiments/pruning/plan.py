@@ -30,7 +30,7 @@ from torch import nn
 
 from compresslab.data.images import Splits
 from compresslab.data.location import DATA
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.experiments.bench import Job, side_by_side
 from compresslab.experiments.long_runs import read_results, values_by_seed, write_results
 from compresslab.experiments.pruning.methods import CRITERIA, GRANULARITIES, torch_prunings_channels
@@ -122,7 +122,7 @@ def load_network(name: str, *, folder: Path = DATA / "results") -> nn.Module:
     place = folder / LAB / f"{name}.safetensors"
     if not place.exists():
         there = ", ".join(sorted(file.stem for file in place.parent.glob("*.safetensors")))
-        raise CompressionError(
+        raise BadSetting(
             f"no network {name!r} is kept; there are {there or 'none'}. "
             f"Repeat the runs with: compresslab train {LAB}"
         )

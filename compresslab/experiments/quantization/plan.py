@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from compresslab.data.images import Splits
 from compresslab.data.location import DATA
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.experiments.long_runs import read_results
 from compresslab.measurement.costs import storage_bytes
 from compresslab.measurement.measurement import accuracy_drop, measure
@@ -184,7 +184,7 @@ def load_experiment(name: str, *, folder: Path = DATA / "results") -> nn.Module:
     """
     result = read_results(folder / f"{LAB}.json").get(name)
     if name not in EXPERIMENTS or result is None:
-        raise CompressionError(
+        raise BadSetting(
             f"name is one of {', '.join(EXPERIMENTS)}, and its run has ended, got {name!r}; "
             f"run them with: compresslab train {LAB}"
         )

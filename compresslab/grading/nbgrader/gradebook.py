@@ -28,7 +28,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from compresslab.checks.exercise import Lab
-from compresslab.errors import CompressionError
+from compresslab.errors import CompressionError, DamagedFile
 from compresslab.grading.nbgrader.rebuilt import final, rebuilt
 from compresslab.grading.scores import Score, plain, write_whole
 
@@ -98,7 +98,7 @@ def _released(directory: Any, lab: Lab) -> NotebookNode:
     try:
         return nbformat.read(place, as_version=4)
     except (OSError, ValueError) as error:
-        raise CompressionError(
+        raise DamagedFile(
             f"{directory.root} is no course with {lab.name} ({place.name}: {str(error)[:100]}); expected the "
             f"folder that holds {CONFIG} and labs/; give that one, or run compresslab build {lab.name} in it"
         ) from error
@@ -156,7 +156,7 @@ def _gradebook(directory: Any) -> Iterator[Any]:
     except CompressionError:
         raise
     except (SQLAlchemyError, InvalidEntry, MissingEntry, CalledProcessError, OSError, RuntimeError) as error:
-        raise CompressionError(
+        raise DamagedFile(
             f"the gradebook of {directory.root} can't be used ({str(error).partition(chr(10))[0][:200]}); "
             "expected one of this nbgrader, not in use elsewhere, whose lab has the cells of today's; back "
             "it up, then run nbgrader db upgrade, or push into a fresh course folder"

@@ -12,7 +12,7 @@ import ast
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSource
 
 __all__ = ["TEACHING", "WORKER", "strip"]
 
@@ -61,7 +61,7 @@ def strip(package: Path, out: Path, *, hidden: Sequence[str]) -> tuple[str, ...]
     pages = {_module(place, package): place for place in sorted(package.rglob("*.py"))}
     gone = _gone(pages, hidden)
     if lost := [name for name in WORKER if name in gone]:
-        raise CompressionError(
+        raise BadSource(
             f"the worker needs {', '.join(lost)}, which leans on {', '.join(hidden)}; expected answers that "
             "the worker does without; name other modules in the lab's answers_in"
         )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from compresslab.checks.exercise import Lab
 from compresslab.course import all_labs
-from compresslab.errors import CompressionError
+from compresslab.errors import DamagedFile
 from compresslab.grading.sandbox.package_copy import TEACHING
 from compresslab.grading.submission.cells import Cell, bound, code_cells, parsed
 
@@ -89,7 +89,7 @@ def read_submission(
     notes: list[str] = []
     holes = {name: _hole(name, cells, notes) for name in asked}
     if not any(holes.values()):
-        raise CompressionError(_no_hole(path, lab, cells, names))
+        raise DamagedFile(_no_hole(path, lab, cells, names))
     refused = (*TEACHING, *lab.answers)
     kept = {s: cell for cell in (*shipped, *cells) for s in cell.body if _kept(s, everything=False)}
     answers = tuple(_answer(name, holes[name], kept, refused, notes) for name in asked)

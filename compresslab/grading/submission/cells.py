@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compresslab.errors import CompressionError
+from compresslab.errors import DamagedFile
 
 __all__ = ["Cell", "bound", "code_cells", "parsed", "source_of", "submitted_bytes"]
 
@@ -75,21 +75,21 @@ def submitted_bytes(place: Path) -> bytes:
             what = (
                 "a folder" if stat.S_ISDIR(kind) else "a link" if stat.S_ISLNK(kind) else "no ordinary file"
             )
-            raise CompressionError(f"{place.name} is {what}; {WANTED}; give the path of the notebook itself")
+            raise DamagedFile(f"{place.name} is {what}; {WANTED}; give the path of the notebook itself")
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         with open(os.open(place, flags), "rb") as file:
             content = file.read(MAXIMUM_BYTES + 1)
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
-        raise CompressionError(
+        raise DamagedFile(
             f"{place.name} is no file; {WANTED}; give the path of the notebook itself"
         ) from None
     except OSError as error:
-        raise CompressionError(
+        raise DamagedFile(
             f"{place.name} can't be read ({error.strerror}); {WANTED}; check the permissions"
         ) from error
     if len(content) > MAXIMUM_BYTES:
-        raise CompressionError(
+        raise DamagedFile(
             f"{place.name} has {size:,} bytes; at most {MAXIMUM_BYTES:,} are read; clear its outputs (Edit, "
             "Clear Outputs of All Cells), save and submit again"
         )
@@ -98,18 +98,18 @@ def submitted_bytes(place: Path) -> bytes:
 
 def _notebook(content: bytes, path: str) -> dict[str, Any]:
     if not content.strip():
-        raise CompressionError(f"{path} is empty; {WANTED}; save it in JupyterLab and submit again")
+        raise DamagedFile(f"{path} is empty; {WANTED}; save it in JupyterLab and submit again")
     try:
         notebook = json.loads(content)
     except (ValueError, RecursionError) as error:
         kinds = {b"PK": "it is a zip or an office file", b"<": "it is a web page", b"%PDF": "it is a PDF"}
         why = next((words for mark, words in kinds.items() if content.lstrip().startswith(mark)), str(error))
-        raise CompressionError(
+        raise DamagedFile(
             f"{path} is not a notebook ({why[:100]}); {WANTED}, which is JSON; submit the file that "
             "JupyterLab saved, not an export or a text with merge marks"
         ) from error
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise CompressionError(
+        raise DamagedFile(
             f"{path} is JSON without cells; {WANTED} of format 4; open it in JupyterLab, save, submit again"
         )
     return notebook
@@ -124,13 +124,13 @@ def code_cells(content: bytes, path: str) -> Iterator[Cell]:
     numbered = enumerate(_notebook(content, path)["cells"], start=1)
     written = {n: c for n, c in numbered if isinstance(c, dict) and c.get("cell_type") == "code"}
     if len(written) > MAXIMUM_CELLS:
-        raise CompressionError(
+        raise DamagedFile(
             f"{path} holds {len(written):,} code cells; at most {MAXIMUM_CELLS:,} are read; hand in the "
             "lab's own notebook, as JupyterLab saved it"
         )
     texts = {place: source_of(cell) for place, cell in written.items()}
     if sum(map(len, texts.values())) > MAXIMUM_SOURCE:
-        raise CompressionError(
+        raise DamagedFile(
             f"{path} holds more than {MAXIMUM_SOURCE:,} characters of code; a lab needs a few thousand; "
             "move data out of the code cells and submit again"
         )

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, DamagedFile
 
 __all__ = ["PASSED_OVER", "Submitted", "find_submissions"]
 
@@ -39,7 +39,7 @@ class Submitted:
 
     def __post_init__(self) -> None:
         if self.student in ("", ".", "..") or Path(self.student).name != self.student or "\0" in self.student:
-            raise CompressionError(
+            raise BadSetting(
                 f"a student can't be called {self.student!r}; expected a name that can be a folder's; rename "
                 f"{self.path}"
             )
@@ -59,12 +59,12 @@ def find_submissions(inbox: Path, lab_name: str) -> tuple[Submitted, ...]:
     try:
         entries = _entries(inbox)
     except OSError as error:
-        raise CompressionError(
+        raise DamagedFile(
             f"{inbox} can't be listed ({error.strerror}); {wanted}; give the folder that your course "
             "system exported, or nbgrader's submitted/"
         ) from error
     if not entries:
-        raise CompressionError(f"{inbox} holds no submission; {wanted}; hidden files do not count")
+        raise DamagedFile(f"{inbox} holds no submission; {wanted}; hidden files do not count")
     claims: dict[str, list[Path]] = {}
     for entry in entries:
         claims.setdefault(entry.name if _is_folder(entry) else entry.stem, []).append(entry)

@@ -26,7 +26,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.techniques.distillation.response import full_precision
 
 __all__ = ["Regressor", "attention_loss", "attention_map", "cosine_hint_loss", "hint_loss", "unit_length"]
@@ -102,7 +102,7 @@ def attention_map(features: Tensor) -> Tensor:
         CompressionError: features that aren't of shape (n, c, h, w).
     """
     if features.dim() != 4:
-        raise CompressionError(
+        raise BadSetting(
             f"features have shape (n, c, h, w), got {tuple(features.shape)}; "
             "take them from a convolution or a block, before the average over space"
         )
@@ -125,7 +125,7 @@ def attention_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
     """
     mine, theirs = attention_map(features), attention_map(teacher_features.detach())
     if len(features) != len(teacher_features) or features.shape[2:] != teacher_features.shape[2:]:
-        raise CompressionError(
+        raise BadSetting(
             "the student's and the teacher's features agree in n, h and w, "
             f"got {tuple(features.shape)} and {tuple(teacher_features.shape)}; "
             "choose layers of one resolution, and give both the same images"
@@ -136,7 +136,7 @@ def attention_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
 def _same_shape(features: Tensor, teacher_features: Tensor) -> tuple[Tensor, Tensor]:
     """Both in full precision, the teacher's detached."""
     if features.shape != teacher_features.shape:
-        raise CompressionError(
+        raise BadSetting(
             "the student's and the teacher's features have one shape, "
             f"got {tuple(features.shape)} and {tuple(teacher_features.shape)}; "
             "choose layers of one resolution, and translate the channels with a Regressor"

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.techniques.distillation.response import full_precision
 
 __all__ = ["Projection", "attention_matrix_loss", "hidden_state_loss", "layer_map"]
@@ -48,7 +48,7 @@ def layer_map(layers: int, teacher_layers: int) -> tuple[int, ...]:
     (0, 3, 6, 9, 12)
     """
     if layers < 1 or teacher_layers < 1 or teacher_layers % layers:
-        raise CompressionError(
+        raise BadSetting(
             f"the student's layers divide the teacher's, got {layers} and {teacher_layers}; try 2 and 4"
         )
     return tuple(m * teacher_layers // layers for m in range(layers + 1))
@@ -110,7 +110,7 @@ def hidden_state_loss(states: Sequence[Tensor], teacher_states: Sequence[Tensor]
 def _distance(ours: Sequence[Tensor], theirs: Sequence[Tensor], name: str) -> Tensor:
     for one, other in zip(ours, theirs, strict=True):
         if one.shape != other.shape:
-            raise CompressionError(
+            raise BadSetting(
                 f"{name} of student and teacher have one shape, got {tuple(one.shape)} and "
                 f"{tuple(other.shape)}; give both as many tokens and heads, and project the hidden states"
             )

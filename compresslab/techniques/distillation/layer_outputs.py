@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 
 __all__ = ["tapped"]
 
@@ -44,7 +44,7 @@ def tapped(model: nn.Module, inputs: Tensor, layers: Sequence[str]) -> tuple[Ten
         output = model(inputs)
     for name in layers:
         if name not in caught:
-            raise CompressionError(
+            raise BadSetting(
                 f"a tapped layer runs when the model does, got {name!r}, which never ran; "
                 "tap a layer that its forward calls"
             )
@@ -63,7 +63,7 @@ def _catcher(caught: dict[str, Tensor], name: str):
 def _check_names(layers: Sequence[str], modules: dict[str, nn.Module]) -> None:
     names = ", ".join(name for name in modules if name)
     if isinstance(layers, str):
-        raise CompressionError(f"layers is a list of names, got the text {layers!r}; try [{layers!r}]")
+        raise BadSetting(f"layers is a list of names, got the text {layers!r}; try [{layers!r}]")
     for name in layers:
         if name not in modules:
-            raise CompressionError(f"no layer is called {name!r}; there are {names}: choose among them")
+            raise BadSetting(f"no layer is called {name!r}; there are {names}: choose among them")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from compresslab.data.augmentation import augment
 from compresslab.data.images import Images
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.models.surgery import evaluating
 from compresslab.techniques.distillation.feature import attention_map
 from compresslab.techniques.distillation.layer_outputs import tapped
@@ -81,7 +81,7 @@ def draw_views(images: Images, count: int, *, seed: int) -> Images:
         CompressionError: count below 1.
     """
     if count < 1:
-        raise CompressionError(f"count is a whole number from 1 up, got {count}; 4 views an image do well")
+        raise BadSetting(f"count is a whole number from 1 up, got {count}; 4 views an image do well")
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.cat([augment(images.pixels, generator) for _ in range(count)])
     return Images(pixels, images.labels.repeat(count))

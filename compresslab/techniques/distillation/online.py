@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.techniques.distillation.response import (
     full_precision,
     labelled_cross_entropy,
@@ -108,10 +108,10 @@ class Peers(nn.Module):
     def __init__(self, students: Sequence[nn.Module]) -> None:
         super().__init__()
         if len(students) < 2:
-            raise CompressionError(f"peers are two or more, got {len(students)}; a lone student is fit's")
+            raise BadSetting(f"peers are two or more, got {len(students)}; a lone student is fit's")
         for (i, one), (j, other) in itertools.combinations(enumerate(students), 2):
             if _equal(one, other):
-                raise CompressionError(
+                raise BadSetting(
                     f"peers start from different weights, got the same in {i} and {j}, which then would "
                     "always agree; build each one after another torch.manual_seed"
                 )
@@ -148,7 +148,7 @@ def mutual_loss(
         CompressionError: peers is another kind of network, or a temperature out of range.
     """
     if not isinstance(peers, Peers):
-        raise CompressionError(f"mutual_loss teaches Peers, got a {type(peers).__name__}; try Peers([a, b])")
+        raise BadSetting(f"mutual_loss teaches Peers, got a {type(peers).__name__}; try Peers([a, b])")
     logits = peers.outputs(images)
     hard = torch.stack([labelled_cross_entropy(z, labels) for z in logits])  # (peers,)
     return (hard + lessons(logits, temperature=temperature)).sum()
@@ -166,7 +166,7 @@ def _others(logits: Sequence[Tensor], k: int) -> list[Tensor]:
 def _check(logits: Sequence[Tensor], *, least: int = 2) -> None:
     shapes = [tuple(z.shape) for z in logits]
     if len(shapes) < least or len(set(shapes)) > 1 or len(shapes[0]) != 2:
-        raise CompressionError(
+        raise BadSetting(
             f"logits are {least} or more tensors of one shape (n, classes), got {shapes}; "
             "Peers([a, b]).outputs(images) makes them"
         )

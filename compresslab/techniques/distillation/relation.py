@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.techniques.distillation.feature import unit_length
 from compresslab.techniques.distillation.response import full_precision
 
@@ -175,7 +175,7 @@ def kendall_tau(x: Tensor, y: Tensor) -> Tensor:
     tensor(0.6667, dtype=torch.float64)
     """
     if x.shape != y.shape or x.dim() == 0 or x.shape[-1] < 2:
-        raise CompressionError(
+        raise BadSetting(
             f"two rankings have one shape (…, n) with n ≥ 2, got {tuple(x.shape)} and {tuple(y.shape)}; "
             "give the similarities to the same neighbours twice: the teacher's, the student's"
         )
@@ -217,7 +217,7 @@ def _inner_products(x: Tensor) -> Tensor:
 
 def _check_images(features: Tensor, teacher_features: Tensor) -> None:
     if min(features.dim(), teacher_features.dim()) < 2 or len(features) != len(teacher_features):
-        raise CompressionError(
+        raise BadSetting(
             "the student's and the teacher's features are (n, …) for the same n images, "
             f"got {tuple(features.shape)} and {tuple(teacher_features.shape)}; give both one batch"
         )

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 
 __all__ = ["draw_support", "one_shot_accuracy", "recall_at_1"]
 
@@ -68,7 +68,7 @@ def draw_support(labels: Tensor, *, ways: int, generator: torch.Generator) -> Te
     classes, counts = labels.unique(return_counts=True)
     classes = classes[counts >= 2]
     if not 2 <= ways <= len(classes):
-        raise CompressionError(
+        raise BadSetting(
             f"ways is a whole number from 2 to the {len(classes)} classes with two or more images, "
             f"got {ways}; try fewer ways, or images of more classes"
         )
@@ -97,7 +97,7 @@ def one_shot_accuracy(
     """
     _check(embeddings, labels)
     if not isinstance(episodes, int) or episodes < 1:
-        raise CompressionError(f"episodes is a whole number from 1 up, got {episodes}; try 600")
+        raise BadSetting(f"episodes is a whole number from 1 up, got {episodes}; try 600")
     unit = F.normalize(embeddings.detach(), dim=1)
     shares = []
     for _ in range(episodes):
@@ -111,7 +111,7 @@ def one_shot_accuracy(
 
 def _check(embeddings: Tensor, labels: Tensor) -> None:
     if embeddings.dim() != 2 or labels.shape != embeddings.shape[:1] or len(labels) < 2:
-        raise CompressionError(
+        raise BadSetting(
             "embeddings are (n, width) and labels (n,), n from 2 up, got "
             f"{tuple(embeddings.shape)} and {tuple(labels.shape)}; flatten(1) makes rows of features"
         )

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.models.residual import ResidualBlock, ResidualNetwork
 from compresslab.techniques.distillation.response import (
     UNLABELLED,
@@ -66,12 +66,12 @@ def born_again(
         CompressionError: generations out of range, or a student that shares weights with its teacher.
     """
     if not isinstance(generations, int) or generations < 1:
-        raise CompressionError(f"generations is a whole number from 1 up, got {generations}; try 3")
+        raise BadSetting(f"generations is a whole number from 1 up, got {generations}; try 3")
     line = [first]
     for _ in range(generations):
         student = learn(line[-1])
         if {*student.parameters()} & {*line[-1].parameters()}:
-            raise CompressionError(
+            raise BadSetting(
                 "learn returns a fresh student, got one that shares weights with its teacher; "
                 "build a new network in it"
             )
@@ -100,7 +100,7 @@ class EarlyExits(nn.Module):
     def __init__(self, network: ResidualNetwork) -> None:
         super().__init__()
         if not isinstance(network, ResidualNetwork) or len(network.blocks) < 2:
-            raise CompressionError(
+            raise BadSetting(
                 f"network is a ResidualNetwork of two or more blocks, got {_described(network)}; "
                 "try compresslab.models.student()"
             )
@@ -201,11 +201,11 @@ def own_teacher_loss(
         CompressionError: another kind of network, or a setting out of range.
     """
     if not isinstance(model, EarlyExits):
-        raise CompressionError(
+        raise BadSetting(
             f"own_teacher_loss teaches EarlyExits, got a {type(model).__name__}; try EarlyExits(student())"
         )
     if not 0 <= hint_weight < math.inf:
-        raise CompressionError(f"hint_weight is a number from 0 up, got {hint_weight}; try 0.1")
+        raise BadSetting(f"hint_weight is a number from 0 up, got {hint_weight}; try 0.1")
     logits, features = model.outputs(images)
     words = early_exit_loss(logits, labels, temperature=temperature, weight=weight)
     return words + hint_weight * exit_hint_loss(features)
@@ -227,7 +227,7 @@ def confident_labels(logits: Tensor, *, threshold: float) -> Tensor:
     tensor([ 0, -1])
     """
     if not 0 <= threshold <= 1:
-        raise CompressionError(f"threshold is a probability in [0, 1], got {threshold}; try 0.9")
+        raise BadSetting(f"threshold is a probability in [0, 1], got {threshold}; try 0.9")
     probability, label = logits.detach().softmax(dim=1).max(dim=1)
     return label.where(probability >= threshold, UNLABELLED)
 
@@ -253,9 +253,9 @@ def balanced_choice(logits: Tensor, labels: Tensor, *, per_class: int) -> Tensor
     tensor([1, 0, 2, 2])
     """
     if not isinstance(per_class, int) or per_class < 1:
-        raise CompressionError(f"per_class is a whole number from 1 up, got {per_class}; try 1000")
+        raise BadSetting(f"per_class is a whole number from 1 up, got {per_class}; try 1000")
     if not (labels != UNLABELLED).any():
-        raise CompressionError("labels has one class or more, got UNLABELLED alone; lower the threshold")
+        raise BadSetting("labels has one class or more, got UNLABELLED alone; lower the threshold")
     chosen = []
     for label in labels[labels != UNLABELLED].unique():
         of_class = (labels == label).nonzero().squeeze(1)
@@ -267,4 +267,4 @@ def balanced_choice(logits: Tensor, labels: Tensor, *, per_class: int) -> Tensor
 
 def _check_exits(count: int, name: str) -> None:
     if count < 2:
-        raise CompressionError(f"{name} has two or more exits, got {count}; EarlyExits(…).outputs makes them")
+        raise BadSetting(f"{name} has two or more exits, got {count}; EarlyExits(…).outputs makes them")

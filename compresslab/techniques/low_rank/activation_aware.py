@@ -39,7 +39,7 @@ import math
 import torch
 from torch import Tensor
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.techniques.low_rank.svd import channel_matrices, check_matrices, check_rank, truncated_svd
 
 __all__ = ["output_error", "whitened_channel_kernels", "whitened_svd"]
@@ -117,7 +117,7 @@ def output_error(w: Tensor, changed: Tensor, moments: Tensor) -> Tensor:
         CompressionError: shapes that don't fit, or moments that are no moments.
     """
     if changed.shape != w.shape:
-        raise CompressionError(
+        raise BadSetting(
             f"what stands for weights {tuple(w.shape)} has their shape, got {tuple(changed.shape)}; "
             "try second @ first"
         )
@@ -129,7 +129,7 @@ def output_error(w: Tensor, changed: Tensor, moments: Tensor) -> Tensor:
 def _root(moments: Tensor, damping: float) -> Tensor:
     """An L with L Lᵀ = G and the damping, from G's eigenvectors: so it is there when G is singular, too."""
     if not (isinstance(damping, int | float) and 0 <= damping < math.inf):
-        raise CompressionError(f"damping is a finite share, 0 or more, got {damping}; try 0.01")
+        raise BadSetting(f"damping is a finite share, 0 or more, got {damping}; try 0.01")
     g = moments.detach().double()
     mean = g.diagonal(dim1=-2, dim2=-1).mean(dim=-1, keepdim=True)  # (..., 1)
     values, vectors = torch.linalg.eigh(g)
@@ -141,13 +141,13 @@ def _root(moments: Tensor, damping: float) -> Tensor:
 def _check_moments(w: Tensor, moments: Tensor) -> None:
     wanted = (*w.shape[:-2], w.shape[-1], w.shape[-1])
     if moments.shape != wanted:
-        raise CompressionError(
+        raise BadSetting(
             f"weights {tuple(w.shape)} have moments {wanted}, got {tuple(moments.shape)}; "
             "try input_second_moments(model, batches)[name], w.flatten(1)"
         )
     uneven = (moments - moments.mT).abs().amax()
     if not moments.isfinite().all() or uneven > 1e-4 * moments.abs().amax():
-        raise CompressionError(
+        raise BadSetting(
             "moments E[x xᵀ] are finite and symmetric, got some that are not; "
             "try x.T @ x / len(x), with the layer's inputs x (images, n)"
         )

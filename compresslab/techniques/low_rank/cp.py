@@ -49,7 +49,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.techniques.low_rank.svd import check_matrices, is_whole
 from compresslab.techniques.low_rank.tucker import fold, unfold
 
@@ -217,12 +217,12 @@ def _balanced(factors: list[Tensor]) -> list[Tensor]:
 def _groups(weight: Tensor, groups: int) -> Sequence[Tensor]:
     """The weights (out/groups, in/groups, kh, kw) of each group."""
     if weight.dim() != 4:
-        raise CompressionError(
+        raise BadSetting(
             f"a convolution's weight is (out, in, height, width), got {tuple(weight.shape)}; "
             "for a Linear layer try truncated_svd"
         )
     if groups < 1 or len(weight) % groups:
-        raise CompressionError(
+        raise BadSetting(
             f"groups divide the outputs, got {groups} for {len(weight)}; try the convolution's own .groups"
         )
     return weight.chunk(groups)
@@ -230,14 +230,14 @@ def _groups(weight: Tensor, groups: int) -> Sequence[Tensor]:
 
 def _check(tensor: Tensor, rank: int, sweeps: int, ridge: float) -> None:
     if tensor.dim() < 2:
-        raise CompressionError(
+        raise BadSetting(
             f"a tensor to factorize has two dimensions or more, got {tuple(tensor.shape)}; "
             "try a layer's weight"
         )
     check_matrices(tensor.flatten(1))
     if not is_whole(rank, 1, math.inf):
-        raise CompressionError(f"rank is a whole number from 1 up, got {rank}; try {max(tensor.shape) // 2}")
+        raise BadSetting(f"rank is a whole number from 1 up, got {rank}; try {max(tensor.shape) // 2}")
     if not is_whole(sweeps, 1, math.inf):
-        raise CompressionError(f"sweeps is a whole number from 1 up, got {sweeps}; try {SWEEPS}")
+        raise BadSetting(f"sweeps is a whole number from 1 up, got {sweeps}; try {SWEEPS}")
     if not 0 <= ridge < math.inf:
-        raise CompressionError(f"ridge is a number from 0 up, got {ridge}; try {RIDGE}")
+        raise BadSetting(f"ridge is a number from 0 up, got {ridge}; try {RIDGE}")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from compresslab.analysis.layer_inputs import Layer, multiplying_layers
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.measurement.tables import Table
 from compresslab.models.surgery import replace_modules
 from compresslab.techniques.low_rank.layer_splits import CHANNELS, Rank, Split, count_weights, thin_layers
@@ -74,9 +74,7 @@ def decide(model: nn.Module, ranks: Mapping[str, Rank], *, split: Split = CHANNE
     layers = multiplying_layers(model)
     for name in ranks:
         if name not in layers:
-            raise CompressionError(
-                f"ranks has names of layers ({', '.join(layers)}), got {name!r}; leave it out"
-            )
+            raise BadSetting(f"ranks has names of layers ({', '.join(layers)}), got {name!r}; leave it out")
     return tuple(_decide(name, layer, ranks.get(name), split) for name, layer in layers.items())
 
 

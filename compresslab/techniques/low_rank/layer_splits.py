@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.analysis.layer_inputs import Layer
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.techniques.low_rank.activation_aware import whitened_channel_kernels, whitened_svd
 from compresslab.techniques.low_rank.cp import cp_kernels, depthwise_kernels
 from compresslab.techniques.low_rank.svd import channel_kernels, is_whole, space_kernels, truncated_svd
@@ -73,9 +73,7 @@ class Split:
             CompressionError: a multiple below 1.
         """
         if multiple < 1:
-            raise CompressionError(
-                f"multiple is a whole number from 1 up, got {multiple}; 8 suits a processor"
-            )
+            raise BadSetting(f"multiple is a whole number from 1 up, got {multiple}; 8 suits a processor")
         full = self.full_rank(layer)
         if isinstance(full, int):
             return list(dict.fromkeys(min(r, full) for r in range(multiple, full + multiple, multiple)))
@@ -142,7 +140,7 @@ def whitened(moments: Mapping[str, Tensor]) -> Split:
 
     def of(name: str) -> Tensor:
         if name not in moments:
-            raise CompressionError(
+            raise BadSetting(
                 f"moments are there for {', '.join(moments) or 'no layer'}, got a rank for {name!r}; "
                 "try input_second_moments(model, batches)"
             )
@@ -272,7 +270,7 @@ def _check_rank(split: Split, layer: Layer, rank: Rank) -> None:
     ranks, most = (x if isinstance(x, tuple) else (x,) for x in (rank, full))
     if len(ranks) != len(most) or not all(is_whole(r, 1, m) for r, m in zip(ranks, most, strict=True)):
         kind = "a whole number" if isinstance(full, int) else "a pair (r_out, r_in) of whole numbers"
-        raise CompressionError(
+        raise BadSetting(
             f"rank is {kind} from 1 to {full} for {split.name} of this {type(layer).__name__}, got {rank}; "
             "ranks_for_weights(model, share=0.5) finds ranks that save"
         )

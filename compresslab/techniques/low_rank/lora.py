@@ -24,7 +24,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, Unsupported
 from compresslab.models.surgery import replace_modules
 from compresslab.techniques.low_rank.svd import is_whole
 
@@ -76,11 +76,9 @@ def add_updates(model: nn.Module, *, rank: int, generator: torch.Generator, alph
         CompressionError: rank or alpha out of range, or no Linear layer.
     """
     if not is_whole(rank, 1, math.inf):
-        raise CompressionError(f"rank is a whole number from 1 up, got {rank}; LoRA often takes 4 or 8")
+        raise BadSetting(f"rank is a whole number from 1 up, got {rank}; LoRA often takes 4 or 8")
     if not 0 < alpha < math.inf:
-        raise CompressionError(
-            f"alpha is a positive number, got {alpha}; the same as rank makes a scale of 1"
-        )
+        raise BadSetting(f"alpha is a positive number, got {alpha}; the same as rank makes a scale of 1")
 
     def update(name: str, layer: nn.Module) -> nn.Module | None:
         if type(layer) is not nn.Linear:
@@ -109,6 +107,6 @@ def merge_updates(model: nn.Module) -> nn.Module:
 
 def _refuse_without(kind: type[nn.Module], model: nn.Module, wanted: str) -> None:
     if not any(type(module) is kind for module in model.modules()):
-        raise CompressionError(
+        raise Unsupported(
             f"model has {wanted}, got {type(model).__name__} without any; give the whole network"
         )

@@ -37,7 +37,7 @@ from tqdm.auto import tqdm
 from compresslab.analysis.allocation import Choice, least_damage
 from compresslab.analysis.layer_inputs import Layer, multiplying_layers
 from compresslab.analysis.sensitivity import Damage
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.measurement.costs import count_macs
 from compresslab.models.surgery import evaluating
 from compresslab.techniques.low_rank.factorization import factorize
@@ -59,7 +59,7 @@ def break_even_rank(m: int, n: int) -> int:
     (511, 9, 0)
     """
     if min(m, n) < 1:
-        raise CompressionError(
+        raise BadSetting(
             f"a layer has at least one output and one input, got {m} and {n}; try the sizes of layer.weight"
         )
     return (m * n - 1) // (m + n)
@@ -80,9 +80,9 @@ def rank_for_energy(s: Tensor, *, energy: float) -> int:
     """
     if not 0 < energy <= 1:
         hint = f"; did you mean {energy / 100:g}?" if 1 < energy <= 100 else "; 0.9 keeps most of a layer"
-        raise CompressionError(f"energy is a fraction in (0, 1], got {energy}{hint}")
+        raise BadSetting(f"energy is a fraction in (0, 1], got {energy}{hint}")
     if s.dim() != 1 or len(s) == 0:
-        raise CompressionError(
+        raise BadSetting(
             f"s is a list of singular values, got shape {tuple(s.shape)}; try torch.linalg.svdvals(w)"
         )
     kept = s.double().square().cumsum(0)
@@ -122,7 +122,7 @@ def rank_for_weights(
     """
     if not 0 < share < 1:
         hint = f"; did you mean {share / 100:g}?" if 1 < share < 100 else "; 0.5 halves the weights"
-        raise CompressionError(f"share is a fraction in (0, 1), got {share}{hint}")
+        raise BadSetting(f"share is a fraction in (0, 1), got {share}{hint}")
     if split.why_not(layer):
         return None
     ranks = split.ranks(layer, multiple=multiple)
@@ -164,13 +164,13 @@ def spread_ranks(spectra: Sequence[Tensor], costs: Sequence[int], *, budget: int
     [2, 2]
     """
     if len(spectra) != len(costs):
-        raise CompressionError(
+        raise BadSetting(
             f"each layer has one spectrum and one cost, got {len(spectra)} and {len(costs)}; "
             "take both from the same layers"
         )
     left = budget - sum(costs)
     if left < 0:
-        raise CompressionError(
+        raise BadSetting(
             f"budget is at least {sum(costs):,}, rank 1 everywhere, got {budget:,}; leave a layer whole"
         )
     steps = sorted(  # as s² fall, a layer's own come in their order

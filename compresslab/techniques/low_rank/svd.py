@@ -36,7 +36,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 
 __all__ = [
     "channel_kernels",
@@ -225,7 +225,7 @@ def check_rank(rank: int, shape: tuple[int, ...]) -> None:
     m, n = shape[-2:]
     if is_whole(rank, 1, min(m, n)):
         return
-    raise CompressionError(
+    raise BadSetting(
         f"rank is a whole number from 1 to {min(m, n)} for a matrix of {m} by {n}, got {rank}; "
         f"try {max(1, m * n // (m + n) // 2)}, half of where it stops saving"
     )
@@ -238,12 +238,12 @@ def check_matrices(w: Tensor) -> None:
         CompressionError: it isn't.
     """
     if w.dim() < 2 or not w.is_floating_point():
-        raise CompressionError(
+        raise BadSetting(
             f"w is a matrix (m, n) of floats, or a batch of them, got {tuple(w.shape)} {w.dtype}; "
             "try layer.weight.flatten(1)"
         )
     if not w.isfinite().all():
-        raise CompressionError("w is finite, got NaN or infinity; look for a training that diverged")
+        raise BadSetting("w is finite, got NaN or infinity; look for a training that diverged")
 
 
 def _copied(tensor: Tensor) -> Tensor:
@@ -252,7 +252,7 @@ def _copied(tensor: Tensor) -> Tensor:
 
 def _check_weight(weight: Tensor, groups: int) -> None:
     if weight.dim() != 4 or groups < 1 or len(weight) % groups:
-        raise CompressionError(
+        raise BadSetting(
             "a convolution's weight is (out, in / groups, kh, kw), out a multiple of groups, got "
             f"{tuple(weight.shape)} with groups={groups}; try layer.weight, groups=layer.groups"
         )
@@ -261,7 +261,7 @@ def _check_weight(weight: Tensor, groups: int) -> None:
 def _check_pair(first: Tensor, second: Tensor, groups: int, kind: str, fits: bool) -> None:
     _check_weight(second, groups)
     if first.dim() != 4 or len(first) != groups * second.shape[1] or not fits:
-        raise CompressionError(
+        raise BadSetting(
             f"the second kernel is (out, rank, …), {kind}, and the first has groups · rank filters, got "
             f"{tuple(first.shape)} and {tuple(second.shape)} with groups={groups}; "
             "give them in the order in which they run"

@@ -35,7 +35,7 @@ import math
 import torch
 from torch import Tensor
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.techniques.low_rank.svd import check_matrices, is_whole
 
 __all__ = ["fold", "from_tucker", "tucker2", "tucker_kernels", "unfold"]
@@ -75,7 +75,7 @@ def fold(matrix: Tensor, mode: int, shape: tuple[int, ...]) -> Tensor:
     _check_mode(len(shape), mode)
     others = [size for dimension, size in enumerate(shape) if dimension != mode]
     if matrix.shape != (shape[mode], math.prod(others)):
-        raise CompressionError(
+        raise BadSetting(
             f"a tensor {tuple(shape)} unfolds along mode {mode} to {(shape[mode], math.prod(others))}, "
             f"got {tuple(matrix.shape)}; try the mode and shape that it was unfolded with"
         )
@@ -133,7 +133,7 @@ def tucker_kernels(
         CompressionError: as ``tucker2``, or groups that don't divide the outputs.
     """
     if groups < 1 or len(weight) % groups:
-        raise CompressionError(
+        raise BadSetting(
             f"groups divide the outputs, got {groups} for {len(weight)}; try the convolution's own .groups"
         )
     parts = [tucker2(part, ranks=ranks, sweeps=sweeps) for part in weight.chunk(groups)]
@@ -155,29 +155,29 @@ def _projected(w: Tensor, u_out: Tensor) -> Tensor:
 
 def _check(weight: Tensor, ranks: tuple[int, int], sweeps: int) -> None:
     if weight.dim() != 4:
-        raise CompressionError(
+        raise BadSetting(
             f"a convolution's weight is (out, in, height, width), got {tuple(weight.shape)}; "
             "for a Linear layer try truncated_svd"
         )
     check_matrices(weight.flatten(1))
     if not isinstance(ranks, tuple | list) or len(ranks) != 2:
-        raise CompressionError(
+        raise BadSetting(
             f"ranks is a pair (r_out, r_in), got {ranks!r}; "
             f"try {tuple(-(-side // 2) for side in weight.shape[:2])}"
         )
     for name, rank, channels in zip(("out", "in"), ranks, weight.shape[:2], strict=True):
         if not is_whole(rank, 1, channels):
-            raise CompressionError(
+            raise BadSetting(
                 f"r_{name} is a whole number from 1 to {channels}, got {rank}; "
                 f"try {max(1, channels // 2)}, half of the channels"
             )
     if not is_whole(sweeps, 0, math.inf):
-        raise CompressionError(f"sweeps is a whole number from 0 up, got {sweeps}; try 2")
+        raise BadSetting(f"sweeps is a whole number from 0 up, got {sweeps}; try 2")
 
 
 def _check_mode(dimensions: int, mode: int) -> None:
     if not 0 <= mode < dimensions:
-        raise CompressionError(
+        raise BadSetting(
             f"a tensor of {dimensions} dimensions has modes from 0 to {dimensions - 1}, got {mode}; "
             "the first mode is 0"
         )

@@ -31,7 +31,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from compresslab.errors import CompressionError
+from compresslab.errors import CompressionError, Unsupported
 from compresslab.models.graph import Add, fx_graph
 
 __all__ = ["Group", "Member", "dependency_groups"]
@@ -210,7 +210,7 @@ class _Channels:
         number = self.number.get(self.first(value.written_by), entries)
         each, rest = divmod(entries, number)
         if rest or (each > 1 and value.layout != "flat"):
-            raise CompressionError(
+            raise Unsupported(
                 f"{member.layer} has {entries} entries for {number} channels; a layer has one for each, or "
                 "behind a Flatten of maps equally many: check what it reads"
             )
@@ -224,7 +224,7 @@ class _Channels:
             return
         numbers = {self.number[writer] for writer in (one, other) if writer in self.number}
         if len(numbers) > 1:
-            raise CompressionError(
+            raise Unsupported(
                 f"{of} joins {' and '.join(map(str, sorted(numbers)))} channels; what is joined has equally "
                 "many on both sides: give both sides one shape"
             )
@@ -242,7 +242,7 @@ class _Channels:
 
 
 def _lost(name: str, what: Any) -> CompressionError:
-    return CompressionError(
+    return Unsupported(
         f"{name} is {what}; channels are followed through Conv2d (dense or depthwise), Linear behind a "
         "Flatten, BatchNorm, pooling, Flatten, sums of two values, and activations that leave zero at zero: "
         "build the network of these"

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, DamagedFile
 from compresslab.models.graph import plain_layer
 from compresslab.storage import load_model, read
 from compresslab.techniques.pruning.channel_groups import Group, Member, dependency_groups
@@ -52,7 +52,7 @@ def channel_scores(group: Group, scores: Mapping[str, Tensor]) -> Tensor:
     """
     members = [member for member in group.members if member.layer in scores]
     if not members:
-        raise CompressionError(
+        raise BadSetting(
             f"group {group.name} has scores for none of {', '.join(m.layer for m in group.members)}; one is "
             f"enough: try {{{group.name!r}: magnitude(weight)}}"
         )
@@ -63,7 +63,7 @@ def _share(group: Group, member: Member, scores: Tensor) -> Tensor:
     """A member's scores summed over each channel: (channels,)."""
     size = scores.shape[member.dimension] if scores.dim() > member.dimension else 0
     if size != group.channels * member.each:
-        raise CompressionError(
+        raise BadSetting(
             f"{member.layer} has scores {tuple(scores.shape)}; dimension {member.dimension} has "
             f"{group.channels * member.each} entries: give scores in the weight's shape"
         )
@@ -158,7 +158,7 @@ def recalibrate_batch_norm(model: nn.Module, batches: Iterable[Tensor | Sequence
     for seen, batch in enumerate(batches, 1):  # noqa: B007 (counted)
         fresh(batch if isinstance(batch, Tensor) else batch[0])
     if not seen:
-        raise CompressionError("batches has at least one batch of images, got none; try train.batches(500)")
+        raise BadSetting("batches has at least one batch of images, got none; try train.batches(500)")
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     for module, original in zip(fresh.modules(), model.modules(), strict=True):
@@ -170,13 +170,13 @@ def _indices(group: Group, channels: Tensor | Sequence[int]) -> Tensor:
     """The channels to keep, checked, ascending."""
     kept = torch.as_tensor(channels)
     if kept.numel() == 0:
-        raise CompressionError(
+        raise BadSetting(
             f"group {group.name} keeps none of its {group.channels} channels, and nothing would pass; keep "
             "at least one"
         )
     whole = kept.dim() == 1 and not kept.is_floating_point() and kept.dtype != torch.bool
     if not whole or not 0 <= kept.min() <= kept.max() < group.channels or kept.unique().numel() < len(kept):
-        raise CompressionError(
+        raise BadSetting(
             f"group {group.name} keeps {channels}; expected different whole numbers from 0 to "
             f"{group.channels - 1}: of a mask, give mask.nonzero().flatten()"
         )
@@ -222,7 +222,7 @@ def _note_sizes(layer: nn.Module) -> None:
 def _check_groups(names: Iterable[str], known: Mapping[str, object]) -> None:
     for name in names:
         if name not in known:
-            raise CompressionError(
+            raise BadSetting(
                 f"no group is called {name!r}; there are {', '.join(known)}: see dependency_groups(model)"
             )
 
@@ -231,7 +231,7 @@ def _check_shapes(path: str | Path, state: Mapping[str, Tensor], wanted: Mapping
     """Refuses what ``store_sparsely`` made: its layers have positions, not a weight with its shape."""
     odd = sorted(name for name in state if name.rpartition(".")[2] == "positions" and name not in wanted)
     if odd:
-        raise CompressionError(
+        raise DamagedFile(
             f"{path} is a file without shapes ({odd[0]} stands for a weight); load_pruned takes widths from "
             "the weights' shapes: save the thin network as it is, or load it with "
             "load_model(path, into=store_sparsely(a network of the same widths))"
@@ -242,7 +242,7 @@ def _check_state(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> N
     odd = sorted(wanted.keys() ^ state.keys())
     if odd:
         where = "only in the state dict" if odd[0] in state else "only in the model"
-        raise CompressionError(
+        raise DamagedFile(
             f"the state dict is of another network: {odd[0]} is {where}; "
             "give the network as it was before pruning"
         )
@@ -250,7 +250,7 @@ def _check_state(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> N
         full, thin = wanted[name].shape, tensor.shape
         alike = len(full) == len(thin) and full[2:] == thin[2:]
         if not alike or any(t > f for t, f in zip(thin, full, strict=True)):
-            raise CompressionError(
+            raise DamagedFile(
                 f"{name} is {tuple(thin)} in the state dict and {tuple(full)} in the model; pruning leaves "
                 "fewer channels and the same kernel: give the network as it was before pruning"
             )

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.measurement.costs import count_macs
 from compresslab.techniques.pruning.channel_removal import remove_channels
 from compresslab.techniques.pruning.granularity import fine_grained_mask
@@ -59,12 +59,12 @@ def keep_channels(
     kept = {}
     for name, share in shares.items():
         if name not in scores:
-            raise CompressionError(
+            raise BadSetting(
                 f"no group called {name!r} has scores; there are {', '.join(scores)}: choose among them"
             )
         number = int(fine_grained_mask(scores[name], sparsity=share).sum())
         if number == 0:
-            raise CompressionError(
+            raise BadSetting(
                 f"sparsity {share} leaves none of the {len(scores[name])} channels of group {name}; a group "
                 f"keeps at least one: try {1 - 1 / len(scores[name]):.3g} or less"
             )
@@ -92,7 +92,7 @@ def keep_channels_within(
     """
     _check_multiple(multiple)
     if not scores:
-        raise CompressionError(
+        raise BadSetting(
             "scores are {group: channel scores}, got none; make them of dependency_groups(model)"
         )
     group_of = torch.cat([torch.full((len(s),), number) for number, s in enumerate(scores.values())])
@@ -109,7 +109,7 @@ def keep_channels_within(
         return count_macs(remove_channels(model, without(count)), inputs)
 
     if (least := macs(len(group_of))) > macs_per_sample:
-        raise CompressionError(
+        raise BadSetting(
             f"macs_per_sample is {macs_per_sample:,}; with these groups and multiple={multiple} at least "
             f"{least:,} are left: allow more, or score more groups"
         )
@@ -126,4 +126,4 @@ def _best(scores: Tensor, number: int, multiple: int) -> Tensor:
 
 def _check_multiple(multiple: int) -> None:
     if not isinstance(multiple, int) or multiple < 1:
-        raise CompressionError(f"multiple is a whole number of at least 1, got {multiple}; try 8")
+        raise BadSetting(f"multiple is a whole number of at least 1, got {multiple}; try 8")

@@ -34,7 +34,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 
 __all__ = [
     "batch_norm_scale",
@@ -64,7 +64,7 @@ def magnitude(weight: Tensor, *, power: int = 1) -> Tensor:
     tensor([3.0000, 0.5000])
     """
     if power not in (1, 2):
-        raise CompressionError(f"power is 1 or 2, got {power}; try 1: the absolute value")
+        raise BadSetting(f"power is 1 or 2, got {power}; try 1: the absolute value")
     return weight.detach().abs() if power == 1 else weight.detach().square()
 
 
@@ -130,7 +130,7 @@ def wanda(weight: Tensor, input_norm: Tensor) -> Tensor:
     tensor([[3.0000, 0.5000]])
     """
     if input_norm.shape != weight.shape[1:]:
-        raise CompressionError(
+        raise BadSetting(
             f"a weight {tuple(weight.shape)} has input norms {tuple(weight.shape[1:])}, "
             f"got {tuple(input_norm.shape)}; try input_norms(model, batches)[name]"
         )
@@ -155,6 +155,6 @@ def random_scores(weight: Tensor, *, generator: torch.Generator) -> Tensor:
 
 def _same_shape(weight: Tensor, other: Tensor, name: str, source: str) -> None:
     if weight.shape != other.shape:
-        raise CompressionError(
+        raise BadSetting(
             f"{name} has the weight's shape {tuple(weight.shape)}, got {tuple(other.shape)}; try {source}"
         )

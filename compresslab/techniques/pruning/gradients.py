@@ -37,7 +37,7 @@ from compresslab.analysis.layer_inputs import (
     listening,
     mean_over_inputs,
 )
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, Unsupported
 from compresslab.models.surgery import evaluating
 
 __all__ = ["input_norms", "mean_gradients", "squared_gradients"]
@@ -147,7 +147,7 @@ def _weight(name: str) -> str:
 
 def _there(gradient: Tensor | None, name: str) -> Tensor:
     if gradient is None:
-        raise CompressionError(
+        raise Unsupported(
             f"every weight has a part in the loss, got none of {name}: its layer does not run, or rounds it; "
             "score the network before it is quantized"
         )
@@ -156,6 +156,6 @@ def _there(gradient: Tensor | None, name: str) -> Tensor:
 
 def _check(images: int) -> None:
     if images == 0:
-        raise CompressionError(
+        raise BadSetting(
             "batches hold images and labels, at least one, got none; try train.first(500).batches()"
         )

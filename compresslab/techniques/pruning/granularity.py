@@ -35,7 +35,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, Unsupported
 from compresslab.techniques.pruning.criteria import magnitude
 from compresslab.techniques.pruning.masks import Masks, masked, prunable_layers
 
@@ -160,10 +160,10 @@ def n_of_m_mask(scores: Tensor, *, n: int = 2, m: int = 4) -> Tensor:
     tensor([[ True, False,  True, False]])
     """
     if not (isinstance(n, int) and isinstance(m, int) and 1 <= n <= m):
-        raise CompressionError(f"n of m are whole numbers, 1 ≤ n ≤ m, got {n} of {m}; try 2 of 4")
+        raise BadSetting(f"n of m are whole numbers, 1 ≤ n ≤ m, got {n} of {m}; try 2 of 4")
     inputs = _kernels(scores).shape[1]
     if inputs % m:
-        raise CompressionError(
+        raise Unsupported(
             f"{n} of {m} takes a multiple of {m} inputs, got {inputs} in {tuple(scores.shape)}; "
             "leave this layer dense"
         )
@@ -191,7 +191,7 @@ def local_masks(
     """
     shares = sparsity if isinstance(sparsity, Mapping) else dict.fromkeys(scores, sparsity)
     if missing := scores.keys() - shares.keys():
-        raise CompressionError(
+        raise BadSetting(
             f"sparsity has a share for each layer, got none for {', '.join(sorted(missing))}; "
             "give 0 to spare it"
         )
@@ -263,13 +263,13 @@ def check_sparsity(sparsity: float) -> None:
         return
     percent = isinstance(sparsity, int | float) and 1 < sparsity < 100 and math.isfinite(sparsity)
     hint = f"did you mean {sparsity / 100:g}?" if percent else "try 0.5"
-    raise CompressionError(f"sparsity is a fraction in [0, 1), got {sparsity}; {hint}")
+    raise BadSetting(f"sparsity is a fraction in [0, 1), got {sparsity}; {hint}")
 
 
 def _kernels(scores: Tensor) -> Tensor:
     """Scores (out, in, height, width); those of a Linear layer, (out, in), with kernels of 1 × 1."""
     if scores.dim() not in (2, 4):
-        raise CompressionError(
+        raise BadSetting(
             f"scores are those of a weight (out, in) or (out, in, height, width), got {tuple(scores.shape)}; "
             "give them in the weight's shape, or choose fine"
         )
@@ -278,7 +278,7 @@ def _kernels(scores: Tensor) -> Tensor:
 
 def _numbers(scores: Tensor) -> Tensor:
     if scores.isnan().any():
-        raise CompressionError(
+        raise BadSetting(
             "scores are numbers, got NaN; look for a division by zero, or for a training that diverged"
         )
     return scores

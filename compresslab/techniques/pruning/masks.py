@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.analysis.layer_inputs import Layer, multiplying_layers
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.measurement.tables import Table
 
 __all__ = [
@@ -125,10 +125,10 @@ def sparsity_table(model: nn.Module) -> Table:
 
 def _check(name: str, mask: Tensor, layers: Mapping[str, Layer]) -> None:
     if name not in layers:
-        raise CompressionError(f"masks has names of layers ({', '.join(layers)}), got {name!r}; leave it out")
+        raise BadSetting(f"masks has names of layers ({', '.join(layers)}), got {name!r}; leave it out")
     shape = layers[name].weight.shape
     if (mask.dtype, mask.shape) != (torch.bool, shape):
-        raise CompressionError(
+        raise BadSetting(
             f"the mask of {name} is torch.bool {tuple(shape)} as its weight, got {mask.dtype} "
             f"{tuple(mask.shape)}; compute it from scores in the weight's shape"
         )

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.analysis.layer_inputs import Batches, input_second_moments
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.techniques.pruning.granularity import check_sparsity, fine_grained_mask
 from compresslab.techniques.pruning.masks import masked, prunable_layers
 
@@ -182,7 +182,7 @@ def compensated(model: nn.Module, masks: Mapping[str, Tensor], batches: Batches)
     repaired, moments = masked(model, masks), input_second_moments(model, batches)
     for name, mask in masks.items():
         if name not in moments:
-            raise CompressionError(
+            raise BadSetting(
                 f"masks are for layers that run ({', '.join(moments)}), got {name!r}; leave it out"
             )
         w = prunable_layers(model)[name].weight.flatten(1)
@@ -221,7 +221,7 @@ def _put(model: nn.Module, name: str, w: Tensor) -> None:
 def _damped(w: Tensor, moments: Tensor, damping: float) -> Tensor:
     """G with the damping on its diagonal, in float64."""
     if moments.shape != (w.shape[1], w.shape[1]):
-        raise CompressionError(
+        raise BadSetting(
             f"weights with {w.shape[1]} inputs have moments {(w.shape[1], w.shape[1])}, "
             f"got {tuple(moments.shape)}; try input_second_moments(model, batches)[name], w.flatten(1)"
         )
@@ -233,7 +233,7 @@ def _factor(g: Tensor) -> Tensor:
     """The lower Cholesky factor."""
     factor, failed = torch.linalg.cholesky_ex(g)
     if failed:
-        raise CompressionError(
+        raise BadSetting(
             "moments without damping have an inverse, got some that have none: an input is always 0, or a "
             "mix of others; try damping=0.01"
         )
@@ -246,7 +246,7 @@ def _inverse(w: Tensor, moments: Tensor, damping: float) -> Tensor:
 
 def _check_mask(w: Tensor, mask: Tensor) -> None:
     if mask.shape != w.shape or mask.dtype != torch.bool:
-        raise CompressionError(
+        raise BadSetting(
             f"weights {tuple(w.shape)} have a bool mask in that shape, got {tuple(mask.shape)} {mask.dtype}; "
             "try fine_grained_mask(magnitude(w), sparsity=0.5)"
         )

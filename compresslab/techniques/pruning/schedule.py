@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.data.images import Images
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.techniques.pruning.granularity import check_sparsity, local_masks, magnitudes
 from compresslab.techniques.pruning.masks import Masks, keep_masks, masked, masks_of
 from compresslab.training.loop import Trained, accuracy, fit
@@ -210,7 +210,7 @@ def _progress(step: int, steps: int, sparsity: float) -> float:
     """How much of the ramp is done, in [0, 1]."""
     check_sparsity(sparsity)
     if not isinstance(steps, int) or steps < 1:
-        raise CompressionError(f"steps is a whole number from 1 up, got {steps}; 1 is one-shot, try 4")
+        raise BadSetting(f"steps is a whole number from 1 up, got {steps}; 1 is one-shot, try 4")
     return min(max(step / steps, 0.0), 1.0)
 
 
@@ -218,7 +218,7 @@ def _check(sparsities: Sequence[float]) -> None:
     for sparsity in sparsities:
         check_sparsity(sparsity)
     if not sparsities or list(sparsities) != sorted(sparsities):
-        raise CompressionError(
+        raise BadSetting(
             f"sparsities rise from one to the next, at least one, got {list(sparsities)}; "
             "try [0.5, 0.8, 0.9], or [0.9] at once"
         )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresslab.errors import CompressionError
+from compresslab.errors import Unsupported
 
 __all__ = ["as_sparse_product"]
 
@@ -43,7 +43,7 @@ def as_sparse_product(layer: nn.Conv2d | nn.Linear) -> Callable[[Tensor], Tensor
         and not isinstance(layer.padding, str)
     )
     if not plain:
-        raise CompressionError(
+        raise Unsupported(
             "layer is a Linear, or a Conv2d without groups and with zeros for padding, in numbers, "
             f"got {layer}; try another layer"
         )

@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import DamagedFile, Unsupported
 from compresslab.models.surgery import replace_modules
 from compresslab.storage.sparse_formats import FORMS, Form, checked_forms, from_smallest, to_smallest
 
@@ -93,7 +93,7 @@ def store_sparsely(model: nn.Module, *, forms: Sequence[Form] = FORMS) -> nn.Mod
         CompressionError: no such layer, or no forms.
     """
     if not any(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules()):
-        raise CompressionError(
+        raise Unsupported(
             f"model has Conv2d or Linear layers to store, got {type(model).__name__} without any; "
             "give the whole network"
         )
@@ -130,7 +130,7 @@ def _load_parts(layer: Sparse, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in stored.items():
         mine = getattr(layer, name)
         if (tensor.shape, tensor.dtype) != (mine.shape, mine.dtype):
-            raise CompressionError(
+            raise DamagedFile(
                 f"{name} is {tuple(mine.shape)} {mine.dtype}, got {tuple(tensor.shape)} {tensor.dtype}; "
                 "load into a network of the structure and the dtype of the one that was saved"
             )

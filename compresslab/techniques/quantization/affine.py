@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 
 __all__ = [
     "channel_range",
@@ -58,7 +58,7 @@ def integer_range(bits: int, *, signed: bool) -> tuple[int, int]:
     ((-127, 127), (0, 255))
     """
     if not isinstance(bits, int) or not 2 <= bits <= 8:
-        raise CompressionError(f"bits is a whole number from 2 to 8, got {bits}; try 8, or 4: two in a byte")
+        raise BadSetting(f"bits is a whole number from 2 to 8, got {bits}; try 8, or 4: two in a byte")
     return (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
@@ -122,7 +122,7 @@ def quantize(
     """
     lowest, highest = integer_range(bits, signed=signed)
     if x.isnan().any():
-        raise CompressionError(
+        raise BadSetting(
             "x are numbers, got NaN; look for a division by zero, or for a training that diverged"
         )
     return ((x.detach() / scale).round() + zero_point).clamp(lowest, highest).to(torch.int32)
@@ -159,7 +159,7 @@ def to_groups(w: Tensor, *, size: int) -> Tensor:
         CompressionError: a size that isn't a whole number of at least 2.
     """
     if not isinstance(size, int) or size < 2:
-        raise CompressionError(
+        raise BadSetting(
             f"a group has a whole number of at least 2 weights, got {size}; try 128, or None: one a channel"
         )
     rows = w.flatten(1)
@@ -173,13 +173,13 @@ def from_groups(groups: Tensor, *, shape: Sequence[int]) -> Tensor:
 
 def _check_range(low: Tensor, high: Tensor) -> None:
     if low.shape != high.shape:
-        raise CompressionError(
+        raise BadSetting(
             f"low and high have one shape, got {tuple(low.shape)} and {tuple(high.shape)}; "
             "take both from the same tensor, as channel_range does"
         )
     wrong = ~((high - low).isfinite() & (low <= high))
     if wrong.any():
-        raise CompressionError(
+        raise BadSetting(
             f"low ≤ high, both finite, got {low[wrong][0].item():g} … {high[wrong][0].item():g}; "
             "take both from the same values, and look for a training that diverged"
         )

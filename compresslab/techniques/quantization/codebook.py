@@ -28,7 +28,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.storage.packing import pack, unpack
 from compresslab.techniques.quantization.qat import scaled_gradient
 from compresslab.techniques.quantization.weight_only import (
@@ -233,14 +233,12 @@ def follow_centroids(model: nn.Module) -> None:
 
 def _check_bits(bits: int) -> None:
     if not isinstance(bits, int) or not 1 <= bits <= 8:
-        raise CompressionError(
-            f"bits is a whole number from 1 to 8, got {bits}; try 4: sixteen values a layer"
-        )
+        raise BadSetting(f"bits is a whole number from 1 to 8, got {bits}; try 4: sixteen values a layer")
 
 
 def _check_values(values: Tensor) -> None:
     if values.numel() == 0 or not values.isfinite().all():
         came = "none" if values.numel() == 0 else "NaN or infinity"
-        raise CompressionError(
+        raise BadSetting(
             f"values are finite numbers, at least one, got {came}; look for a training that diverged"
         )

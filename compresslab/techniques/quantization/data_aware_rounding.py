@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, Unsupported
 from compresslab.models.surgery import evaluating
 from compresslab.techniques.quantization.affine import (
     channel_range,
@@ -166,7 +166,7 @@ def input_statistics(model: nn.Module, inputs: Tensor) -> dict[str, InputStatist
         CompressionError: no images, or a convolution in groups, whose outputs see different inputs.
     """
     if len(inputs) == 0:
-        raise CompressionError("inputs are images, at least one, got none; try train.first(500).inputs()")
+        raise BadSetting("inputs are images, at least one, got none; try train.first(500).inputs()")
     grams: dict[str, Tensor] = {}
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
@@ -263,7 +263,7 @@ def _rows(layer: Layer, x: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, x.shape[-1])
     if layer.groups != 1:
-        raise CompressionError(
+        raise Unsupported(
             f"a convolution has one group here, got {layer.groups}; leave such a model to quantize_weights"
         )
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode

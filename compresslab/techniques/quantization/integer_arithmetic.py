@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, Unsupported
 from compresslab.models.graph import INPUT, ActivationGrid, Add, StepNetwork
 from compresslab.techniques.quantization.affine import dequantize, quantize
 from compresslab.techniques.quantization.weight_only import QuantizedConv2d, QuantizedLinear
@@ -69,7 +69,7 @@ def fixed_point(multiplier: Tensor) -> tuple[Tensor, Tensor]:
     """
     multiplier = multiplier.detach().double()
     if not ((multiplier > 0) & (multiplier < 2.0**30)).all():
-        raise CompressionError(
+        raise BadSetting(
             f"a multiplier is a positive number below 2^30, got {float(multiplier.min()):g} to "
             f"{float(multiplier.max()):g}; look for a scale that is zero or not a number"
         )
@@ -182,7 +182,7 @@ def run_in_integers(network: StepNetwork, x: Tensor, *, to_grid: ToGrid = in_fix
                 Integers(quantize(x, scale, zero_point, bits=8, signed=False), scale, zero_point),
             )
         else:
-            raise CompressionError(
+            raise Unsupported(
                 f"{step.name} reads the images as floats; a network on integers begins with a grid: "
                 "try quantize_static(model, inputs)"
             )
@@ -216,7 +216,7 @@ def _do(operation: nn.Module, inputs: Sequence[Terms], to_grid: ToGrid) -> Terms
             return (Integers(sums, a.scale / (a.q.shape[2] * a.q.shape[3])),)
         case nn.Flatten():
             return (Integers(operation(a.q), a.scale, a.zero_point),)
-    raise CompressionError(
+    raise Unsupported(
         f"{operation} has no integers; QuantizedConv2d, QuantizedLinear, ReLU, sums, AdaptiveAvgPool2d(1) "
         "and Flatten have: try quantize_static(model, inputs) on the network as it is now"
     )

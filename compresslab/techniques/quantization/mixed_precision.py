@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.models.surgery import evaluating
 from compresslab.techniques.quantization.weight_only import quantize_layer, replace_layers
 
@@ -65,9 +65,7 @@ def sensitivity(model: nn.Module, inputs: Tensor, *, choices: Sequence[int]) -> 
         CompressionError: bits out of range, no images, no layer at all.
     """
     if len(inputs) == 0:
-        raise CompressionError(
-            "inputs are images, at least one, got none; try validation.first(500).inputs()"
-        )
+        raise BadSetting("inputs are images, at least one, got none; try validation.first(500).inputs()")
     names = _layer_names(model)
     with evaluating(model):
         z = model(inputs)
@@ -100,7 +98,7 @@ def allocate_bits(errors: Tensor, sizes: Tensor, budget: int) -> Tensor:
     """
     least = int(sizes.min(dim=1).values.sum())
     if budget < least:
-        raise CompressionError(f"budget is at least {least:,} bytes here, got {budget:,}; allow fewer bits")
+        raise BadSetting(f"budget is at least {least:,} bytes here, got {budget:,}; allow fewer bits")
     best = torch.zeros(budget + 1, dtype=torch.float64)  # best[B]: of the layers so far, in B bytes
     picks = []
     for layer_errors, layer_sizes in zip(errors.double(), sizes.tolist(), strict=True):
@@ -133,9 +131,7 @@ def quantize_mixed(model: nn.Module, *, bits: Mapping[str, int]) -> nn.Module:
     names = _layer_names(model)
     for name in bits:
         if name not in names:
-            raise CompressionError(
-                f"bits has names of layers ({', '.join(names)}), got {name!r}; leave it out"
-            )
+            raise BadSetting(f"bits has names of layers ({', '.join(names)}), got {name!r}; leave it out")
 
     def make(name: str, layer: Layer) -> nn.Module:
         return quantize_layer(layer, bits=bits[name]) if name in bits else layer

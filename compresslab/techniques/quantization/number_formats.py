@@ -32,7 +32,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, Unsupported
 from compresslab.techniques.quantization.affine import fake_quantize, scale_and_zero_point
 from compresslab.techniques.quantization.weight_only import on_grid, replace_layers
 
@@ -121,7 +121,7 @@ def store_as(model: nn.Module, *, dtype: torch.dtype) -> nn.Module:
     for name, weight in model.named_parameters():
         came = float(weight.detach().abs().max())
         if came > largest:
-            raise CompressionError(
+            raise Unsupported(
                 f"{dtype} reaches {largest:,.0f}, got {came:g} in {name}; "
                 "try torch.bfloat16, which reaches 3.4e38"
             )
@@ -131,4 +131,4 @@ def store_as(model: nn.Module, *, dtype: torch.dtype) -> nn.Module:
 def _check(dtype: torch.dtype, allowed: tuple[torch.dtype, ...]) -> None:
     if dtype not in allowed:
         names = ", ".join(map(str, allowed))
-        raise CompressionError(f"dtype is one of {names}, got {dtype}; try {allowed[0]}")
+        raise BadSetting(f"dtype is one of {names}, got {dtype}; try {allowed[0]}")

@@ -32,7 +32,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import Unsupported
 from compresslab.techniques.quantization.affine import integer_range
 from compresslab.techniques.quantization.weight_only import (
     QuantizedConv2d,
@@ -172,7 +172,7 @@ def convert(model: nn.Module) -> nn.Module:
         CompressionError: no layer was prepared.
     """
     if not any(isinstance(module, LearnedGrid) for module in model.modules()):
-        raise CompressionError(
+        raise Unsupported(
             f"model has layers that prepare() made, got {type(model).__name__} without any; "
             "prepare it, train it, then convert it"
         )

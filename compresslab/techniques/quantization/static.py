@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting
 from compresslab.models.graph import INPUT, ActivationGrid, Step, StepNetwork, trace
 from compresslab.techniques.quantization.affine import channel_range, scale_and_zero_point
 from compresslab.techniques.quantization.batch_norm_folding import fold_batch_norm
@@ -60,7 +60,7 @@ def observe(network: StepNetwork, inputs: Tensor, *, calibrate: Calibrate = min_
         CompressionError: no images.
     """
     if len(inputs) == 0:
-        raise CompressionError(
+        raise BadSetting(
             "inputs are images to calibrate with, got none; try fashion_mnist().train.first(500).inputs()"
         )
     inner = _read_by_relu_alone(network) - {INPUT}

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, DamagedFile, Unsupported
 from compresslab.models.surgery import replace_modules
 from compresslab.storage.packing import pack, unpack
 from compresslab.techniques.quantization.affine import (
@@ -121,7 +121,7 @@ class WeightGrid(nn.Module):
     def _groups(self, w: Tensor) -> Tensor:
         groups = to_groups(w, size=_size(w, self.group_size))
         if self.scale.shape[:2] not in ((1, 1), groups.shape[:2]):
-            raise CompressionError(
+            raise BadSetting(
                 f"weights {tuple(w.shape)} have one scale or {tuple(groups.shape[:2])} (channels, groups) of "
                 f"them, got {tuple(self.scale.shape[:2])}; compute them from to_groups(w, size=group_size)"
             )
@@ -218,9 +218,7 @@ def quantize_weights(
     names = [name for name, layer in model.named_modules() if isinstance(layer, Layer)]
     for name in skip:
         if name not in names:
-            raise CompressionError(
-                f"skip has names of layers ({', '.join(names)}), got {name!r}; leave it out"
-            )
+            raise BadSetting(f"skip has names of layers ({', '.join(names)}), got {name!r}; leave it out")
 
     def make(name: str, layer: Layer) -> nn.Module:
         return layer if name in skip else quantize_layer(layer, bits=bits, group_size=group_size)
@@ -237,7 +235,7 @@ def replace_layers(model: nn.Module, make: Callable[[str, Layer], nn.Module]) ->
         CompressionError: no such layer.
     """
     if not any(isinstance(module, Layer) for module in model.modules()):
-        raise CompressionError(
+        raise Unsupported(
             f"model has Conv2d or Linear layers to quantize, got {type(model).__name__} without any; "
             "give the whole network"
         )
@@ -270,7 +268,7 @@ def _parts(layer: Quantized) -> dict[str, Tensor]:
 def _load_parts(layer: Quantized, tensors: Mapping[str, Tensor]) -> None:
     for name, mine in layer.parts().items():
         if (tensors[name].shape, tensors[name].dtype) != (mine.shape, mine.dtype):
-            raise CompressionError(
+            raise DamagedFile(
                 f"{name} is {tuple(mine.shape)} {mine.dtype}, got {tuple(tensors[name].shape)} "
                 f"{tensors[name].dtype}; load into a model that was compressed with the same settings"
             )

@@ -22,7 +22,7 @@ from compresslab.experiments.low_rank.plan import (
     network_ranks,
 )
 from compresslab.models.residual import ResidualNetwork
-from compresslab.training.loop import loop as training
+from compresslab.training import loop as training
 
 
 def tiny(name="baseline", seed=5):

@@ -19,8 +19,8 @@ from compresslab.techniques.pruning.granularity import global_masks, local_masks
 from compresslab.techniques.pruning.masks import masked, masks_of
 from compresslab.techniques.pruning.schedule import fit_masked
 from compresslab.techniques.pruning.sparse_layers import store_sparsely
+from compresslab.training import loop as training
 from compresslab.training.loop import fit
-from compresslab.training.loop import loop as training
 
 SHORT = {"learning_rate": 0.1, "seed": 0}
 
