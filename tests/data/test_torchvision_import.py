@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from compresslab.data.fashion_mnist import torchvision_import as vision
+from compresslab.data import torchvision_import as vision
 
 TRAP = "operator torchvision::nms does not exist"
 

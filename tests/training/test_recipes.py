@@ -11,7 +11,8 @@ from compresslab.data.images import Splits
 from compresslab.errors import CompressionError
 from compresslab.models.pretrained import ARCHITECTURES, load_baseline, read_card
 from compresslab.models.residual import Mirrored
-from compresslab.training.loop import accuracy, recipes
+from compresslab.training import recipes
+from compresslab.training.loop import accuracy
 from compresslab.training.recipes import RECIPES, Recipe, train_baseline
 
 DATA = Splits(train=bright_images(200, 1), validation=bright_images(50, 2), test=bright_images(70, 3))
