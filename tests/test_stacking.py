@@ -11,21 +11,32 @@ REFUSED = [  # (made by one of these, one of these refuses it, in these words)
     (
         {"factorize by CP", "factorize by CP, depthwise"},  # filters that see one channel each
         {
-            "compensated", "prune_with_sparse_gpt", "quantize_with_data", "adaround",
+            "compensated",
+            "prune_with_sparse_gpt",
+            "quantize_with_data",
+            "adaround",
             "factorize by whitened outputs",
         },
         "a convolution has one group here",
     ),
     (
         {
-            "store_sparsely", "quantize_static", "quantize_weights", "store_as", "quantize_dynamic",
-            "quantize_with_data", "adaround", "prepare and convert", "share_weights", "quantize_mixed",
+            "store_sparsely",
+            "quantize_static",
+            "quantize_weights",
+            "store_as",
+            "quantize_dynamic",
+            "quantize_with_data",
+            "adaround",
+            "prepare and convert",
+            "share_weights",
+            "quantize_mixed",
         },
         {"add_updates", "merge_updates"},
         "model has a Linear layer to adapt",
     ),
     ({"add_updates"}, {"remove_channels", "quantize_static"}, "head_a is head.a"),  # until it is merged
-]  # fmt: skip
+]
 APPLY = {name: method for name, method, _ in METHODS}
 
 

@@ -40,8 +40,10 @@ def test_the_table_has_a_row_a_student_and_no_silent_zero(school):
     with open(school / "results" / "scores.csv", newline="") as file:
         rows = {row["student"]: row for row in csv.DictReader(file)}
     assert {student: row["status"] for student, row in rows.items()} == {
-        "anna": "graded", "ben": "graded", "carla": "needs-review"
-    }  # fmt: skip
+        "anna": "graded",
+        "ben": "graded",
+        "carla": "needs-review",
+    }
     assert float(rows["anna"]["score"]) == float(rows["anna"]["max_score"]) > float(rows["ben"]["score"]) == 0
 
 

@@ -105,9 +105,15 @@ def execute(notebook: NotebookNode, folder: Path, *, say: Callable[[str], None] 
             say(f"cell {place} of {count}: {cell.id}")
 
     client = NotebookClient(
-        notebook, timeout=SECONDS_A_CELL, kernel_name="python3", record_timing=False, coalesce_streams=True,
-        store_widget_state=False, resources={"metadata": {"path": str(folder)}}, on_cell_start=started,
-    )  # fmt: skip
+        notebook,
+        timeout=SECONDS_A_CELL,
+        kernel_name="python3",
+        record_timing=False,
+        coalesce_streams=True,
+        store_widget_state=False,
+        resources={"metadata": {"path": str(folder)}},
+        on_cell_start=started,
+    )
     metadata = json.loads(json.dumps(notebook.metadata))
     try:
         client.execute(env=passive(), stderr=subprocess.DEVNULL)  # the kernel's own log, not what cells write

@@ -57,9 +57,15 @@ def _three_digits(value: float) -> str:
 
 
 FILTERS: Mapping[str, Callable[[float], str]] = {
-    "percent": _percent, "points": _points, "times": _times, "count": _count, "bytes": _bytes, "ms": _ms,
-    "millions": _millions, "number": _number,
-}  # fmt: skip
+    "percent": _percent,
+    "points": _points,
+    "times": _times,
+    "count": _count,
+    "bytes": _bytes,
+    "ms": _ms,
+    "millions": _millions,
+    "number": _number,
+}
 
 
 def fill_prose(text: str, metrics: Mapping[str, int | float], *, cell: str) -> str:

@@ -19,8 +19,15 @@ from compresslab.errors import BadSource
 from compresslab.measurement.statistics import Interval
 
 __all__ = [
-    "BLOCKS", "blocks_in", "fill", "generated", "grading_tables", "kill_table", "lab_table", "refresh_readme",
-]  # fmt: skip
+    "BLOCKS",
+    "blocks_in",
+    "fill",
+    "generated",
+    "grading_tables",
+    "kill_table",
+    "lab_table",
+    "refresh_readme",
+]
 
 BLOCKS = ("labs", "kill-table", "grading")
 SEEDS = range(10)
@@ -77,11 +84,15 @@ def lab_table(labs: Sequence[Lab]) -> str:
     """One row a lab: where it is, what it teaches, what it asks for, how long it takes."""
     rows = [
         (
-            f"[{lab.name}](labs/{lab.name}/{lab.name}.ipynb)", lab.title, "; ".join(lab.objectives),
-            "; ".join(lab.prerequisites), str(lab.minutes), str(lab.points),
+            f"[{lab.name}](labs/{lab.name}/{lab.name}.ipynb)",
+            lab.title,
+            "; ".join(lab.objectives),
+            "; ".join(lab.prerequisites),
+            str(lab.minutes),
+            str(lab.points),
         )
         for lab in labs
-    ]  # fmt: skip
+    ]
     heading = ("lab", "title", "you will", "you need", "minutes", "points")
     return _table(heading, rows, right=2)
 

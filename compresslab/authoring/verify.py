@@ -40,16 +40,21 @@ from compresslab.errors import CompressionError
 from compresslab.notebook.metrics import read_metrics
 
 __all__ = [
-    "Row", "Verification", "problems_in_editions", "problems_in_labs", "problems_in_source",
-    "problems_with_grading", "verify",
-]  # fmt: skip
+    "Row",
+    "Verification",
+    "problems_in_editions",
+    "problems_in_labs",
+    "problems_in_source",
+    "problems_with_grading",
+    "verify",
+]
 
 LINES_A_CELL = 20
 _FORBIDDEN = {
     "an absolute path": r"""["'](?:/(?:\w+/)+|~/|[A-Za-z]:[\\/])""",
     "an installation": r"\b(?:pip|conda|uv|apt(?:-get)?)3?\s+(?:install|add)\b",
     "a download": r"https?://|download\s*=\s*True|urlretrieve|urlopen|\brequests\.|\bwget\b|\bcurl\b|load_state_dict_from_url",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,21 @@ from compresslab.errors import BadSetting
 __all__ = ["build"]
 
 _LAYERS = (
-    "AvgPool2d", "AdaptiveAvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Embedding", "Flatten", "GELU",
-    "Identity", "LayerNorm", "Linear", "MaxPool2d", "ReLU", "Sigmoid",
-)  # fmt: skip
+    "AvgPool2d",
+    "AdaptiveAvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv2d",
+    "Embedding",
+    "Flatten",
+    "GELU",
+    "Identity",
+    "LayerNorm",
+    "Linear",
+    "MaxPool2d",
+    "ReLU",
+    "Sigmoid",
+)
 
 
 class _Residual(nn.Module):

@@ -24,9 +24,14 @@ from compresslab.checks.judge import equal_runs, examine, run_mistakes
 from compresslab.errors import WrongAnswer
 
 __all__ = [
-    "GARBAGE", "Kill", "garbage_runs", "idle_statements", "kills", "problems_with_garbage",
+    "GARBAGE",
+    "Kill",
+    "garbage_runs",
+    "idle_statements",
+    "kills",
+    "problems_with_garbage",
     "problems_with_right_answers",
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,15 @@ def kills(exercise: Exercise, seeds: Sequence[int]) -> Kill:
                 problems.append(f"{exercise.name}: what {title!r} is told has a gap: {wrong.reason!r}")
     count = len(exercise.mistakes)
     return Kill(
-        exercise.lab, exercise.name, exercise.points, len(exercise.right), count,
-        killed=count - len(alive), own_message=count - len(alive | misnamed), problems=tuple(problems),
-    )  # fmt: skip
+        exercise.lab,
+        exercise.name,
+        exercise.points,
+        len(exercise.right),
+        count,
+        killed=count - len(alive),
+        own_message=count - len(alive | misnamed),
+        problems=tuple(problems),
+    )
 
 
 def _has_gap(exercise: Exercise, title: str, wrong: WrongAnswer) -> bool:

@@ -46,18 +46,26 @@ def question(
         bonus: beyond the lab's points.
     """
     return Exercise(
-        name=name, lab=lab, points=points, minutes=minutes, difficulty=difficulty, statement=asks,
-        cases=_one_case, probe=_probe, judge=functools.partial(_judge, key=key, letters=tuple(choices)),
+        name=name,
+        lab=lab,
+        points=points,
+        minutes=minutes,
+        difficulty=difficulty,
+        statement=asks,
+        cases=_one_case,
+        probe=_probe,
+        judge=functools.partial(_judge, key=key, letters=tuple(choices)),
         right=(lambda: key, lambda: f" {key.upper()}) "),
         mistakes=tuple(
             Mistake(f"answers {letter}", feedback, functools.partial(str, letter))
-            for letter, (_, feedback) in choices.items() if letter != key
+            for letter, (_, feedback) in choices.items()
+            if letter != key
         ),
         hints=hints,
         choices=tuple((letter, words) for letter, (words, _) in choices.items()),
         bonus=bonus,
         explanation=f"{key}) {choices[key][0]}",
-    )  # fmt: skip
+    )
 
 
 def _one_case(rng: torch.Generator) -> Iterable[Case]:

@@ -15,9 +15,11 @@ from compresslab.errors import CompressionError
 __all__ = ["LabName", "app", "command", "console"]
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Neural-network compression, taught: write it, see it work, measure it, be graded.",
-)  # fmt: skip
+)
 console = Console()
 BAD_INPUT = 2
 

@@ -27,9 +27,20 @@ from compresslab.errors import CompressionError
 from compresslab.models.pretrained import ARCHITECTURES, load_baseline, read_card
 
 __all__ = [
-    "Finding", "bubblewrap", "can_run_the_labs", "cores", "dataset", "disk", "examine", "findings_table",
-    "memory", "package", "python", "torchvision", "trained",
-]  # fmt: skip
+    "Finding",
+    "bubblewrap",
+    "can_run_the_labs",
+    "cores",
+    "dataset",
+    "disk",
+    "examine",
+    "findings_table",
+    "memory",
+    "package",
+    "python",
+    "torchvision",
+    "trained",
+]
 
 _INSTALL = "pip install -e . in the repository"
 _GIB = 2**30

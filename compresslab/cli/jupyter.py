@@ -183,7 +183,9 @@ def launch(
 def jupyter_command(target: Path, *, as_root: bool, display: bool, options: Sequence[str] = ()) -> list[str]:
     """The command that opens JupyterLab on ``target``; it looks for a free port from 8888 on by itself."""
     return [
-        sys.executable, "-m", "jupyterlab",
+        sys.executable,
+        "-m",
+        "jupyterlab",
         f"--ServerApp.root_dir={target.resolve()}",
         f"--LabApp.default_url=/lab/tree/{_LIST}",
         f"--LabApp.workspaces_dir={target.resolve() / '.jupyter' / 'workspaces'}",
@@ -192,7 +194,7 @@ def jupyter_command(target: Path, *, as_root: bool, display: bool, options: Sequ
         *(["--allow-root"] if as_root else []),
         *([] if display else ["--no-browser"]),
         *options,
-    ]  # fmt: skip
+    ]
 
 
 def jupyter_environment(environment: Mapping[str, str], target: Path) -> dict[str, str]:

@@ -124,9 +124,11 @@ def _write_step(
             graph.node("DequantizeLinear", [integers, *grid], name)
         case nn.Conv2d():
             settings = {
-                "strides": operation.stride, "pads": [*operation.padding] * 2,
-                "dilations": operation.dilation, "group": operation.groups,
-            }  # fmt: skip
+                "strides": operation.stride,
+                "pads": [*operation.padding] * 2,
+                "dilations": operation.dilation,
+                "group": operation.groups,
+            }
             weights = _write_weights(graph, name, operation, input_scale)
             graph.node("Conv", [*inputs, *weights], name, **settings)
         case nn.Linear():

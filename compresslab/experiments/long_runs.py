@@ -27,9 +27,16 @@ from compresslab.errors import BadSetting, DamagedFile
 from compresslab.jobs.openmp import environment_for_children
 
 __all__ = [
-    "Job", "load_whole", "read_kept", "read_results", "run_missing", "save_whole", "values_by_seed",
-    "workers", "write_results",
-]  # fmt: skip
+    "Job",
+    "load_whole",
+    "read_kept",
+    "read_results",
+    "run_missing",
+    "save_whole",
+    "values_by_seed",
+    "workers",
+    "write_results",
+]
 
 
 class Job(Protocol):

@@ -25,7 +25,7 @@ from compresslab.grading.bundle import Bundle, grading_digest
 from compresslab.grading.grade import ungraded
 from compresslab.grading.reports.feedback import feedback_html
 from compresslab.grading.reports.reports import write_reports
-from compresslab.grading.scores import (  # fmt: skip
+from compresslab.grading.scores import (
     RESULTS,
     Score,
     read_results,

@@ -16,9 +16,17 @@ from rich.text import Text
 from compresslab.errors import DamagedFile, NotAvailable
 
 __all__ = [
-    "EXIT_CODES", "ExerciseScore", "Score", "plain", "read_results", "results_of", "score_of", "score_table",
-    "write_results", "write_whole",
-]  # fmt: skip
+    "EXIT_CODES",
+    "ExerciseScore",
+    "Score",
+    "plain",
+    "read_results",
+    "results_of",
+    "score_of",
+    "score_table",
+    "write_results",
+    "write_whole",
+]
 
 EXIT_CODES = {"graded": 0, "failed": 1, "needs-review": 3}
 LONGEST_OUTPUT = 2_000  # characters
@@ -163,16 +171,26 @@ def score_of(results: dict[str, Any]) -> Score:
     """The score that ``results_of`` wrote down; KeyError or TypeError where it did not."""
     tests = tuple(
         ExerciseScore(
-            test["name"], test["extra_data"]["verdict"], test["max_score"] + 0, test["output"],
-            test["extra_data"]["mistake"], bool(test["extra_data"]["bonus"]),
+            test["name"],
+            test["extra_data"]["verdict"],
+            test["max_score"] + 0,
+            test["output"],
+            test["extra_data"]["mistake"],
+            bool(test["extra_data"]["bonus"]),
         )
         for test in results["tests"]
-    )  # fmt: skip
+    )
     extra = results["extra_data"]
     return Score(
-        extra["lab"], extra["status"], tests, results["output"], float(results["execution_time"]),
-        tuple(extra["notes"]), bool(extra["isolated"]), extra["graded_from"],
-    )  # fmt: skip
+        extra["lab"],
+        extra["status"],
+        tests,
+        results["output"],
+        float(results["execution_time"]),
+        tuple(extra["notes"]),
+        bool(extra["isolated"]),
+        extra["graded_from"],
+    )
 
 
 def score_table(score: Score) -> Table:

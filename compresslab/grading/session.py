@@ -22,9 +22,15 @@ from compresslab.grading.warm_workers import close_desks
 from compresslab.jobs.executor import open_pool
 
 __all__ = [
-    "bundle_for", "bundle_for_class", "class_table", "grade_inbox", "grade_notebook", "is_isolated", "push",
+    "bundle_for",
+    "bundle_for_class",
+    "class_table",
+    "grade_inbox",
+    "grade_notebook",
+    "is_isolated",
+    "push",
     "worst_status",
-]  # fmt: skip
+]
 
 OWN_BUNDLE = ".bundle"  # in the results of a class that was given none: made once, used again
 

@@ -25,9 +25,17 @@ if TYPE_CHECKING:
 __all__ = ["Report", "Row", "compare"]
 
 HEADINGS = (
-    "model", "accuracy", "drop, points [95 %]", "file, kB", "file ratio", "MACs, M", "MACs ratio",
-    "latency, ms", "speed-up [95 %]", "verdict",
-)  # fmt: skip
+    "model",
+    "accuracy",
+    "drop, points [95 %]",
+    "file, kB",
+    "file ratio",
+    "MACs, M",
+    "MACs ratio",
+    "latency, ms",
+    "speed-up [95 %]",
+    "verdict",
+)
 MARKERS = "osD^vP*Xh"
 
 
@@ -113,9 +121,13 @@ class Report:
             _draw_point(axes, row, marker=MARKERS[number % len(MARKERS)], baseline=number == 0)
         best = _pareto(self.rows)
         axes.plot(
-            [row.storage_bytes / 1000 for row in best], [100 * row.accuracy for row in best],
-            "--", color="0.5", zorder=1, label="nothing is smaller and better",
-        )  # fmt: skip
+            [row.storage_bytes / 1000 for row in best],
+            [100 * row.accuracy for row in best],
+            "--",
+            color="0.5",
+            zorder=1,
+            label="nothing is smaller and better",
+        )
         axes.set(xscale="log", xlabel="file, kB (logarithmic)", ylabel="accuracy, % (bar: 95 % of the drop)")
         axes.set_title(
             f"Accuracy against size; filled: {self.rows[0].name}, which the others are held against"
@@ -187,6 +199,13 @@ def _draw_point(axes: Axes, row: Row, *, marker: str, baseline: bool) -> None:
     ]  # a drop points down
     fill = "black" if baseline else "white"
     axes.errorbar(
-        x, y, reach, fmt=marker, color="black", markerfacecolor=fill, markersize=9, capsize=3,
-    )  # fmt: skip
+        x,
+        y,
+        reach,
+        fmt=marker,
+        color="black",
+        markerfacecolor=fill,
+        markersize=9,
+        capsize=3,
+    )
     axes.annotate(row.name, (x, y), textcoords="offset points", xytext=(8, 6), fontsize=9)

@@ -181,9 +181,16 @@ def plain_layer(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
         reach = [d * k for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
         sample = layer.weight.new_zeros(1, layer.in_channels, *reach)
         plain = nn.Conv2d(
-            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,  # type: ignore[arg-type]
-            layer.dilation, layer.groups, padding_mode=layer.padding_mode, device="meta",  # type: ignore[arg-type]
-        )  # fmt: skip
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,  # type: ignore[arg-type]
+            layer.dilation,
+            layer.groups,
+            padding_mode=layer.padding_mode,
+            device="meta",  # type: ignore[arg-type]
+        )
     else:
         sample = layer.weight.new_zeros(1, layer.in_features)
         plain = nn.Linear(layer.in_features, layer.out_features, device="meta")
@@ -215,9 +222,14 @@ class _Products(TorchFunctionMode):
 
 _LAYERS = (nn.Conv2d, nn.Linear, nn.ReLU, nn.Flatten, nn.AdaptiveAvgPool2d, Add)
 _CALLS = {
-    operator.add: Add, operator.iadd: Add, torch.add: Add, "add": Add,
-    F.relu: nn.ReLU, torch.relu: nn.ReLU, "relu": nn.ReLU,
-}  # fmt: skip
+    operator.add: Add,
+    operator.iadd: Add,
+    torch.add: Add,
+    "add": Add,
+    F.relu: nn.ReLU,
+    torch.relu: nn.ReLU,
+    "relu": nn.ReLU,
+}
 
 
 class _Tracer(fx.Tracer):

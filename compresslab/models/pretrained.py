@@ -17,8 +17,11 @@ from compresslab.models.residual import baseline, mlp, student, teacher
 __all__ = ["ARCHITECTURES", "load_baseline", "read_card"]
 
 ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
-    "baseline": baseline, "teacher": teacher, "student": student, "mlp": mlp,
-}  # fmt: skip
+    "baseline": baseline,
+    "teacher": teacher,
+    "student": student,
+    "mlp": mlp,
+}
 
 
 def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") -> nn.Module:

@@ -52,9 +52,11 @@ class ResidualNetwork(nn.Module):
         )
         widths = [stem_channels, *(channels for channels, _ in blocks)]
         self.blocks = nn.Sequential(
-            *(ResidualBlock(before, after, stride=stride)
-              for before, (after, stride) in zip(widths, blocks, strict=False))
-        )  # fmt: skip
+            *(
+                ResidualBlock(before, after, stride=stride)
+                for before, (after, stride) in zip(widths, blocks, strict=False)
+            )
+        )
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(widths[-1], 10)
 

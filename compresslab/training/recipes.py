@@ -61,11 +61,17 @@ def train_baseline(
     torch.manual_seed(recipe.seed)  # the first weights
     model = ARCHITECTURES[name]()
     trained = fit(
-        model.network if isinstance(model, Mirrored) else model, data.train, data.validation,
-        epochs=recipe.epochs, learning_rate=recipe.learning_rate, seed=recipe.seed,
+        model.network if isinstance(model, Mirrored) else model,
+        data.train,
+        data.validation,
+        epochs=recipe.epochs,
+        learning_rate=recipe.learning_rate,
+        seed=recipe.seed,
         loss=functools.partial(cross_entropy, label_smoothing=recipe.label_smoothing),
-        augmented=recipe.augmented, precision=fast_precision(), checkpoint=checkpoint,
-    )  # fmt: skip
+        augmented=recipe.augmented,
+        precision=fast_precision(),
+        checkpoint=checkpoint,
+    )
     if isinstance(model, Mirrored):
         model.network = trained.model  # it learnt without the mirror, and looks into it from now on
     else:

@@ -248,9 +248,15 @@ def teach(pupil: d.Pupil, views: Tensor, index: Tensor) -> Tensor:
 
 torch.manual_seed(7)
 live = d.distill(
-    d.Pupil(cl.student()), setting.views, data.validation, teach, epochs=setting.passes, seed=7,
-    learning_rate=setting.learning_rate, precision=setting.precision,
-)  # fmt: skip
+    d.Pupil(cl.student()),
+    setting.views,
+    data.validation,
+    teach,
+    epochs=setting.passes,
+    seed=7,
+    learning_rate=setting.learning_rate,
+    precision=setting.precision,
+)
 
 # %% tags=["nbval-check-output"]
 runs = [

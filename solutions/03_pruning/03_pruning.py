@@ -582,8 +582,13 @@ surgeon = experiments.surgeon_curves(results)
 curves.draw_accuracy_by_sparsity(surgeon, baseline=known)
 
 # %%
-at_80 = {name: [run[results["surgeon/0"]["sparsities"].index(0.8)] for run in experiments.values(results, "surgeon", key=name)]
-         for name in surgeon}  # fmt: skip
+at_80 = {
+    name: [
+        run[results["surgeon/0"]["sparsities"].index(0.8)]
+        for run in experiments.values(results, "surgeon", key=name)
+    ]
+    for name in surgeon
+}
 metric("obs_vs_magnitude.drop_difference", cl.gain_over_seeds(at_80["magnitude"], at_80["compensated"]))
 for name, reached in at_80.items():
     metric(f"{name}_80.accuracy", cl.mean_over_seeds(reached))
@@ -606,8 +611,11 @@ verdict(
 # About 20 seconds.
 looked = data.train.first(50)
 evidences = {
-    "wanda": p.input_norms, "taylor": p.mean_gradients, "obd": p.squared_gradients, "obs": p.input_second_moments
-}  # fmt: skip
+    "wanda": p.input_norms,
+    "taylor": p.mean_gradients,
+    "obd": p.squared_gradients,
+    "obs": p.input_second_moments,
+}
 for name, evidence in evidences.items():
     asked = cl.speedup(
         lambda x, ask=evidence: ask(baseline, looked.batches()), baseline, looked.inputs(), rounds=5
@@ -822,8 +830,14 @@ scenes.draw_weight_histograms(
 # %%
 # About 40 seconds.
 names = (
-    "fine_90", "fine_95_oneshot", "fine_95_iterative", "nm_2_4", "channel", "channel_any_width", "torch_pruning"
-)  # fmt: skip
+    "fine_90",
+    "fine_95_oneshot",
+    "fine_95_iterative",
+    "nm_2_4",
+    "channel",
+    "channel_any_width",
+    "torch_pruning",
+)
 whole = cl.measure(baseline, data.test, name="baseline", rounds=9)
 measured = {
     name: cl.measure(experiments.load_network(name), data.test, name=name, rounds=9) for name in names
@@ -942,9 +956,14 @@ def residual_groups(operations: list[tuple[str, str, list[str]]]) -> list[list[s
 
 # %%
 block = [
-    ("stem", "conv", ["input"]), ("a", "conv", ["stem"]), ("b", "conv", ["a"]), ("sum 1", "add", ["b", "stem"]),
-    ("c", "conv", ["sum 1"]), ("d", "conv", ["c"]), ("sum 2", "add", ["d", "sum 1"]),
-]  # fmt: skip
+    ("stem", "conv", ["input"]),
+    ("a", "conv", ["stem"]),
+    ("b", "conv", ["a"]),
+    ("sum 1", "add", ["b", "stem"]),
+    ("c", "conv", ["sum 1"]),
+    ("d", "conv", ["c"]),
+    ("sum 2", "add", ["d", "sum 1"]),
+]
 print("two blocks in a row:", yours.residual_groups(block))
 groups = p.dependency_groups(baseline)
 print(f"\nOne of the baseline's {len(groups)} groups:\n{groups['blocks.5.conv2']}")
@@ -1049,11 +1068,14 @@ def why_a_quarter_is_left() -> str:
 # %%
 # About 20 seconds: a fifth of every group gone, right before and after the norms looked again.
 criteria = {
-    "random": experiments.CRITERIA["random"](baseline, some, 0), "L1": p.magnitudes(baseline),
+    "random": experiments.CRITERIA["random"](baseline, some, 0),
+    "L1": p.magnitudes(baseline),
     "L2": {name: p.magnitude(layer.weight, power=2) for name, layer in layers.items()},
     "Taylor": experiments.CRITERIA["taylor"](baseline, some, 0),
-    "BatchNorm scale": {n: p.batch_norm_scale(m.weight) for n, m in baseline.named_modules() if isinstance(m, nn.BatchNorm2d)},
-}  # fmt: skip
+    "BatchNorm scale": {
+        n: p.batch_norm_scale(m.weight) for n, m in baseline.named_modules() if isinstance(m, nn.BatchNorm2d)
+    },
+}
 for name, by_weight in criteria.items():
     by_channel = {group: p.channel_scores(members, by_weight) for group, members in groups.items()}
     cut = p.remove_channels(baseline, p.keep_channels(by_channel, sparsity=0.2))

@@ -79,8 +79,9 @@ def test_of_equal_damage_the_cheapest_is_taken_and_of_equal_choices_the_first():
 
 def test_a_compression_that_helps_is_taken_without_need():
     assert least_damage({"a": [Choice(9, 0.0), Choice(5, -0.1)], "b": [Choice(9, 0.0)]}, budget=100) == {
-        "a": 1, "b": 0,
-    }  # fmt: skip
+        "a": 1,
+        "b": 0,
+    }
 
 
 def test_asking_how_far_answers_move_leaves_both_networks_alone():

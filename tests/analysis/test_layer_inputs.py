@@ -111,8 +111,9 @@ def test_listening_hears_every_call_and_what_it_answers_becomes_the_output():
     with listening(model.train(), note):
         assert not model(x).any()
     assert heard == [
-        ("0", model[0], (6, 2, 5, 5), (6, 3, 3, 3), False), ("3", model[3], (6, 27), (6, 4), False),
-    ]  # fmt: skip
+        ("0", model[0], (6, 2, 5, 5), (6, 3, 3, 3), False),
+        ("3", model[3], (6, 27), (6, 4), False),
+    ]
     assert model.training
     assert model(x).any()
 

@@ -210,11 +210,18 @@ def test_verify_answers_in_json_with_exactly_these_names(root, marks):
     found = json.loads(verify(root, labs=[LAB], seeds=[0, 1]).to_json())
     assert found == {
         "exercises": [
-            {"lab": "90_made", "name": "double", "points": 2,
-             "rights": 2, "mistakes": 4, "killed": 4, "own_message": 4}
+            {
+                "lab": "90_made",
+                "name": "double",
+                "points": 2,
+                "rights": 2,
+                "mistakes": 4,
+                "killed": 4,
+                "own_message": 4,
+            }
         ],
         "problems": [],
-    }  # fmt: skip
+    }
 
 
 def test_verify_finds_a_mistake_that_passes(root, marks):

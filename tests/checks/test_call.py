@@ -139,10 +139,20 @@ def test_a_hostile_run_keeps_no_more_words_than_it_may():
 
 @pytest.mark.parametrize(
     "tree",
-    [None, 5, [], [[], "", 0], [[[]], "", 0, ""], [[[{"x": 1}, "", "", ""]], "", 0, ""], [5, "", 0, ""],
-     [[], "", math.inf, ""], [[], "", "many", ""], {"a": 1}],
+    [
+        None,
+        5,
+        [],
+        [[], "", 0],
+        [[[]], "", 0, ""],
+        [[[{"x": 1}, "", "", ""]], "", 0, ""],
+        [5, "", 0, ""],
+        [[], "", math.inf, ""],
+        [[], "", "many", ""],
+        {"a": 1},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_run_of_another_form_is_refused_in_a_sentence(tree):
     with pytest.raises(CompressionError, match="another form"):
         run_from_bytes(to_bytes(tree))

@@ -52,9 +52,16 @@ def test_a_number_comes_in_many_types(value):
 
 @pytest.mark.parametrize(
     ("value", "says"),
-    [(math.nan, "is NaN; look for"), (-math.inf, "is infinite"), (1.5, "lies between 0 and 1; yours is 1.5"),
-     (None, "None"), (True, "a bool"), (1j, "one number"), (torch.ones(2), "shape (2,)")],
-)  # fmt: skip
+    [
+        (math.nan, "is NaN; look for"),
+        (-math.inf, "is infinite"),
+        (1.5, "lies between 0 and 1; yours is 1.5"),
+        (None, "None"),
+        (True, "a bool"),
+        (1j, "one number"),
+        (torch.ones(2), "shape (2,)"),
+    ],
+)
 def test_what_is_no_number_in_the_range_is_named(value, says):
     assert says in reason(judging.number, describe(value), low=0, high=1, what="the share")
 

@@ -17,8 +17,17 @@ from compresslab.checks import record as recording
 from compresslab.checks.record import Recorded, describe, from_bytes, same, to_bytes
 from compresslab.errors import CompressionError
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int64, torch.uint8,
-          torch.bool, torch.complex64]  # fmt: skip
+DTYPES = [
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int8,
+    torch.int64,
+    torch.uint8,
+    torch.bool,
+    torch.complex64,
+]
 
 
 @given(dtype=st.sampled_from(DTYPES), shape=st.lists(st.integers(0, 4), max_size=4), seed=st.integers(0, 99))
@@ -82,10 +91,19 @@ class CannotPrint:
 
 @pytest.mark.parametrize(
     "value",
-    [LiesAboutItsClass(), NameRaises("X", (), {})(), CannotPrint(), torch.empty(3, device="meta"),
-     torch.ones(2).to(torch.float8_e4m3fn), torch.ones(2, 2).to_sparse(), np.array([{}]), 2**80, object],
+    [
+        LiesAboutItsClass(),
+        NameRaises("X", (), {})(),
+        CannotPrint(),
+        torch.empty(3, device="meta"),
+        torch.ones(2).to(torch.float8_e4m3fn),
+        torch.ones(2, 2).to_sparse(),
+        np.array([{}]),
+        2**80,
+        object,
+    ],
     ids=lambda value: type(value).__class__.__name__,
-)  # fmt: skip
+)
 def test_what_can_not_be_recorded_as_numbers_is_described_in_words(value):
     record = describe(value)
     assert record.array is None

@@ -216,9 +216,13 @@ def test_jupyterlab_answers_on_the_printed_address_and_ctrl_c_ends_it(labs, mine
     # empty folders for JupyterLab's own settings, so that this machine's do not matter
     folders = {name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "HOME")}
     process = subprocess.Popen(
-        [sys.executable, "-c", code], env=os.environ | folders | {"CI": "true"}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        env=os.environ | folders | {"CI": "true"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     try:
         words = ""
         while not words.endswith("Stop it with Ctrl-C.\n"):

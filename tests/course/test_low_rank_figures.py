@@ -103,9 +103,16 @@ def test_a_random_matrix_of_another_size_is_refused_by_its_layer():
 
 
 @pytest.mark.parametrize(
-    "values", [torch.ones(2, 2), torch.ones(0), torch.zeros(2), torch.tensor([1.0, 2.0]),
-               torch.tensor([1.0, -1.0]), torch.tensor([float("nan"), 0.0])],
-)  # fmt: skip
+    "values",
+    [
+        torch.ones(2, 2),
+        torch.ones(0),
+        torch.zeros(2),
+        torch.tensor([1.0, 2.0]),
+        torch.tensor([1.0, -1.0]),
+        torch.tensor([float("nan"), 0.0]),
+    ],
+)
 def test_values_that_are_no_spectrum_are_refused_by_their_layer(values):
     says = r"falling, from 0 up and not all 0, got \(.*\) for 'head'; torch.linalg.svdvals\(weight.flatten"
     with pytest.raises(CompressionError, match=says):

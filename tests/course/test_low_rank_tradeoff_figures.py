@@ -95,8 +95,9 @@ def test_each_stage_has_a_panel_with_its_own_accuracies_in_percent_in_the_order_
             assert list(line.get_ydata()) == pytest.approx(expected)
         assert len(styles(lines)) == 2
     assert [axes.get_title() for axes in figure.axes] == [
-        "before fine-tuning", "after fine-tuning (its own scale)"
-    ]  # fmt: skip
+        "before fine-tuning",
+        "after fine-tuning (its own scale)",
+    ]
     (low, high), *_ = figure.axes[1].containers[0].lines[2][0].get_segments()
     assert (low[1], high[1]) == pytest.approx((92, 93.5))
 
@@ -113,8 +114,11 @@ def test_a_line_has_one_style_in_both_panels_whatever_the_order_of_the_second():
 def test_the_baseline_is_dashed_and_named_in_both_panels_and_the_axes_have_units():
     figure = draw_accuracy_by_macs(BEFORE, AFTER, baseline=0.94)
     for axes in figure.axes:
-        (level,) = (x.get_ydata() for x in axes.lines if x.get_linestyle() == "--" and len(x.get_xdata()) == 2
-                    and x.get_ydata()[0] == x.get_ydata()[1])  # fmt: skip
+        (level,) = (
+            x.get_ydata()
+            for x in axes.lines
+            if x.get_linestyle() == "--" and len(x.get_xdata()) == 2 and x.get_ydata()[0] == x.get_ydata()[1]
+        )
         assert level[0] == pytest.approx(94)
         assert texts(axes) == ["baseline, 94.0%", "tucker", "cp"]
         assert axes.get_xlabel() == "baseline's MACs / the network's (logarithmic)"

@@ -58,8 +58,10 @@ def test_the_convolution_is_drawn_with_its_numbers_and_its_factors():
 
 def test_each_estimate_is_a_dot():
     figure = draw_ratios({"one": [0.9, 1.2], "two": [1.0, 1.0, 1.1]})
-    dots = [line.get_xdata().tolist() if hasattr(line.get_xdata(), "tolist") else list(line.get_xdata())
-            for line in figure.axes[0].lines]  # fmt: skip
+    dots = [
+        line.get_xdata().tolist() if hasattr(line.get_xdata(), "tolist") else list(line.get_xdata())
+        for line in figure.axes[0].lines
+    ]
     assert dots[:2] == [[0.9, 1.2], [1.0, 1.0, 1.1]]
     assert "the truth, 1" in words(figure)
 

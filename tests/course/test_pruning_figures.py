@@ -149,8 +149,13 @@ def test_the_scan_writes_every_damage_beside_the_weights_of_its_layer():
     heat, bars = draw_sensitivity(DAMAGES, (0.0, 0.5, 0.9), weights=weights, unit="nats").axes
     cells = {text.xy: text.get_text() for text in heat.texts}
     assert cells == {
-        (0, 0): "0.000", (1, 0): "0.250", (2, 0): "1.000", (0, 1): "0.000", (1, 1): "0.040", (2, 1): "0.500"
-    }  # fmt: skip
+        (0, 0): "0.000",
+        (1, 0): "0.250",
+        (2, 0): "1.000",
+        (0, 1): "0.000",
+        (1, 1): "0.040",
+        (2, 1): "0.500",
+    }
     assert [label.get_text() for label in heat.get_yticklabels()] == ["stem", "head"]
     assert [label.get_text() for label in heat.get_xticklabels()] == ["0", "0.5", "0.9"]
     assert "nats" in heat.get_xlabel()

@@ -45,9 +45,13 @@ class Runs:
     def __call__(self, jobs=JOBS, perform=None):
         results = read_results(self.place)
         run_missing(
-            jobs, perform or self.perform, settings=lambda job: {"rate": job.rate}, results=results,
-            place=self.place, pool=self.pool,
-        )  # fmt: skip
+            jobs,
+            perform or self.perform,
+            settings=lambda job: {"rate": job.rate},
+            results=results,
+            place=self.place,
+            pool=self.pool,
+        )
         return results
 
 
@@ -95,9 +99,13 @@ def test_a_job_without_settings_runs_once_too(tmp_path, at_once):
     ran, results = [], {}
     for _ in range(2):
         run_missing(
-            JOBS[:1], lambda job: ran.append(job) or {"found": 1}, settings=lambda job: {},
-            results=results, place=tmp_path / "one.json", pool=at_once,
-        )  # fmt: skip
+            JOBS[:1],
+            lambda job: ran.append(job) or {"found": 1},
+            settings=lambda job: {},
+            results=results,
+            place=tmp_path / "one.json",
+            pool=at_once,
+        )
     assert ran == JOBS[:1]
     assert results == {JOBS[0].key: {"found": 1}}
 

@@ -139,7 +139,7 @@ HOSTILE = {
         "raises ValueError: red, in line 3",
     ),
     "last": (adds("last"), "adds up"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

@@ -55,8 +55,10 @@ def test_a_real_class_comes_to_the_same_on_processes_and_on_a_cluster(bundle, in
     with local_processes(1) as pool:
         here = grade(bundle, inbox, tmp_path / "here", pool)
     assert {student: score.status for student, score in here.items()} == {
-        "alice": "graded", "bob": "graded", "carol": "needs-review",
-    }  # fmt: skip
+        "alice": "graded",
+        "bob": "graded",
+        "carol": "needs-review",
+    }
     assert here["alice"].score == LAB.points == here["bob"].score + LAB.exercises[0].points
     assert here["carol"].message.startswith("carol.ipynb is not a notebook")
     with contextlib.ExitStack() as stack:

@@ -30,9 +30,22 @@ from compresslab.checks.exercise import Lab
 from compresslab.course import find_lab
 
 __all__ = [
-    "ABSTRACT", "FOLDER", "MEASURING", "PORT", "SECRET", "TINY", "Attack", "attack", "furnish", "handed_in",
-    "holes", "is_unheard", "listening", "unchanged", "written",
-]  # fmt: skip
+    "ABSTRACT",
+    "FOLDER",
+    "MEASURING",
+    "PORT",
+    "SECRET",
+    "TINY",
+    "Attack",
+    "attack",
+    "furnish",
+    "handed_in",
+    "holes",
+    "is_unheard",
+    "listening",
+    "unchanged",
+    "written",
+]
 
 TINY = tiny("attacked", "honest", seconds=1.0)
 MEASURING = find_lab("00_measuring")

@@ -26,12 +26,14 @@ cells = st.fixed_dictionaries(
     optional={
         "cell_type": st.sampled_from(["code", "markdown", 3]),
         "id": st.sampled_from(["attacked", "honest", "check-honest", 5]) | anything,
-        "source": st.text() | st.lists(st.text() | st.integers()) | anything
+        "source": st.text()
+        | st.lists(st.text() | st.integers())
+        | anything
         | st.sampled_from(["def honest(x): return x", "honest = attacked = None", "def attacked(x): pass"]),
         "metadata": anything,
         "outputs": anything,
     },
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")

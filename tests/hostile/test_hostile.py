@@ -40,10 +40,20 @@ from compresslab.grading.scores import plain, read_results, write_results
 pytestmark = pytest.mark.alone  # counts processes, fills memory and measures time
 
 PAGES = (
-    attacks_answers, attacks_channel, attacks_definition, attacks_file, attacks_notebook, attacks_probe,
-    attacks_process, attacks_reach, attacks_resources, attacks_memory, attacks_rights, attacks_values,
+    attacks_answers,
+    attacks_channel,
+    attacks_definition,
+    attacks_file,
+    attacks_notebook,
+    attacks_probe,
+    attacks_process,
+    attacks_reach,
+    attacks_resources,
+    attacks_memory,
+    attacks_rights,
+    attacks_values,
     attacks_words,
-)  # fmt: skip
+)
 ATTACKS = {attack.name: attack for page in PAGES for attack in page.ATTACKS}
 LONGEST = 20.0  # seconds that one submission may take, on a busy machine
 LARGEST = 2**30  # bytes that the grader's own memory may grow by, whatever is handed in

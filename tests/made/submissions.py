@@ -119,10 +119,23 @@ def mean(x):
 def tiny(*names: str, seconds: float = 0.5) -> Lab:
     hints = tuple(Hint(f"symptom {step}", "text") for step in (1, 2, 3))
     exercises = tuple(
-        Exercise(name, "99_tiny", 2, 1, 1, f"{name}(x) adds up.", cases, probe, judge, (by_method, by_loop),
-                 (mean,), hints, seconds)
+        Exercise(
+            name,
+            "99_tiny",
+            2,
+            1,
+            1,
+            f"{name}(x) adds up.",
+            cases,
+            probe,
+            judge,
+            (by_method, by_loop),
+            (mean,),
+            hints,
+            seconds,
+        )
         for name in names
-    )  # fmt: skip
+    )
     return Lab("99_tiny", "Tiny", "sums", ("add",), (), exercises)
 
 

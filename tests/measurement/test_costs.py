@@ -53,17 +53,30 @@ def by_hand(model, x):
 
 def mlp():
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 20), nn.BatchNorm1d(20), nn.GELU(), nn.Dropout(0.5),
-        nn.Linear(20, 10), nn.LayerNorm(10), nn.Softmax(dim=1),
-    )  # fmt: skip
+        nn.Flatten(),
+        nn.Linear(784, 20),
+        nn.BatchNorm1d(20),
+        nn.GELU(),
+        nn.Dropout(0.5),
+        nn.Linear(20, 10),
+        nn.LayerNorm(10),
+        nn.Softmax(dim=1),
+    )
 
 
 def convolutions():
     mixed = Calls(lambda x: torch.cat([x, F.avg_pool2d(x, 3, 1, 1) + x], dim=1))
     return nn.Sequential(
-        nn.Conv2d(1, 4, 5, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU6(), nn.MaxPool2d(2),
-        nn.Conv2d(4, 8, 3, groups=2), mixed, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 3),
-    )  # fmt: skip
+        nn.Conv2d(1, 4, 5, stride=2, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU6(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 8, 3, groups=2),
+        mixed,
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64, 3),
+    )
 
 
 # --- MACs -----------------------------------------------------------------------------------------

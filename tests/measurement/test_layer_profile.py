@@ -37,8 +37,12 @@ def test_a_network_without_macs_can_be_drawn_and_no_layers_can_not():
 def test_the_table_has_a_row_for_each_layer_with_macs_and_one_for_each_other_kind():
     table = layer_table(layers(3))
     assert [row[0] for row in table.rows] == [
-        "conv0 (Conv2d)", "conv1 (Conv2d)", "conv2 (Conv2d)", "all BatchNorm2d (3)", "all layers",
-    ]  # fmt: skip
+        "conv0 (Conv2d)",
+        "conv1 (Conv2d)",
+        "conv2 (Conv2d)",
+        "all BatchNorm2d (3)",
+        "all layers",
+    ]
     assert table.rows[0] == ("conv0 (Conv2d)", "10", "40", "100", "0.500")
     assert table.rows[-2] == ("all BatchNorm2d (3)", "6", "24", "0", "0.750")
     assert table.rows[-1] == ("all layers", "36", "144", "300", "2.250")

@@ -34,11 +34,19 @@ MACHINE = Machine()
 
 def measured(name, right, file, macs, seconds):
     return Measurement(
-        name=name, accuracy=right / 100, parameters=1, storage_bytes=file, macs_per_sample=macs,
-        peak_activation_bytes=1, latency_ms=1000 * seconds, latency_ms_low=1000 * seconds,
-        latency_ms_high=1000 * seconds, correct=torch.arange(100) < right,
-        model=MACHINE.model(seconds), sample=torch.zeros(1, 1, 28, 28),
-    )  # fmt: skip
+        name=name,
+        accuracy=right / 100,
+        parameters=1,
+        storage_bytes=file,
+        macs_per_sample=macs,
+        peak_activation_bytes=1,
+        latency_ms=1000 * seconds,
+        latency_ms_low=1000 * seconds,
+        latency_ms_high=1000 * seconds,
+        correct=torch.arange(100) < right,
+        model=MACHINE.model(seconds),
+        sample=torch.zeros(1, 1, 28, 28),
+    )
 
 
 BASELINE = measured("baseline", 94, 2_000_000, 20_000_000, 0.003)

@@ -191,7 +191,7 @@ class Pair(nn.Module):
         (Pair(), r"^Pair has 1 inputs, or several outputs"),
         (nn.Sequential(nn.Identity()), r"^Sequential does nothing with its input; a network of steps has at"),
     ],
-)  # fmt: skip
+)
 def test_what_can_not_be_written_down_is_named(model, says):
     with pytest.raises(CompressionError, match=says):
         trace(model)
@@ -208,8 +208,10 @@ def test_what_the_output_does_not_need_is_left_out():
 
 def test_the_wide_multilayer_perceptron_is_made_of_steps():
     assert [type(operation).__name__ for _, operation in trace(mlp()).walk()] == [
-        "Flatten", *["Linear", "ReLU"] * 3, "Linear",
-    ]  # fmt: skip
+        "Flatten",
+        *["Linear", "ReLU"] * 3,
+        "Linear",
+    ]
 
 
 def test_a_network_can_be_written_by_hand():

@@ -22,9 +22,11 @@ def torchs(block: TransformerBlock, width: int, heads: int) -> nn.TransformerEnc
     pairs = {
         "self_attn.in_proj_": block.attention.queries_keys_values,
         "self_attn.out_proj.": block.attention.join,
-        "linear1.": block.perceptron[0], "linear2.": block.perceptron[2],
-        "norm1.": block.norm1, "norm2.": block.norm2,
-    }  # fmt: skip
+        "linear1.": block.perceptron[0],
+        "linear2.": block.perceptron[2],
+        "norm1.": block.norm1,
+        "norm2.": block.norm2,
+    }
     theirs.load_state_dict(
         {name + part: w for name, layer in pairs.items() for part, w in layer.state_dict().items()}
     )

@@ -133,19 +133,45 @@ def test_a_placeholder_that_means_nothing_names_its_cell(text, says):
 
 @pytest.mark.parametrize(
     "number",
-    ["94.2 %", "0.94", "3×", "3.2 ×", "12 ms", "20 s", "31 MB", "5 kB", "117k", "9M", "25M MACs", "9 times",
-     "2 points", "582,266 parameters", "40 percent"],
-)  # fmt: skip
+    [
+        "94.2 %",
+        "0.94",
+        "3×",
+        "3.2 ×",
+        "12 ms",
+        "20 s",
+        "31 MB",
+        "5 kB",
+        "117k",
+        "9M",
+        "25M MACs",
+        "9 times",
+        "2 points",
+        "582,266 parameters",
+        "40 percent",
+    ],
+)
 def test_a_measurement_typed_by_hand_is_found(number):
     assert typed_numbers(f"This one reaches {number}, they say.") == [number]
 
 
 @pytest.mark.parametrize(
     "text",
-    ["in 2015 and the 1990s", "a 3 × 3 kernel", "8 bits, 10 classes", "`0.9` of `50 %`",
-     "$0.5 x$ and $$1.5$$",
-     "[39×](https://arxiv.org/abs/1510.00149)", "arXiv:1510.00149", "{{ a.b | percent }}", "exercise 3",
-     "```\n0.5\n```", "about 5 minutes", "Lab 00", "int8, top-1"],
-)  # fmt: skip
+    [
+        "in 2015 and the 1990s",
+        "a 3 × 3 kernel",
+        "8 bits, 10 classes",
+        "`0.9` of `50 %`",
+        "$0.5 x$ and $$1.5$$",
+        "[39×](https://arxiv.org/abs/1510.00149)",
+        "arXiv:1510.00149",
+        "{{ a.b | percent }}",
+        "exercise 3",
+        "```\n0.5\n```",
+        "about 5 minutes",
+        "Lab 00",
+        "int8, top-1",
+    ],
+)
 def test_what_is_no_measurement_is_left_alone(text):
     assert typed_numbers(text) == []

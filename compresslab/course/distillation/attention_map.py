@@ -191,13 +191,29 @@ def zero_by_zero(features):
 
 
 EXERCISE = Exercise(
-    name="attention_map", lab="02_distillation", points=2, minutes=8, difficulty=2,
+    name="attention_map",
+    lab="02_distillation",
+    points=2,
+    minutes=8,
+    difficulty=2,
     statement="attention_map(features) says for each place how busy the layer is there, in rows of length 1.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_normalize, by_division, by_loop),
     mistakes=(
-        raw_values, absolute_values, rooted, largest_channel, over_places, two_dimensions, not_normalised,
-        over_the_batch, one_norm, by_the_sum, by_the_maximum, zero_by_zero,
+        raw_values,
+        absolute_values,
+        rooted,
+        largest_channel,
+        over_places,
+        two_dimensions,
+        not_normalised,
+        over_the_batch,
+        one_norm,
+        by_the_sum,
+        by_the_maximum,
+        zero_by_zero,
     ),
     hints=(
         Hint(
@@ -216,4 +232,4 @@ EXERCISE = Exercise(
             "tiny",
         ),
     ),
-)  # fmt: skip
+)

@@ -70,8 +70,10 @@ def judge(case: dict[str, Any], record: Record) -> None:
             int(labels[image]) == wanted,
             f"image {image} has the largest probability {best:.3g}, and the threshold is "
             f"{case['threshold']:g}: its label is {wanted}; yours is {int(labels[image])}",
-            **details, yours=int(labels[image]), wanted=wanted,
-        )  # fmt: skip
+            **details,
+            yours=int(labels[image]),
+            wanted=wanted,
+        )
 
 
 def by_where(logits: Tensor, *, threshold: float) -> Tensor:
@@ -244,15 +246,33 @@ def overflows(logits, *, threshold):
 
 
 EXERCISE = Exercise(
-    name="confident_labels", lab="02_distillation", points=2, minutes=8, difficulty=2,
+    name="confident_labels",
+    lab="02_distillation",
+    points=2,
+    minutes=8,
+    difficulty=2,
     statement="confident_labels(logits, threshold=…) labels the images of which the teacher is sure, and "
     "leaves -1 at the rest.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_where, by_mask, by_loop),
     mistakes=(
-        compares_logit, takes_sigmoid, compares_logarithm, softmax_twice, over_the_batch, keeps_unsure,
-        strictly_above, margin, share_of_the_batch, drops_rows, zero_for_unsure, labels_everything, one_hot,
-        returns_probabilities, overflows,
+        compares_logit,
+        takes_sigmoid,
+        compares_logarithm,
+        softmax_twice,
+        over_the_batch,
+        keeps_unsure,
+        strictly_above,
+        margin,
+        share_of_the_batch,
+        drops_rows,
+        zero_for_unsure,
+        labels_everything,
+        one_hot,
+        returns_probabilities,
+        overflows,
     ),
     hints=(
         Hint(
@@ -270,4 +290,4 @@ EXERCISE = Exercise(
             "return torch.where(best >= threshold, labels, ____)",
         ),
     ),
-)  # fmt: skip
+)

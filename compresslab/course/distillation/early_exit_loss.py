@@ -264,14 +264,33 @@ def log_of_softmax(logits, labels, *, temperature, weight):
 
 
 EXERCISE = Exercise(
-    name="early_exit_loss", lab="02_distillation", points=3, minutes=12, difficulty=3, bonus=True,
+    name="early_exit_loss",
+    lab="02_distillation",
+    points=3,
+    minutes=12,
+    difficulty=3,
+    bonus=True,
     statement="early_exit_loss(logits, labels, temperature=…, weight=…) lets a network's deepest exit teach "
     "the shallow ones.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_kl_div, by_stacking, by_loop),
     mistakes=(
-        without_detach, first_is_deepest, against_itself, without_deepest, without_t2, t_alone, reversed_kl,
-        mean_of_exits, by_successor, swapped, full_labels, mean_of_classes, teacher_alone, log_of_softmax,
+        without_detach,
+        first_is_deepest,
+        against_itself,
+        without_deepest,
+        without_t2,
+        t_alone,
+        reversed_kl,
+        mean_of_exits,
+        by_successor,
+        swapped,
+        full_labels,
+        mean_of_classes,
+        teacher_alone,
+        log_of_softmax,
     ),
     hints=(
         Hint(
@@ -290,4 +309,4 @@ EXERCISE = Exercise(
             "target = (logits[____].____() / temperature).softmax(dim=1)        # before the loop",
         ),
     ),
-)  # fmt: skip
+)

@@ -259,15 +259,34 @@ def fixed_student(hidden, teacher_hidden, projection):
 
 
 EXERCISE = Exercise(
-    name="hidden_state_loss", lab="02_distillation", points=3, minutes=15, difficulty=4, bonus=True,
+    name="hidden_state_loss",
+    lab="02_distillation",
+    points=3,
+    minutes=15,
+    difficulty=4,
+    bonus=True,
     statement="hidden_state_loss(hidden, teacher_hidden, projection) says how far a student's layers are "
     "from those of a deeper, wider teacher.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_layers, by_stacking, by_linear),
     mistakes=(
-        without_embedding, last_alone, off_by_one, lengths, last_layers, first_layers, transposed,
-        on_the_teacher, raw_embedding, mean_of_layers, sum_of_squares, sum_of_width, moving_teacher,
-        fixed_projection, fixed_student,
+        without_embedding,
+        last_alone,
+        off_by_one,
+        lengths,
+        last_layers,
+        first_layers,
+        transposed,
+        on_the_teacher,
+        raw_embedding,
+        mean_of_layers,
+        sum_of_squares,
+        sum_of_width,
+        moving_teacher,
+        fixed_projection,
+        fixed_student,
     ),
     hints=(
         Hint(
@@ -285,4 +304,4 @@ EXERCISE = Exercise(
             "target = teacher_hidden[m * (len(teacher_hidden) - ____) // (len(hidden) - ____)].____()",
         ),
     ),
-)  # fmt: skip
+)

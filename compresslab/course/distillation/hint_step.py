@@ -39,20 +39,25 @@ def cases(rng: torch.Generator) -> Iterator[Case]:
     def trunk(width: int) -> dict[str, Any]:
         layers = [conv(1, width, 3, bias=False), ["BatchNorm2d", {"num_features": width}], ["ReLU", {}]]
         state = {
-            "0.weight": near(0, width, 1, 3, 3), "1.weight": near(0, width).exp(), "1.bias": near(0.3, width),
-            "1.running_mean": near(0.5, width), "1.running_var": near(0, width).exp(),
+            "0.weight": near(0, width, 1, 3, 3),
+            "1.weight": near(0, width).exp(),
+            "1.bias": near(0.3, width),
+            "1.running_mean": near(0.5, width),
+            "1.running_var": near(0, width).exp(),
             "1.num_batches_tracked": torch.tensor(7),
-        }  # fmt: skip
+        }
         return {"layers": layers, "state": state}
 
     def drawn(width: int, out: int, images: int, *, earlier: float = 0.0) -> dict[str, Any]:
         state = {"0.weight": near(0.3, out, width, 1, 1), "0.bias": near(0, out)}
         return {
-            "student": trunk(width), "teacher": trunk(out),
+            "student": trunk(width),
+            "teacher": trunk(out),
             "regressor": {"layers": [conv(width, out, 1, bias=True)], "state": state},
-            "images": torch.randn(images, 1, 6, 6, generator=rng), "earlier": earlier,
+            "images": torch.randn(images, 1, 6, 6, generator=rng),
+            "earlier": earlier,
             "learning_rate": 0.1 + 0.2 * float(torch.rand((), generator=rng)),
-        }  # fmt: skip
+        }
 
     yield "a narrow student, a wider teacher", drawn(2, 3, 4)
     yield "one image; gradients of an earlier step are still there", drawn(2, 3, 1, earlier=0.7)
@@ -165,10 +170,17 @@ def by_sequence(student, regressor, teacher, images, *, learning_rate):
 
 
 def by_parts(
-    student, regressor, teacher, images, *, learning_rate,
-    distance=F.mse_loss, begin=nn.Module.zero_grad, run=nn.Module.__call__,
+    student,
+    regressor,
+    teacher,
+    images,
+    *,
+    learning_rate,
+    distance=F.mse_loss,
+    begin=nn.Module.zero_grad,
+    run=nn.Module.__call__,
     ask=lambda teacher, x: teacher.eval()(x).detach(),
-):  # fmt: skip
+):
     """Right as it stands; many a mistake is one of its parts replaced."""
     both = nn.ModuleList([student, regressor])
     begin(both)
@@ -271,14 +283,32 @@ def ships_regressor(student, regressor, *given, **rate):
 
 
 EXERCISE = Exercise(
-    name="hint_step", lab="02_distillation", points=3, minutes=15, difficulty=3,
+    name="hint_step",
+    lab="02_distillation",
+    points=3,
+    minutes=15,
+    difficulty=3,
     statement="hint_step(…) moves student and regressor one step towards the teacher's features, and ships "
     "the student.",
-    cases=cases, probe=probe, judge=judge, seconds=30,  # torch.optim takes its time to load, once
+    cases=cases,
+    probe=probe,
+    judge=judge,
+    seconds=30,  # torch.optim takes its time to load, once
     right=(by_gradients, by_sequence, by_parts),
     mistakes=(
-        teacher_in_training, teacher_reached, regressor_stays, student_stays, trains_a_copy, sums, halves,
-        uphill, accumulates, student_in_evaluation, evaluation_at_the_end, loss_afterwards, ships_regressor,
+        teacher_in_training,
+        teacher_reached,
+        regressor_stays,
+        student_stays,
+        trains_a_copy,
+        sums,
+        halves,
+        uphill,
+        accumulates,
+        student_in_evaluation,
+        evaluation_at_the_end,
+        loss_afterwards,
+        ships_regressor,
     ),
     hints=(
         Hint(
@@ -297,4 +327,4 @@ EXERCISE = Exercise(
             "weights = [*student.parameters(), *________.parameters()]",
         ),
     ),
-)  # fmt: skip
+)

@@ -59,9 +59,11 @@ def judge(case: dict[str, Any], record: Record) -> None:
     image = int(gradient.sum(dim=1).abs().argmax())
     total = float(gradient[image].sum())
     judging.true(
-        abs(total) < 1e-4, f"each image's gradients add up to 0; those of image {image} to {total:.6g}",
-        image=image, total=f"{total:.6g}",
-    )  # fmt: skip
+        abs(total) < 1e-4,
+        f"each image's gradients add up to 0; those of image {image} to {total:.6g}",
+        image=image,
+        total=f"{total:.6g}",
+    )
     log_p, log_target = (F.log_softmax(each / case["temperature"], dim=1) for each in (z, v))
     loss = F.kl_div(log_p, log_target, reduction="batchmean", log_target=True) * case["temperature"] ** 2
     loss.backward()
@@ -225,13 +227,31 @@ def overflows(logits, teacher_logits, *, temperature):
 
 
 EXERCISE = Exercise(
-    name="kd_gradient", lab="02_distillation", points=2, minutes=10, difficulty=3, bonus=True,
+    name="kd_gradient",
+    lab="02_distillation",
+    points=2,
+    minutes=10,
+    difficulty=3,
+    bonus=True,
     statement="kd_gradient(logits, teacher_logits, temperature=…) is the soft loss's gradient, by hand.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_difference, by_jacobian, by_stacking),
     mistakes=(
-        turned_round, without_mean, without_temperature, square_left, divergence_alone, not_softened,
-        logarithms, stops_early, over_the_batch, mean_over_classes, best_class, high_temperature, overflows,
+        turned_round,
+        without_mean,
+        without_temperature,
+        square_left,
+        divergence_alone,
+        not_softened,
+        logarithms,
+        stops_early,
+        over_the_batch,
+        mean_over_classes,
+        best_class,
+        high_temperature,
+        overflows,
     ),
     hints=(
         Hint(
@@ -250,4 +270,4 @@ EXERCISE = Exercise(
             "return ______ * (torch.softmax(logits / temperature, dim=1) - ______) / len(logits)",
         ),
     ),
-)  # fmt: skip
+)

@@ -26,10 +26,12 @@ def cases(rng: torch.Generator) -> Iterator[Case]:
         z, v = 3 * torch.randn(2, n, classes, generator=rng, dtype=torch.float64)
         temperature, weight = torch.rand(2, generator=rng).tolist()
         return {
-            "logits": z.to(dtype), "teacher_logits": v.to(dtype),
+            "logits": z.to(dtype),
+            "teacher_logits": v.to(dtype),
             "labels": torch.randint(0, classes, (n,), generator=rng),
-            "temperature": 1.5 + 2.5 * temperature, "weight": 0.6 + 0.3 * weight,
-        } | given  # fmt: skip
+            "temperature": 1.5 + 2.5 * temperature,
+            "weight": 0.6 + 0.3 * weight,
+        } | given
 
     n, classes = (int(size) for size in torch.randint(3, 6, (2,), generator=rng))
     yield "several images", drawn(n, classes)
@@ -270,14 +272,32 @@ def logarithm_of_softmax(logits, teacher_logits, labels, *, temperature, weight)
 
 
 EXERCISE = Exercise(
-    name="kd_loss", lab="02_distillation", points=3, minutes=12, difficulty=2,
+    name="kd_loss",
+    lab="02_distillation",
+    points=3,
+    minutes=12,
+    difficulty=2,
     statement="kd_loss(…) mixes the labels' cross-entropy with T² times the divergence from the teacher.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_kl_div, by_formula, by_image),
     mistakes=(
-        reversed_kl, without_square, single_temperature, no_logarithm, softmax_twice, mean_over_classes,
-        summed, swapped, full_labels, teacher_learns, student_detached, softened_labels, teacher_alone,
-        soft_cross_entropy, logarithm_of_softmax,
+        reversed_kl,
+        without_square,
+        single_temperature,
+        no_logarithm,
+        softmax_twice,
+        mean_over_classes,
+        summed,
+        swapped,
+        full_labels,
+        teacher_learns,
+        student_detached,
+        softened_labels,
+        teacher_alone,
+        soft_cross_entropy,
+        logarithm_of_softmax,
     ),
     hints=(
         Hint(
@@ -294,7 +314,7 @@ EXERCISE = Exercise(
         Hint(
             "the loss is right, and the teacher gets a gradient",
             "F = nn.functional; soft = F.kl_div(log_p, torch.softmax(teacher_logits.______() / temperature, "
-            "dim=1), reduction=\"______\")",
+            'dim=1), reduction="______")',
         ),
     ),
-)  # fmt: skip
+)

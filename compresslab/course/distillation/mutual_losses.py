@@ -263,14 +263,32 @@ def plain_numbers(a, b, labels):
 
 
 EXERCISE = Exercise(
-    name="mutual_losses", lab="02_distillation", points=3, minutes=12, difficulty=3,
+    name="mutual_losses",
+    lab="02_distillation",
+    points=3,
+    minutes=12,
+    difficulty=3,
     statement="mutual_losses(logits_a, logits_b, labels) gives each of two students a loss of its own: the "
     "labels, and the other student as a fixed teacher.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_kl_div, by_sums, by_loop),
     mistakes=(
-        without_detach, wrong_side, both_sides, reversed_kl, swapped, one_way, without_labels,
-        mean_of_classes, sum_of_batch, average, one_for_both, cross_entropies, without_log, log_of_softmax,
+        without_detach,
+        wrong_side,
+        both_sides,
+        reversed_kl,
+        swapped,
+        one_way,
+        without_labels,
+        mean_of_classes,
+        sum_of_batch,
+        average,
+        one_for_both,
+        cross_entropies,
+        without_log,
+        log_of_softmax,
         plain_numbers,
     ),
     hints=(
@@ -290,4 +308,4 @@ EXERCISE = Exercise(
             'nn.functional.kl_div(own.____(dim=1), peer.____().softmax(dim=1), reduction="____mean")',
         ),
     ),
-)  # fmt: skip
+)

@@ -273,13 +273,32 @@ def teacher_learns(embeddings, teacher_embeddings):
 
 
 EXERCISE = Exercise(
-    name="pkt_loss", lab="02_distillation", points=3, minutes=12, difficulty=3, bonus=True,
+    name="pkt_loss",
+    lab="02_distillation",
+    points=3,
+    minutes=12,
+    difficulty=3,
+    bonus=True,
     statement="pkt_loss(embeddings, teacher_embeddings) compares who is whose neighbour in the batch.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_rows, by_columns, by_pairs),
     mistakes=(
-        turned_round, not_shifted, with_softmax, not_unit, cross_entropy, whole_matrix, not_probabilities,
-        without_itself, summed, mean_over_images, log_of_zero, zero_by_zero, student_detached, teacher_learns,
+        turned_round,
+        not_shifted,
+        with_softmax,
+        not_unit,
+        cross_entropy,
+        whole_matrix,
+        not_probabilities,
+        without_itself,
+        summed,
+        mean_over_images,
+        log_of_zero,
+        zero_by_zero,
+        student_detached,
+        teacher_learns,
     ),
     hints=(
         Hint(
@@ -297,4 +316,4 @@ EXERCISE = Exercise(
             "probabilities = closeness / closeness.sum(dim=____, keepdim=____)",
         ),
     ),
-)  # fmt: skip
+)

@@ -267,13 +267,30 @@ def teacher_learns(embeddings, teacher_embeddings):
 
 
 EXERCISE = Exercise(
-    name="rkd_angle", lab="02_distillation", points=3, minutes=15, difficulty=4, bonus=True,
+    name="rkd_angle",
+    lab="02_distillation",
+    points=3,
+    minutes=15,
+    difficulty=4,
+    bonus=True,
     statement="rkd_angle(embeddings, teacher_embeddings) compares the angles between images.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_directions, by_triples, by_law_of_cosines),
     mistakes=(
-        at_origin, any_two, not_unit, wrong_dimension, in_radians, zero_by_zero,
-        different_only, summed, mean_square, with_a_step, student_detached, teacher_learns,
+        at_origin,
+        any_two,
+        not_unit,
+        wrong_dimension,
+        in_radians,
+        zero_by_zero,
+        different_only,
+        summed,
+        mean_square,
+        with_a_step,
+        student_detached,
+        teacher_learns,
     ),
     hints=(
         Hint(
@@ -291,4 +308,4 @@ EXERCISE = Exercise(
             "directions = F.________(arms, dim=2)    # of torch.nn.functional; leaves zeros zero",
         ),
     ),
-)  # fmt: skip
+)

@@ -249,13 +249,31 @@ def teacher_learns(embeddings, teacher_embeddings):
 
 
 EXERCISE = Exercise(
-    name="rkd_distance", lab="02_distillation", points=3, minutes=15, difficulty=3,
+    name="rkd_distance",
+    lab="02_distillation",
+    points=3,
+    minutes=15,
+    difficulty=3,
     statement="rkd_distance(embeddings, teacher_embeddings) compares how far apart the images lie.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_cdist, by_products, by_pairs),
     mistakes=(
-        not_normalised, by_largest, by_sum, with_diagonal, positive_only, teachers_mean, squared, mean_square,
-        with_a_step, absolute, cut_columns, steep_root, fixed_mean, teacher_learns,
+        not_normalised,
+        by_largest,
+        by_sum,
+        with_diagonal,
+        positive_only,
+        teachers_mean,
+        squared,
+        mean_square,
+        with_a_step,
+        absolute,
+        cut_columns,
+        steep_root,
+        fixed_mean,
+        teacher_learns,
     ),
     hints=(
         Hint(
@@ -272,4 +290,4 @@ EXERCISE = Exercise(
             "relative = distances * n * (n - 1) / ____    # and the same for the teacher's",
         ),
     ),
-)  # fmt: skip
+)

@@ -53,8 +53,9 @@ def judge(case: dict[str, Any], record: Record) -> None:
     judging.true(
         abs(total - 1) < 1e-4,
         f"each image's probabilities add up to 1; those of image {image} add up to {total:.6g}",
-        image=image, total=f"{total:.6g}",
-    )  # fmt: skip
+        image=image,
+        total=f"{total:.6g}",
+    )
     differences = z.double()[:, None, :] - z.double()[:, :, None]  # (n, classes c, classes k)
     judging.close(p, 1 / (differences / temperature).exp().sum(dim=2), tolerance=1e-4, what="p")
 
@@ -160,13 +161,26 @@ def one_hot(logits, *, temperature):
 
 
 EXERCISE = Exercise(
-    name="soft_targets", lab="02_distillation", points=2, minutes=6, difficulty=1,
+    name="soft_targets",
+    lab="02_distillation",
+    points=2,
+    minutes=6,
+    difficulty=1,
     statement="soft_targets(logits, temperature=…) gives each image's probabilities at a temperature.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_softmax, by_logarithm, by_numbers),
     mistakes=(
-        multiplies, over_the_batch, softmax_twice, divides_probabilities, overflows, one_maximum, logarithms,
-        ignores_temperature, one_hot,
+        multiplies,
+        over_the_batch,
+        softmax_twice,
+        divides_probabilities,
+        overflows,
+        one_maximum,
+        logarithms,
+        ignores_temperature,
+        one_hot,
     ),
     hints=(
         Hint(
@@ -184,4 +198,4 @@ EXERCISE = Exercise(
             "return torch.softmax(______ / temperature, dim=__)",
         ),
     ),
-)  # fmt: skip
+)

@@ -70,4 +70,4 @@ EXERCISE = question(
     points=1,
     minutes=3,
     difficulty=2,
-)  # fmt: skip
+)

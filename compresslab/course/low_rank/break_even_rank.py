@@ -57,8 +57,13 @@ def judge(case: dict[str, Any], record: Record) -> None:
         yours == wanted,
         f"of a ({outputs}, {inputs}) layer with {whole} weights the rank is {wanted}, which makes {better}; "
         f"yours is {yours}, which makes {thin}",
-        yours=yours, wanted=wanted, where=f"({outputs}, {inputs})", whole=whole, thin=thin, better=better,
-    )  # fmt: skip
+        yours=yours,
+        wanted=wanted,
+        where=f"({outputs}, {inputs})",
+        whole=whole,
+        thin=thin,
+        better=better,
+    )
 
 
 def _thin(rank: int, outputs: int, inputs: int) -> int:
@@ -219,14 +224,33 @@ def float_floor(outputs, inputs):
 
 
 EXERCISE = Exercise(
-    name="break_even_rank", lab="04_low_rank", points=1, minutes=5, difficulty=1,
+    name="break_even_rank",
+    lab="04_low_rank",
+    points=1,
+    minutes=5,
+    difficulty=1,
     statement="break_even_rank(outputs, inputs) is the largest rank at which two thin layers are the "
     "smaller choice.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_division, by_counting, by_ceiling),
     mistakes=(
-        even_counts, rounded_up, rounded, half, below_half, full_rank, multiplied, one_layer, with_s,
-        one_less, at_least_one, harmonic_mean, turned_over, as_float, float_floor,
+        even_counts,
+        rounded_up,
+        rounded,
+        half,
+        below_half,
+        full_rank,
+        multiplied,
+        one_layer,
+        with_s,
+        one_less,
+        at_least_one,
+        harmonic_mean,
+        turned_over,
+        as_float,
+        float_floor,
     ),
     hints=(
         Hint(
@@ -241,4 +265,4 @@ EXERCISE = Exercise(
         ),
         Hint("only the last step is missing", "return (outputs * inputs - ____) // (outputs + inputs)"),
     ),
-)  # fmt: skip
+)

@@ -184,14 +184,31 @@ def added(outputs, inputs, rows, columns):
 
 
 EXERCISE = Exercise(
-    name="cp_kernel", lab="04_low_rank", points=1, minutes=6, difficulty=2, bonus=True,
+    name="cp_kernel",
+    lab="04_low_rank",
+    points=1,
+    minutes=6,
+    difficulty=2,
+    bonus=True,
     statement="cp_kernel(outputs, inputs, rows, columns) is the convolution's kernel that four CP factors "
     "stand for.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_einsum, by_components, by_matrices),
     mistakes=(
-        channels_swapped, places_swapped, places_first, channels_last, first_alone, last_alone, one_too_few,
-        mean, product_of_sums, two_sums, not_summed, added,
+        channels_swapped,
+        places_swapped,
+        places_first,
+        channels_last,
+        first_alone,
+        last_alone,
+        one_too_few,
+        mean,
+        product_of_sums,
+        two_sums,
+        not_summed,
+        added,
     ),
     hints=(
         Hint(
@@ -206,4 +223,4 @@ EXERCISE = Exercise(
         ),
         Hint("I want to write it in one line", 'torch.einsum("or,ir,yr,xr->____", …)'),
     ),
-)  # fmt: skip
+)

@@ -88,9 +88,15 @@ def _gram(b: Tensor, c: Tensor) -> Tensor:
 
 
 def by_parts(
-    tensor: Tensor, b: Tensor, c: Tensor, *, unfold=lambda t: t.flatten(1), pairs=_pairs, gram=_gram,
+    tensor: Tensor,
+    b: Tensor,
+    c: Tensor,
+    *,
+    unfold=lambda t: t.flatten(1),
+    pairs=_pairs,
+    gram=_gram,
     invert=torch.linalg.inv,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Right as it stands; many a mistake is one of its parts replaced."""
     return unfold(tensor) @ pairs(b, c) @ invert(gram(b, c))
 
@@ -197,14 +203,34 @@ def transposed(tensor, b, c):
 
 
 EXERCISE = Exercise(
-    name="cp_step", lab="04_low_rank", points=2, minutes=12, difficulty=4, bonus=True,
+    name="cp_step",
+    lab="04_low_rank",
+    points=2,
+    minutes=12,
+    difficulty=4,
+    bonus=True,
     statement="cp_step(tensor, b, c) is the factor a that comes nearest to the tensor while b and c stand "
     "still.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_gram, by_solving, by_least_squares),
     mistakes=(
-        wrong_order, other_unfolding, wrong_unfolding, projects, not_inverted, diagonal, every_entry,
-        sum_of_grams, matrix_product, only_b, only_c, two_inverses, scaled, kronecker, transposed,
+        wrong_order,
+        other_unfolding,
+        wrong_unfolding,
+        projects,
+        not_inverted,
+        diagonal,
+        every_entry,
+        sum_of_grams,
+        matrix_product,
+        only_b,
+        only_c,
+        two_inverses,
+        scaled,
+        kronecker,
+        transposed,
     ),
     hints=(
         Hint(
@@ -222,4 +248,4 @@ EXERCISE = Exercise(
             "products = (b[:, None] * ________).flatten(0, 1)",
         ),
     ),
-)  # fmt: skip
+)

@@ -216,13 +216,33 @@ def as_list(weight):
 
 
 EXERCISE = Exercise(
-    name="dropped_error", lab="04_low_rank", points=1, minutes=7, difficulty=2, bonus=True,
+    name="dropped_error",
+    lab="04_low_rank",
+    points=1,
+    minutes=7,
+    difficulty=2,
+    bonus=True,
     statement="dropped_error(weight) is the relative error of every rank, from the singular values alone.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_tails, by_loop, by_what_is_kept),
     mistakes=(
-        squared, absolute, not_squared, sum_over_norm, kept, one_minus_norm, next_alone, spectral,
-        over_largest, largest_first, reversed_order, one_ahead, without_zero, without_full, as_list,
+        squared,
+        absolute,
+        not_squared,
+        sum_over_norm,
+        kept,
+        one_minus_norm,
+        next_alone,
+        spectral,
+        over_largest,
+        largest_first,
+        reversed_order,
+        one_ahead,
+        without_zero,
+        without_full,
+        as_list,
     ),
     hints=(
         Hint(
@@ -240,4 +260,4 @@ EXERCISE = Exercise(
             "torch.stack([s[____:].norm() / s.norm() for r in range(len(s) + 1)])",
         ),
     ),
-)  # fmt: skip
+)

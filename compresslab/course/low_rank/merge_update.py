@@ -165,14 +165,32 @@ def in_place(weight, a, b, *, alpha):
 
 
 EXERCISE = Exercise(
-    name="merge_update", lab="04_low_rank", points=1, minutes=6, difficulty=1, bonus=True,
+    name="merge_update",
+    lab="04_low_rank",
+    points=1,
+    minutes=6,
+    difficulty=1,
+    bonus=True,
     statement="merge_update(weight, a, b, alpha=…) is one weight that does what the weight and its low-rank "
     "update do together.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_matrices, by_components, by_addmm),
     mistakes=(
-        not_divided, not_scaled, alpha_forgotten, turned_round, root, by_inputs, by_outputs, twice,
-        subtracted, replaced, swapped, transposed, in_place,
+        not_divided,
+        not_scaled,
+        alpha_forgotten,
+        turned_round,
+        root,
+        by_inputs,
+        by_outputs,
+        twice,
+        subtracted,
+        replaced,
+        swapped,
+        transposed,
+        in_place,
     ),
     hints=(
         Hint(
@@ -187,4 +205,4 @@ EXERCISE = Exercise(
         ),
         Hint("only the scale is missing", "weight + alpha / a.shape[____] * (b @ a)"),
     ),
-)  # fmt: skip
+)

@@ -71,9 +71,13 @@ def judge(case: dict[str, Any], record: Record) -> None:
         yours == wanted,
         f"for an energy of {energy:.4g} the rank is {wanted}"
         + (kept if total else f", as a weight of zeros has none; yours is {yours}"),
-        yours=yours, wanted=wanted, where=f"{energy:.4g}", energy=shares[yours], least=shares[wanted],
+        yours=yours,
+        wanted=wanted,
+        where=f"{energy:.4g}",
+        energy=shares[yours],
+        least=shares[wanted],
         count=len(squares),
-    )  # fmt: skip
+    )
 
 
 def by_counting(weight: Tensor, *, energy: float) -> int:
@@ -259,14 +263,34 @@ def keeps_zeros(weight, *, energy):
 
 
 EXERCISE = Exercise(
-    name="rank_for_energy", lab="04_low_rank", points=1, minutes=7, difficulty=2,
+    name="rank_for_energy",
+    lab="04_low_rank",
+    points=1,
+    minutes=7,
+    difficulty=2,
     statement="rank_for_energy(weight, energy=…) is the smallest rank that keeps this share of the energy.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_counting, by_loop, by_what_is_lost),
     mistakes=(
-        not_squared, squared_twice, lengths, more_than, place, largest_below, one_more, above_threshold,
-        against_largest, share_of_ranks, share_of_ranks_up, from_the_smallest, share_lost, dropped, percent,
-        divides, keeps_zeros,
+        not_squared,
+        squared_twice,
+        lengths,
+        more_than,
+        place,
+        largest_below,
+        one_more,
+        above_threshold,
+        against_largest,
+        share_of_ranks,
+        share_of_ranks_up,
+        from_the_smallest,
+        share_lost,
+        dropped,
+        percent,
+        divides,
+        keeps_zeros,
     ),
     hints=(
         Hint(
@@ -281,4 +305,4 @@ EXERCISE = Exercise(
         ),
         Hint("only the last step is missing", "return int((kept < energy * kept[-1]).sum()) + ____"),
     ),
-)  # fmt: skip
+)

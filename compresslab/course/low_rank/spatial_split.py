@@ -86,8 +86,11 @@ def judge(case: dict[str, Any], record: Record) -> None:
             all(abs(size - s**0.5) <= 1e-4 * (1 + s) for size in sizes),
             f"vertical[{r}] and horizontal[:, {r}] both have the norm √S[{r}] = {s**0.5:.4g}; yours have "
             f"{sizes[0]:.4g} and {sizes[1]:.4g}",
-            where=r, wanted=f"{s**0.5:.4g}", first=f"{sizes[0]:.4g}", second=f"{sizes[1]:.4g}",
-        )  # fmt: skip
+            where=r,
+            wanted=f"{s**0.5:.4g}",
+            first=f"{sizes[0]:.4g}",
+            second=f"{sizes[1]:.4g}",
+        )
 
 
 def by_svd(kernel: Tensor, *, rank: int) -> Two:
@@ -127,10 +130,15 @@ def _matrix(kernel: Tensor) -> Tensor:
 
 
 def _split(
-    kernel, *, rank, matrix=_matrix, keep=slice, sides=lambda s: (s.sqrt(), s.sqrt()),
+    kernel,
+    *,
+    rank,
+    matrix=_matrix,
+    keep=slice,
+    sides=lambda s: (s.sqrt(), s.sqrt()),
     fold_first=lambda first, shape: first.T.reshape(shape),
     fold_second=lambda second, shape: second.reshape(shape[1], shape[0], 1, shape[3]).transpose(0, 1),
-) -> Two:  # fmt: skip
+) -> Two:
     """Right as it stands; many a mistake is one of its parts replaced."""
     out, inputs, kh, kw = kernel.shape
     u, s, vh = torch.linalg.svd(matrix(kernel), full_matrices=False)
@@ -237,14 +245,32 @@ def rank_first(kernel, *, rank):
 
 
 EXERCISE = Exercise(
-    name="spatial_split", lab="04_low_rank", points=2, minutes=10, difficulty=3, bonus=True,
+    name="spatial_split",
+    lab="04_low_rank",
+    points=2,
+    minutes=10,
+    difficulty=3,
+    bonus=True,
     statement="spatial_split(kernel, rank=…) returns a vertical and a horizontal kernel whose product is the "
     "nearest to the given one.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_svd, by_columns, by_eigenvectors),
     mistakes=(
-        not_permuted, channels_mixed_up, axes_swapped, twice, not_at_all, one_root, all_in_first,
-        all_in_second, smallest, first_not_turned, second_not_turned, columns_of_vh, horizontal_first,
+        not_permuted,
+        channels_mixed_up,
+        axes_swapped,
+        twice,
+        not_at_all,
+        one_root,
+        all_in_first,
+        all_in_second,
+        smallest,
+        first_not_turned,
+        second_not_turned,
+        columns_of_vh,
+        horizontal_first,
         rank_first,
     ),
     hints=(
@@ -261,4 +287,4 @@ EXERCISE = Exercise(
         ),
         Hint("only the matrix is missing", "kernel.permute(________).reshape(inputs * kh, out * kw)"),
     ),
-)  # fmt: skip
+)

@@ -141,9 +141,17 @@ def by_heap(spectra, costs, budget):
 
 
 def by_parts(
-    spectra, costs, budget, *, gain=lambda s, r, cost: s[r] ** 2 / cost, start=1,
-    fits=lambda cost, left: cost <= left, paid=sum, last=0, early=False,
-):  # fmt: skip
+    spectra,
+    costs,
+    budget,
+    *,
+    gain=lambda s, r, cost: s[r] ** 2 / cost,
+    start=1,
+    fits=lambda cost, left: cost <= left,
+    paid=sum,
+    last=0,
+    early=False,
+):
     """Right as it stands; many a mistake is one of its parts replaced."""
     rows, ranks, left = [s.tolist() for s in spectra], [start] * len(costs), budget - paid(costs)
     while True:
@@ -265,14 +273,33 @@ def same_rank(spectra, costs, budget):
 
 
 EXERCISE = Exercise(
-    name="spread_ranks", lab="04_low_rank", points=2, minutes=12, difficulty=3,
+    name="spread_ranks",
+    lab="04_low_rank",
+    points=2,
+    minutes=12,
+    difficulty=3,
     statement="spread_ranks(spectra, costs, budget) gives each layer ranks as long as they fit, the best "
     "bargain first.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_rounds, by_tensors, by_heap),
     mistakes=(
-        not_squared, cost_ignored, multiplied, always_first, one_behind, whole_tail, own_share,
-        smallest, stops_early, one_too_many, first_ranks_free, strictly, never_full, from_zero, added,
+        not_squared,
+        cost_ignored,
+        multiplied,
+        always_first,
+        one_behind,
+        whole_tail,
+        own_share,
+        smallest,
+        stops_early,
+        one_too_many,
+        first_ranks_free,
+        strictly,
+        never_full,
+        from_zero,
+        added,
         same_rank,
     ),
     hints=(
@@ -292,4 +319,4 @@ EXERCISE = Exercise(
             "best = max(gains, key=gains.get); ranks[best] += 1; left -= ________",
         ),
     ),
-)  # fmt: skip
+)

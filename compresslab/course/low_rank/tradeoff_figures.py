@@ -59,9 +59,15 @@ def draw_errors_by_rank(
         every = max(1, len(places) // 12)  # a mark at each of many ranks would hide the line
         values = (100 * line).tolist()
         axes.plot(
-            places, values, style, color="black", markerfacecolor=TINT, markevery=every, linewidth=1.2,
+            places,
+            values,
+            style,
+            color="black",
+            markerfacecolor=TINT,
+            markevery=every,
+            linewidth=1.2,
             label=name,
-        )  # fmt: skip
+        )
     if break_even is not None:
         axes.axvline(break_even, color="black", linestyle=":", linewidth=1.2)
         edge = "break-even: smaller to the left "

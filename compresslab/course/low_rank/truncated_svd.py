@@ -82,8 +82,11 @@ def judge(case: dict[str, Any], record: Record) -> None:
             raised == "ValueError",
             f"a rank of {rank} raises ValueError, as a ({outputs}, {inputs}) weight has the ranks 1 to "
             f"{min(outputs, inputs)}; yours {came}",
-            rank=rank, largest=min(outputs, inputs), outputs=outputs, inputs=inputs,
-        )  # fmt: skip
+            rank=rank,
+            largest=min(outputs, inputs),
+            outputs=outputs,
+            inputs=inputs,
+        )
         return
     one, other = judging.parts(record["layers"], count=2)
     dtype = weight.dtype
@@ -96,9 +99,11 @@ def judge(case: dict[str, Any], record: Record) -> None:
     shared = squares[-rank:].clamp(min=0).sqrt()
     lengths = torch.cat([_lengths(first), _lengths(second.T)])
     judging.close(
-        lengths, torch.cat([shared, shared]), tolerance=1e-4,
+        lengths,
+        torch.cat([shared, shared]),
+        tolerance=1e-4,
         what="the squared length of the rows of first, sorted, and then of the columns of second, sorted,",
-    )  # fmt: skip
+    )
 
 
 def _lengths(rows: Tensor) -> Tensor:
@@ -136,10 +141,16 @@ def by_pairs(weight: Tensor, *, rank: int) -> Layers:
 
 
 def _by_parts(
-    weight, *, rank, left=torch.sqrt, right=torch.sqrt, full=False,
-    allowed=lambda weight, rank: 1 <= rank <= min(weight.shape), kept=lambda values, rank: slice(rank),
+    weight,
+    *,
+    rank,
+    left=torch.sqrt,
+    right=torch.sqrt,
+    full=False,
+    allowed=lambda weight, rank: 1 <= rank <= min(weight.shape),
+    kept=lambda values, rank: slice(rank),
     rows=lambda vt, kept: vt[kept],
-):  # fmt: skip
+):
     """Right as it stands; many a mistake is one of its parts replaced; left and right: what S becomes."""
     if not allowed(weight, rank):
         raise ValueError(rank)
@@ -269,13 +280,34 @@ def product(weight, *, rank):
 
 
 EXERCISE = Exercise(
-    name="truncated_svd", lab="04_low_rank", points=2, minutes=10, difficulty=2,
+    name="truncated_svd",
+    lab="04_low_rank",
+    points=2,
+    minutes=10,
+    difficulty=2,
     statement="truncated_svd(weight, rank=…) makes two thin layers of one: the nearest matrix of that rank.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_svd, by_one_symmetric_matrix, by_pairs),
     mistakes=(
-        s_twice, s_never, root_once, root_once_in_first, s_left, s_right, v_for_vt, v_for_vt_thin, smallest,
-        without_check, clipped, only_above, only_below, longer_side, full_refused, swapped, wrong_order,
+        s_twice,
+        s_never,
+        root_once,
+        root_once_in_first,
+        s_left,
+        s_right,
+        v_for_vt,
+        v_for_vt_thin,
+        smallest,
+        without_check,
+        clipped,
+        only_above,
+        only_below,
+        longer_side,
+        full_refused,
+        swapped,
+        wrong_order,
         product,
     ),
     hints=(
@@ -296,4 +328,4 @@ EXERCISE = Exercise(
             "that a ValueError, unless 1 <= rank <= min(weight.shape)",
         ),
     ),
-)  # fmt: skip
+)

@@ -91,9 +91,11 @@ def judge(case: dict[str, Any], record: Record) -> None:
         u = judging.tensor(value, shape=shape, dtype=case["kernel"].dtype, what=name).double()
         longest = float(u.square().sum(dim=0).max())
         judging.true(
-            longest < 1.01, f"a column of {name} has the length 1; one of yours has {longest**0.5:.4g}",
-            name=name, length=f"{longest**0.5:.4g}",
-        )  # fmt: skip
+            longest < 1.01,
+            f"a column of {name} has the length 1; one of yours has {longest**0.5:.4g}",
+            name=name,
+            length=f"{longest**0.5:.4g}",
+        )
         leading = torch.linalg.eigh(torch.einsum(product, kernel, kernel)).eigenvectors[:, -rank:]
         what = f"{name} · {name}ᵀ, the projector on the space of its columns,"
         judging.close(u @ u.T, leading @ leading.T, tolerance=1e-4, what=what)
@@ -140,9 +142,15 @@ def _inputs(kernel: Tensor) -> Tensor:
 
 
 def _split(
-    kernel, *, ranks, outputs=_outputs, inputs=_inputs, vectors=_vectors, sequential=False,
+    kernel,
+    *,
+    ranks,
+    outputs=_outputs,
+    inputs=_inputs,
+    vectors=_vectors,
+    sequential=False,
     project=lambda kernel, u_out, u_in: torch.einsum("oa,ib,oiyx->abyx", u_out, u_in, kernel),
-) -> Three:  # fmt: skip
+) -> Three:
     """Right as it stands; many a mistake is one of its parts replaced."""
     u_out = vectors(outputs(kernel), ranks[0])
     seen = torch.einsum("oa,oiyx->aiyx", u_out, kernel) if sequential else kernel
@@ -167,14 +175,16 @@ not_moved = mistake(
 
 inputs_first = mistake(
     "takes the kernel for (in, out, kh, kw)",
-    says=_U_OUT + "you took axis 0 for the inputs; "
-    "a convolution's weight is (out, in, kh, kw)",
+    says=_U_OUT + "you took axis 0 for the inputs; a convolution's weight is (out, in, kh, kw)",
 )(
     lambda kernel, *, ranks: _split(
-        kernel, ranks=ranks, outputs=_inputs, inputs=_outputs,
+        kernel,
+        ranks=ranks,
+        outputs=_inputs,
+        inputs=_outputs,
         project=lambda kernel, u_out, u_in: torch.einsum("oa,ib,ioyx->abyx", u_out, u_in, kernel),
     )
-)  # fmt: skip
+)
 
 right_vectors = mistake(
     "takes the right singular vectors",
@@ -267,14 +277,34 @@ def core_last(kernel, *, ranks):
 
 
 EXERCISE = Exercise(
-    name="tucker2", lab="04_low_rank", points=3, minutes=15, difficulty=3,
+    name="tucker2",
+    lab="04_low_rank",
+    points=3,
+    minutes=15,
+    difficulty=3,
     statement="tucker2(kernel, ranks=…) returns a small core and two factors, the leading directions of "
     "outputs and inputs.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_svd, by_gram, by_positions),
     mistakes=(
-        same_unfolding, not_moved, inputs_first, right_vectors, rows_of_u, smallest, scaled, rooted, summed,
-        sequential, ranks_swapped, outputs_only, turned_core, core_inputs_first, sliced, transposed,
+        same_unfolding,
+        not_moved,
+        inputs_first,
+        right_vectors,
+        rows_of_u,
+        smallest,
+        scaled,
+        rooted,
+        summed,
+        sequential,
+        ranks_swapped,
+        outputs_only,
+        turned_core,
+        core_inputs_first,
+        sliced,
+        transposed,
         core_last,
     ),
     hints=(
@@ -291,4 +321,4 @@ EXERCISE = Exercise(
         ),
         Hint("only the core is missing", 'torch.einsum("oa,ib,oiyx->____", u_out, u_in, kernel)'),
     ),
-)  # fmt: skip
+)

@@ -36,9 +36,11 @@ def cases(rng: torch.Generator) -> Iterator[Case]:
         return {
             "settings": {"in_channels": inputs, "out_channels": out, "kernel_size": kernel} | settings,
             "bias": normal(out) + 2 if settings["bias"] else None,
-            "core": normal(*ranks, *kernel), "u_out": normal(out, ranks[0]), "u_in": normal(inputs, ranks[1]),
+            "core": normal(*ranks, *kernel),
+            "u_out": normal(out, ranks[0]),
+            "u_in": normal(inputs, ranks[1]),
             "x": normal(2, inputs, 9, 10),
-        }  # fmt: skip
+        }
 
     yield "square shapes, stride 2", drawn(3, 3, 3, 3, ranks=(3, 3), stride=2, padding=1)
     yield "small ranks, no bias", drawn(5, 4, 3, 3, ranks=(2, 3), padding=1, bias=False)
@@ -79,10 +81,13 @@ def probe(case: dict[str, Any], tucker_layer: Callable[..., Any]) -> dict[str, A
         except RuntimeError:  # shapes or dtypes that do not fit: the judge sees them in the weights
             x, sizes = None, [*sizes, "nothing", "nothing", "nothing"][:3]
     return {
-        "biases": tuple(biases), "sizes": tuple(sizes), "output": x, "shared": shared,
+        "biases": tuple(biases),
+        "sizes": tuple(sizes),
+        "output": x,
+        "shared": shared,
         "layer": "three convolutions in an nn.Sequential" if sound else layer,
         "weights": tuple(part.weight.detach() for part in layer) if sound else (),
-    }  # fmt: skip
+    }
 
 
 def judge(case: dict[str, Any], record: Record) -> None:
@@ -162,10 +167,18 @@ def by_state(conv, core, u_out, u_in):
 
 
 def _layer(
-    conv, core, u_out, u_in, *, kernels=lambda core, u_out, u_in: (u_in.T, core, u_out), biases=(),
-    dtype=lambda core: core.dtype, size=lambda core: tuple(core.shape[2:]), bias=lambda conv: conv.bias,
+    conv,
+    core,
+    u_out,
+    u_in,
+    *,
+    kernels=lambda core, u_out, u_in: (u_in.T, core, u_out),
+    biases=(),
+    dtype=lambda core: core.dtype,
+    size=lambda core: tuple(core.shape[2:]),
+    bias=lambda conv: conv.bias,
     **places: tuple[int, ...],
-) -> Any:  # fmt: skip
+) -> Any:
     """Right as it stands; ``places`` says which layers have the stride, the padding, the dilation."""
     widths = (len(u_in), core.shape[1], core.shape[0], len(u_out))
     layers = []
@@ -213,42 +226,87 @@ def padding_guessed(conv, core, u_out, u_in):
 variations = tuple(
     mistake(title, says=says)(partial(_layer, **parts))
     for title, says, parts in (
-        ("drops the bias", _HAS + "bias=False is for the first two layers; the last adds what conv adds",
-         {"bias": lambda conv: None}),
+        (
+            "drops the bias",
+            _HAS + "bias=False is for the first two layers; the last adds what conv adds",
+            {"bias": lambda conv: None},
+        ),
         ("leaves a bias in the first layer", _RANDOM + "here the first has one", {"biases": (0,)}),
         ("leaves a bias in the middle", _RANDOM + "here the middle has one", {"biases": (1,)}),
         ("leaves a bias in both of the first layers", _RANDOM + "here two have one", {"biases": (0, 1)}),
         ("leaves a bias in every layer", _RANDOM + "here all have one", {"biases": (0, 1, 2)}),
         ("gives a bias where conv has none", _RANDOM + "here conv.bias is None", {"biases": (2,)}),
-        ("gives the stride to the first layer", _LEAVES + "it throws pixels away that the k × k "
-         "kernel has to see; the stride belongs to the middle", {"stride": (0,)}),
-        ("gives the stride to the last layer", _LEAVES + "the numbers come out right, but the "
-         "dear k × k layer computes most for nothing; the stride is the middle's", {"stride": (2,)}),
-        ("gives the stride to all three", _LEAVES + "strides multiply: three of 2 take "
-         "every eighth pixel; the middle alone has it", {"stride": (0, 1, 2)}),
+        (
+            "gives the stride to the first layer",
+            _LEAVES + "it throws pixels away that the k × k "
+            "kernel has to see; the stride belongs to the middle",
+            {"stride": (0,)},
+        ),
+        (
+            "gives the stride to the last layer",
+            _LEAVES + "the numbers come out right, but the "
+            "dear k × k layer computes most for nothing; the stride is the middle's",
+            {"stride": (2,)},
+        ),
+        (
+            "gives the stride to all three",
+            _LEAVES + "strides multiply: three of 2 take every eighth pixel; the middle alone has it",
+            {"stride": (0, 1, 2)},
+        ),
         ("drops the stride", _LEAVES + "the middle has stride 1; give it conv's", {"stride": ()}),
-        ("pads in all three layers", _LEAVES + "a 1 × 1 kernel needs no border, and each border makes the "
-         "picture larger; only the middle pads", {"padding": (0, 1, 2)}),
-        ("pads in the first layer", _LEAVES + "the numbers come out right, but a border "
-         "of zeros is mixed for nothing; the middle pads", {"padding": (0,)}),
+        (
+            "pads in all three layers",
+            _LEAVES + "a 1 × 1 kernel needs no border, and each border makes the "
+            "picture larger; only the middle pads",
+            {"padding": (0, 1, 2)},
+        ),
+        (
+            "pads in the first layer",
+            _LEAVES + "the numbers come out right, but a border "
+            "of zeros is mixed for nothing; the middle pads",
+            {"padding": (0,)},
+        ),
         ("drops the padding", _LEAVES + "the middle does not pad; give it conv.padding", {"padding": ()}),
-        ("forgets the dilation", _LEAVES + "conv looks at every second pixel and yours at neighbours; give "
-         "conv.dilation to the middle", {"dilation": ()}),
-        ("takes every kernel for a square", "a kernel of 3 × 5 does not fit into a layer made for 3 × 3: "
-         "pass conv.kernel_size, both numbers", {"size": lambda core: core.shape[2]}),
-        ("makes float32 layers whatever comes", "the core is float64 and the {part} layer's weight float32: "
-         "pass dtype=core.dtype to nn.Conv2d", {"dtype": lambda core: torch.float32}),
-        ("does not transpose u_in", _OUTPUT + "u_in is (in, r_in), and a convolution's weight has its "
-         "outputs first: (r_in, in, 1, 1)", {"kernels": lambda core, u_out, u_in: (u_in, core, u_out)}),
-        ("reshapes u_in where it should be transposed", _OUTPUT + "reshape cuts the rows of u_in anew: "
-         "numbers land at other channels; u_in.T exchanges rows and columns",
-         {"kernels": lambda core, u_out, u_in: (u_in.reshape(u_in.T.shape), core, u_out)}),
-        ("transposes u_out", _OUTPUT + "u_out is (out, r_out), outputs first as a convolution has it; only "
-         "u_in is turned", {"kernels": lambda core, u_out, u_in: (u_in.T, core, u_out.T)}),
-        ("exchanges the factors", _OUTPUT + "u_out stands in the first layer; what comes in meets u_in",
-         {"kernels": lambda core, u_out, u_in: (u_out.T, core, u_in)}),
+        (
+            "forgets the dilation",
+            _LEAVES + "conv looks at every second pixel and yours at neighbours; give "
+            "conv.dilation to the middle",
+            {"dilation": ()},
+        ),
+        (
+            "takes every kernel for a square",
+            "a kernel of 3 × 5 does not fit into a layer made for 3 × 3: pass conv.kernel_size, both numbers",
+            {"size": lambda core: core.shape[2]},
+        ),
+        (
+            "makes float32 layers whatever comes",
+            "the core is float64 and the {part} layer's weight float32: pass dtype=core.dtype to nn.Conv2d",
+            {"dtype": lambda core: torch.float32},
+        ),
+        (
+            "does not transpose u_in",
+            _OUTPUT + "u_in is (in, r_in), and a convolution's weight has its "
+            "outputs first: (r_in, in, 1, 1)",
+            {"kernels": lambda core, u_out, u_in: (u_in, core, u_out)},
+        ),
+        (
+            "reshapes u_in where it should be transposed",
+            _OUTPUT + "reshape cuts the rows of u_in anew: "
+            "numbers land at other channels; u_in.T exchanges rows and columns",
+            {"kernels": lambda core, u_out, u_in: (u_in.reshape(u_in.T.shape), core, u_out)},
+        ),
+        (
+            "transposes u_out",
+            _OUTPUT + "u_out is (out, r_out), outputs first as a convolution has it; only u_in is turned",
+            {"kernels": lambda core, u_out, u_in: (u_in.T, core, u_out.T)},
+        ),
+        (
+            "exchanges the factors",
+            _OUTPUT + "u_out stands in the first layer; what comes in meets u_in",
+            {"kernels": lambda core, u_out, u_in: (u_out.T, core, u_in)},
+        ),
     )
-)  # fmt: skip
+)
 
 
 @mistake(
@@ -272,10 +330,16 @@ def rebuilt(conv, core, u_out, u_in):
 
 
 EXERCISE = Exercise(
-    name="tucker_layer", lab="04_low_rank", points=3, minutes=15, difficulty=3,
+    name="tucker_layer",
+    lab="04_low_rank",
+    points=3,
+    minutes=15,
+    difficulty=3,
     statement="tucker_layer(conv, core, u_out, u_in) makes three thin convolutions that do what "
     "the rebuilt one would.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_copying, by_parameters, by_state),
     mistakes=(*variations, bias_doubled, padding_guessed, shared_bias, rebuilt),
     hints=(
@@ -291,4 +355,4 @@ EXERCISE = Exercise(
         ),
         Hint("the first layer's weight is missing", "first.weight.copy_(u_in.____[:, :, None, None])"),
     ),
-)  # fmt: skip
+)

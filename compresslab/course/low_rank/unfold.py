@@ -191,14 +191,30 @@ def cyclic(tensor, *, mode):
 
 
 EXERCISE = Exercise(
-    name="unfold", lab="04_low_rank", points=1, minutes=5, difficulty=2, bonus=True,
+    name="unfold",
+    lab="04_low_rank",
+    points=1,
+    minutes=5,
+    difficulty=2,
+    bonus=True,
     statement="unfold(tensor, mode=…) lays a tensor out as a matrix: row i is all that has index i in "
     "that mode.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_moving, by_slices, by_permuting, by_columns),
     mistakes=(
-        mode_zero, not_moved, viewed, transposed, reversed_others, counted_from_one, to_the_end, cut_short,
-        exchanged, moved_backwards, cyclic,
+        mode_zero,
+        not_moved,
+        viewed,
+        transposed,
+        reversed_others,
+        counted_from_one,
+        to_the_end,
+        cut_short,
+        exchanged,
+        moved_backwards,
+        cyclic,
     ),
     hints=(
         Hint(
@@ -213,4 +229,4 @@ EXERCISE = Exercise(
         ),
         Hint("only the first step is missing", "tensor.movedim(____, 0).reshape(tensor.shape[mode], -1)"),
     ),
-)  # fmt: skip
+)

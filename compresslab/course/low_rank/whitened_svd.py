@@ -69,9 +69,12 @@ def judge(case: dict[str, Any], record: Record) -> None:
     sizes = torch.linalg.eigvalsh(v.T @ v).clamp(min=0)
     found = int((sizes > 1e-10 * sizes[-1]).sum())
     judging.true(
-        found <= rank, f"the matrix is of rank {rank} at most; yours is of rank {found}",
-        yours=found, wanted=rank, where=f"rank {rank}",
-    )  # fmt: skip
+        found <= rank,
+        f"the matrix is of rank {rank} at most; yours is of rank {found}",
+        yours=found,
+        wanted=rank,
+        where=f"rank {rank}",
+    )
     energies = torch.linalg.eigvalsh(w @ moments @ w.T)  # of the outputs, the smallest first
     whole, least = float(energies.sum()), float(energies[: len(w) - rank].sum())
     error = float(((w - v) @ moments @ (w - v).T).trace())
@@ -79,8 +82,10 @@ def judge(case: dict[str, Any], record: Record) -> None:
         error <= least + 1e-6 * whole,
         f"at rank {rank} the outputs can be as near as {least / whole:.3g} of their energy; yours are "
         f"{error / whole:.3g} away",
-        yours=f"{error / whole:.3g}", wanted=f"{max(least, 0) / whole:.3g}", where=f"rank {rank}",
-    )  # fmt: skip
+        yours=f"{error / whole:.3g}",
+        wanted=f"{max(least, 0) / whole:.3g}",
+        where=f"rank {rank}",
+    )
 
 
 def by_cholesky(weight: Tensor, moments: Tensor, *, rank: int) -> Tensor:
@@ -112,9 +117,15 @@ def _nearest(matrix, rank, *, kept=lambda s, rank: slice(rank)):
 
 
 def _by_parts(
-    weight, moments, *, rank, root=torch.linalg.cholesky, whiten=torch.matmul,
-    undo=lambda matrix, root: matrix @ torch.linalg.inv(root), nearest=_nearest,
-):  # fmt: skip
+    weight,
+    moments,
+    *,
+    rank,
+    root=torch.linalg.cholesky,
+    whiten=torch.matmul,
+    undo=lambda matrix, root: matrix @ torch.linalg.inv(root),
+    nearest=_nearest,
+):
     """Right as it stands; many a mistake is one of its parts replaced."""
     factor = root(moments)
     return undo(nearest(whiten(weight, factor), rank), factor)
@@ -246,14 +257,35 @@ def two_layers(weight, moments, *, rank):
 
 
 EXERCISE = Exercise(
-    name="whitened_svd", lab="04_low_rank", points=3, minutes=14, difficulty=4,
+    name="whitened_svd",
+    lab="04_low_rank",
+    points=3,
+    minutes=14,
+    difficulty=4,
     statement="whitened_svd(weight, moments, rank=…) is the matrix of that rank whose outputs come nearest.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_cholesky, by_symmetric_root, by_outputs),
     mistakes=(
-        plain, not_undone, moments_for_root, inverse_root, upper, transposed_for_inverse, multiplied_again,
-        inverse_transposed, inverse_of_moments, sizes_alone, diagonal_of_root, squared_sizes, outputs_side,
-        smallest, drops_rank, whole, without_s, two_layers,
+        plain,
+        not_undone,
+        moments_for_root,
+        inverse_root,
+        upper,
+        transposed_for_inverse,
+        multiplied_again,
+        inverse_transposed,
+        inverse_of_moments,
+        sizes_alone,
+        diagonal_of_root,
+        squared_sizes,
+        outputs_side,
+        smallest,
+        drops_rank,
+        whole,
+        without_s,
+        two_layers,
     ),
     hints=(
         Hint(
@@ -272,4 +304,4 @@ EXERCISE = Exercise(
             "V = (u[:, :rank] * s[:rank]) @ vt[:rank] @ torch.linalg.inv(________)",
         ),
     ),
-)  # fmt: skip
+)

@@ -268,13 +268,28 @@ lower_median = mistake(
 
 
 EXERCISE = Exercise(
-    name="paired_speedup", lab="00_measuring", points=3, minutes=15, difficulty=3,
+    name="paired_speedup",
+    lab="00_measuring",
+    points=3,
+    minutes=15,
+    difficulty=3,
     statement="paired_speedup(baseline, candidate, clock) is how many times faster the candidate is, fairly.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_turns, by_alternating, by_dropping_the_first),
     mistakes=(
-        inverted, cold, warm_up_measured, once, one_after_the_other, whole_loop,
-        mean, ratio_of_medians, ratio_of_sums, best_of, lower_median,
+        inverted,
+        cold,
+        warm_up_measured,
+        once,
+        one_after_the_other,
+        whole_loop,
+        mean,
+        ratio_of_medians,
+        ratio_of_sums,
+        best_of,
+        lower_median,
     ),
     hints=(
         Hint(
@@ -294,4 +309,4 @@ EXERCISE = Exercise(
         ),
     ),
     seconds=5.0,
-)  # fmt: skip
+)

@@ -165,13 +165,27 @@ def no_pairs(shapes: Shapes, *, bytes_per_number: int = 4) -> int:
 
 
 EXERCISE = Exercise(
-    name="peak_activation_bytes", lab="00_measuring", points=2, minutes=10, difficulty=2,
+    name="peak_activation_bytes",
+    lab="00_measuring",
+    points=2,
+    minutes=10,
+    difficulty=2,
     statement="peak_activation_bytes(shapes) is the most memory that a chain of layers needs at any moment.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_neighbours, by_layers),
     mistakes=(
-        largest, all_of_them, two_largest, first_layer, last_layer,
-        without_the_input, numbers, always_four, nothing_without_layers, no_pairs,
+        largest,
+        all_of_them,
+        two_largest,
+        first_layer,
+        last_layer,
+        without_the_input,
+        numbers,
+        always_four,
+        nothing_without_layers,
+        no_pairs,
     ),
     hints=(
         Hint(
@@ -189,4 +203,4 @@ EXERCISE = Exercise(
             "return max((a + b for a, b in zip(sizes, sizes[1:])), default=______)",
         ),
     ),
-)  # fmt: skip
+)

@@ -77,8 +77,10 @@ def judge(case: dict[str, Any], record: Record) -> None:
     judging.true(
         verdict == wanted,
         f"the interval from {low:.4g} to {high:.4g} reads {wanted!r}; yours says {verdict!r}",
-        yours=verdict, wanted=wanted, **ends,
-    )  # fmt: skip
+        yours=verdict,
+        wanted=wanted,
+        **ends,
+    )
 
 
 def by_quantiles(ratios: Tensor, resamples: Tensor) -> Reading:
@@ -221,13 +223,28 @@ def touching(ratios: Tensor, resamples: Tensor) -> Reading:
 
 
 EXERCISE = Exercise(
-    name="read_interval", lab="00_measuring", points=2, minutes=10, difficulty=2,
+    name="read_interval",
+    lab="00_measuring",
+    points=2,
+    minutes=10,
+    difficulty=2,
     statement="read_interval(ratios, resamples) says how sure a speed-up is: (low, high, verdict).",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_quantiles, by_sorting),
     mistakes=(
-        means, of_the_ratios, ninety, extremes, bell_curve, columns,
-        lower_median, swapped, from_the_median, reversed_verdict, touching,
+        means,
+        of_the_ratios,
+        ninety,
+        extremes,
+        bell_curve,
+        columns,
+        lower_median,
+        swapped,
+        from_the_median,
+        reversed_verdict,
+        touching,
     ),
     hints=(
         Hint(
@@ -246,4 +263,4 @@ EXERCISE = Exercise(
             "an end at exactly 1 proves nothing.",
         ),
     ),
-)  # fmt: skip
+)

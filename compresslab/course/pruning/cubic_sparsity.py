@@ -82,9 +82,17 @@ def by_tensor(step: int, *, begin: int, steps: int, initial: float, final: float
 
 
 def by_parts(
-    step, *, begin, steps, initial, final, low=0.0, high=1.0, shape=lambda done: (1 - done) ** 3,
+    step,
+    *,
+    begin,
+    steps,
+    initial,
+    final,
+    low=0.0,
+    high=1.0,
+    shape=lambda done: (1 - done) ** 3,
     share=lambda step, begin, steps: (step - begin) / steps,
-):  # fmt: skip
+):
     """Right as it stands; many a mistake is one of its parts replaced."""
     done = min(max(share(step, begin, steps), low), high)
     return final + (initial - final) * shape(done)
@@ -186,13 +194,32 @@ def density(step, **settings):
 
 
 EXERCISE = Exercise(
-    name="cubic_sparsity", lab="03_pruning", points=2, minutes=8, difficulty=2, bonus=True,
+    name="cubic_sparsity",
+    lab="03_pruning",
+    points=2,
+    minutes=8,
+    difficulty=2,
+    bonus=True,
     statement="cubic_sparsity(step, …) climbs from initial to final, steeply at first and gently at the end.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_formula, by_branches, by_tensor),
     mistakes=(
-        linear, quadratic, exponent_inside, ignores_begin, steps_is_the_end, one_too_far, one_too_short,
-        swapped, never_clamped, before_unclamped, after_unclamped, dense_before, cubes_all, density,
+        linear,
+        quadratic,
+        exponent_inside,
+        ignores_begin,
+        steps_is_the_end,
+        one_too_far,
+        one_too_short,
+        swapped,
+        never_clamped,
+        before_unclamped,
+        after_unclamped,
+        dense_before,
+        cubes_all,
+        density,
     ),
     hints=(
         Hint(
@@ -210,4 +237,4 @@ EXERCISE = Exercise(
             "p = min(max((step - begin) / ______, 0.0), 1.0)",
         ),
     ),
-)  # fmt: skip
+)

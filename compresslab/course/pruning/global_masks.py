@@ -81,8 +81,9 @@ def judge(case: dict[str, Any], record: Record) -> None:
     found = f"a {came.type} of {len(items)} entries" if items else judging.came(came)
     judging.true(
         came.type in ("list", "tuple") and len(items) == len(weights),
-        f"the answer is a list of {len(weights)} masks, one for each layer; yours is {found}", found=found,
-    )  # fmt: skip
+        f"the answer is a list of {len(weights)} masks, one for each layer; yours is {found}",
+        found=found,
+    )
     gone: list[tuple[float, int, int]] = []  # magnitude, layer, and place in it of each weight that goes
     here: list[tuple[float, int, int]] = []  # and of each that stays
     for at, (w, item) in enumerate(zip(weights, items, strict=True)):
@@ -93,14 +94,19 @@ def judge(case: dict[str, Any], record: Record) -> None:
             (here if stays else gone).append((abs(size), at, place))
     wanted, yours, n = case["drop"], len(gone), len(gone) + len(here)
     judging.true(
-        yours == wanted, f"{wanted} of all {n} weights go (False in a mask); in yours {yours} do",
-        yours=yours, wanted=wanted, n=n,
-    )  # fmt: skip
+        yours == wanted,
+        f"{wanted} of all {n} weights go (False in a mask); in yours {yours} do",
+        yours=yours,
+        wanted=wanted,
+        n=n,
+    )
     lost, left = _place(weights, max(gone, default=(0.0, 0, 0))), _place(weights, min(here))
     judging.true(
-        not gone or max(gone)[0] <= min(here)[0], f"you drop {lost} and keep {left}, which is nearer to zero",
-        gone=lost, here=left,
-    )  # fmt: skip
+        not gone or max(gone)[0] <= min(here)[0],
+        f"you drop {lost} and keep {left}, which is nearer to zero",
+        gone=lost,
+        here=left,
+    )
 
 
 def _place(weights: list[Tensor], found: tuple[float, int, int]) -> str:
@@ -276,13 +282,33 @@ one_mask = mistake(
 
 
 EXERCISE = Exercise(
-    name="global_masks", lab="03_pruning", points=2, minutes=10, difficulty=2,
+    name="global_masks",
+    lab="03_pruning",
+    points=2,
+    minutes=10,
+    difficulty=2,
     statement="global_masks(weights, sparsity=…) drops the smallest weights of all layers together.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_one_mask, by_list, by_threshold),
     mistakes=(
-        per_layer, mean_threshold, by_largest, by_mean, mixed_order, offset, unsorted, signed, largest,
-        percent, kept_share, floor, inverted, all_tied, one_too_few, one_mask,
+        per_layer,
+        mean_threshold,
+        by_largest,
+        by_mean,
+        mixed_order,
+        offset,
+        unsorted,
+        signed,
+        largest,
+        percent,
+        kept_share,
+        floor,
+        inverted,
+        all_tied,
+        one_too_few,
+        one_mask,
     ),
     hints=(
         Hint(
@@ -297,4 +323,4 @@ EXERCISE = Exercise(
         ),
         Hint("I do not know how to join them", "sizes = torch.____([w.abs().flatten() for w in weights])"),
     ),
-)  # fmt: skip
+)

@@ -75,15 +75,20 @@ def judge(case: dict[str, Any], record: Record) -> None:
     mask = judging.tensor(record["mask"], shape=w.shape, dtype=torch.bool, what="the mask")
     yours = int((~mask).sum())
     judging.true(
-        yours == wanted, f"{wanted} of the {w.numel()} weights go (False in the mask); in yours {yours} do",
-        yours=yours, wanted=wanted, n=w.numel(),
-    )  # fmt: skip
+        yours == wanted,
+        f"{wanted} of the {w.numel()} weights go (False in the mask); in yours {yours} do",
+        yours=yours,
+        wanted=wanted,
+        n=w.numel(),
+    )
     lost, left = torch.where(mask, -1.0, w.abs()), torch.where(mask, w.abs(), math.inf)
     gone, here = (_place(at, w) for at in (lost.argmax(), left.argmin()))
     judging.true(
-        bool(lost.max() <= left.min()), f"you drop {gone} and keep {here}, which is nearer to zero",
-        gone=gone, here=here,
-    )  # fmt: skip
+        bool(lost.max() <= left.min()),
+        f"you drop {gone} and keep {here}, which is nearer to zero",
+        gone=gone,
+        here=here,
+    )
 
 
 def _place(at: Tensor, w: Tensor) -> str:
@@ -275,13 +280,34 @@ def pruned(weight, *, sparsity):
 
 
 EXERCISE = Exercise(
-    name="magnitude_mask", lab="03_pruning", points=2, minutes=10, difficulty=2,
+    name="magnitude_mask",
+    lab="03_pruning",
+    points=2,
+    minutes=10,
+    difficulty=2,
     statement="magnitude_mask(weight, sparsity=…) drops exactly the share asked for, smallest |w| first.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_order, by_topk, by_threshold),
     mistakes=(
-        signed, percent, all_tied, all_tied_unguarded, none_tied, one_too_many, one_too_few, quantile,
-        as_threshold, largest, inverted, kept_share, floor, by_row, unsorted, floats, pruned,
+        signed,
+        percent,
+        all_tied,
+        all_tied_unguarded,
+        none_tied,
+        one_too_many,
+        one_too_few,
+        quantile,
+        as_threshold,
+        largest,
+        inverted,
+        kept_share,
+        floor,
+        by_row,
+        unsorted,
+        floats,
+        pruned,
     ),
     hints=(
         Hint(
@@ -296,4 +322,4 @@ EXERCISE = Exercise(
         ),
         Hint("only the last step is missing", "mask[order[:________]] = False"),
     ),
-)  # fmt: skip
+)

@@ -81,9 +81,15 @@ def judge(case: dict[str, Any], record: Record) -> None:
 
 
 def by_products(
-    weight: Tensor, gradient: Tensor, velocity: Tensor, mask: Tensor,
-    *, learning_rate: float, momentum: float, weight_decay: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    weight: Tensor,
+    gradient: Tensor,
+    velocity: Tensor,
+    mask: Tensor,
+    *,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+) -> tuple[Tensor, Tensor]:
     velocity = momentum * velocity + gradient + weight_decay * weight
     weight = weight - learning_rate * velocity
     return weight * mask, velocity * mask
@@ -265,14 +271,33 @@ def swapped(*tensors, **rates):
 
 
 EXERCISE = Exercise(
-    name="masked_step", lab="03_pruning", points=3, minutes=12, difficulty=3,
+    name="masked_step",
+    lab="03_pruning",
+    points=3,
+    minutes=12,
+    difficulty=3,
     statement="masked_step(…) takes one step of SGD; dead weights stay dead, and forget their velocity.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_products, by_entries, by_filling),
     mistakes=(
-        without_mask, gradient_alone, gradient_and_decay, mask_first, momentum_revives, velocity_alone,
-        remembers, emptied_before, inverted, without_decay, decoupled, averages, rate_in_velocity, uphill,
-        old_velocity, swapped,
+        without_mask,
+        gradient_alone,
+        gradient_and_decay,
+        mask_first,
+        momentum_revives,
+        velocity_alone,
+        remembers,
+        emptied_before,
+        inverted,
+        without_decay,
+        decoupled,
+        averages,
+        rate_in_velocity,
+        uphill,
+        old_velocity,
+        swapped,
     ),
     hints=(
         Hint(
@@ -290,4 +315,4 @@ EXERCISE = Exercise(
             "return weight * mask, velocity * ____",
         ),
     ),
-)  # fmt: skip
+)

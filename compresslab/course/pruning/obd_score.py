@@ -244,14 +244,35 @@ def divides(weight, inputs, output_gradients):
 
 
 EXERCISE = Exercise(
-    name="obd_score", lab="03_pruning", points=3, minutes=15, difficulty=3, bonus=True,
+    name="obd_score",
+    lab="03_pruning",
+    points=3,
+    minutes=15,
+    difficulty=3,
+    bonus=True,
     statement="obd_score(weight, inputs, output_gradients) scores each weight by h · w² / 2.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_samples, by_loop, by_squares),
     mistakes=(
-        square_of_mean, square_of_sum, variance, slope, magnitudes, curvature_squared, weight_once,
-        weight_magnitude, without_half, sums, over_outputs, turned_round, one_curvature, means_apart,
-        inputs_alone, first_order, divides,
+        square_of_mean,
+        square_of_sum,
+        variance,
+        slope,
+        magnitudes,
+        curvature_squared,
+        weight_once,
+        weight_magnitude,
+        without_half,
+        sums,
+        over_outputs,
+        turned_round,
+        one_curvature,
+        means_apart,
+        inputs_alone,
+        first_order,
+        divides,
     ),
     hints=(
         Hint(
@@ -270,4 +291,4 @@ EXERCISE = Exercise(
             "gradients = output_gradients[:, :, ____] * inputs[:, ____, :]      # (samples, out, in)",
         ),
     ),
-)  # fmt: skip
+)

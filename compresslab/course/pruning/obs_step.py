@@ -165,10 +165,14 @@ def _saliency(weights: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _step(
-    weights: Tensor, inputs: Tensor, *, hessian: Callable[[Tensor], Tensor] = _hessian,
-    invert: Callable[[Tensor], Tensor] = torch.linalg.inv, saliency: Callable[..., Tensor] = _saliency,
+    weights: Tensor,
+    inputs: Tensor,
+    *,
+    hessian: Callable[[Tensor], Tensor] = _hessian,
+    invert: Callable[[Tensor], Tensor] = torch.linalg.inv,
+    saliency: Callable[..., Tensor] = _saliency,
     move=lambda w, column, q: -w / column[q] * column,
-) -> Step:  # fmt: skip
+) -> Step:
     """Right but for a rest of the deleted weight; many a mistake is one of its parts replaced."""
     inverse = invert(hessian(inputs))
     q = int(saliency(weights, inverse).argmin())
@@ -270,14 +274,32 @@ centred = mistake(
 
 
 EXERCISE = Exercise(
-    name="obs_step", lab="03_pruning", points=3, minutes=18, difficulty=4, bonus=True,
+    name="obs_step",
+    lab="03_pruning",
+    points=3,
+    minutes=18,
+    difficulty=4,
+    bonus=True,
     statement="obs_step(weights, inputs) deletes the cheapest weight of a row and lets the others make up "
     "for it.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_inverse, by_solving, by_restricting),
     mistakes=(
-        leaves_a_rest, no_compensation, wrong_side, not_divided, not_inverted, every_entry, brain_damage,
-        smallest_weight, without_square, magnitude_for_square, largest, over_samples, centred,
+        leaves_a_rest,
+        no_compensation,
+        wrong_side,
+        not_divided,
+        not_inverted,
+        every_entry,
+        brain_damage,
+        smallest_weight,
+        without_square,
+        magnitude_for_square,
+        largest,
+        over_samples,
+        centred,
     ),
     hints=(
         Hint(
@@ -295,4 +317,4 @@ EXERCISE = Exercise(
             "row = weights - weights[q] / inverse[q, q] * inverse[____]; and row[q] is set to 0 at the end.",
         ),
     ),
-)  # fmt: skip
+)

@@ -135,9 +135,17 @@ def by_walking(values: Tensor, *, bits: int) -> Code:
 
 
 def _code(
-    values: Tensor, bits: int, *, fillers=lambda gap, largest: gap // (largest + 1), taken: int = 1,
-    first: int = -1, step: int = 1, filler=lambda value: 0.0, kept=torch.Tensor.bool, fit=torch.clone,
-) -> Code:  # fmt: skip
+    values: Tensor,
+    bits: int,
+    *,
+    fillers=lambda gap, largest: gap // (largest + 1),
+    taken: int = 1,
+    first: int = -1,
+    step: int = 1,
+    filler=lambda value: 0.0,
+    kept=torch.Tensor.bool,
+    fit=torch.clone,
+) -> Code:
     """Right as it stands; many a mistake is one of its parts replaced."""
     largest, previous = 2**bits - 1, first
     gaps, stored = [], []
@@ -272,14 +280,34 @@ def loses_dtype(values, *, bits):
 
 
 EXERCISE = Exercise(
-    name="relative_index", lab="03_pruning", points=3, minutes=15, difficulty=3, bonus=True,
+    name="relative_index",
+    lab="03_pruning",
+    points=3,
+    minutes=15,
+    difficulty=3,
+    bonus=True,
     statement="relative_index(values, bits=…) codes a sparse vector as short gaps and the values after them.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_places, by_repeating, by_walking),
     mistakes=(
-        too_large, overflows, clamps, filler_takes_no_place, one_filler, one_too_late, filler_repeats,
-        filler_without_value, differences, counts_from_one, starts_at_zero, trailing_zeros, positive_only,
-        no_tiny_ones, wide_gaps, loses_dtype,
+        too_large,
+        overflows,
+        clamps,
+        filler_takes_no_place,
+        one_filler,
+        one_too_late,
+        filler_repeats,
+        filler_without_value,
+        differences,
+        counts_from_one,
+        starts_at_zero,
+        trailing_zeros,
+        positive_only,
+        no_tiny_ones,
+        wide_gaps,
+        loses_dtype,
     ),
     hints=(
         Hint(
@@ -297,4 +325,4 @@ EXERCISE = Exercise(
             "while gap > largest: gaps.append(largest); stored.append(0.0); gap -= ________",
         ),
     ),
-)  # fmt: skip
+)

@@ -35,11 +35,15 @@ def cases(rng: torch.Generator) -> Iterator[Case]:
         keep[out - 1 - torch.randperm(out - 1, generator=rng)[:kept]] = True
         gamma = torch.where(keep.cumsum(0) % 2 == 0, 0.5, 1.5) + 0.4 * normal(out).sigmoid()
         return {
-            "weight": normal(out, out, kernel, kernel), "gamma": gamma, "beta": normal(out) + 0.5,
-            "mean": normal(out), "variance": 0.3 + normal(out).exp(),
-            "next_weight": normal(out, out, kernel, kernel), "keep": keep,
+            "weight": normal(out, out, kernel, kernel),
+            "gamma": gamma,
+            "beta": normal(out) + 0.5,
+            "mean": normal(out),
+            "variance": 0.3 + normal(out).exp(),
+            "next_weight": normal(out, out, kernel, kernel),
+            "keep": keep,
             "x": normal(2, out, 5, 5),
-        }  # fmt: skip
+        }
 
     yield "half of six channels", drawn(6, 3)
     yield "one channel goes", drawn(5, 4)
@@ -252,14 +256,31 @@ def zeros(weight, gamma, beta, mean, variance, next_weight, keep):
 
 
 EXERCISE = Exercise(
-    name="remove_channels", lab="03_pruning", points=3, minutes=12, difficulty=2,
+    name="remove_channels",
+    lab="03_pruning",
+    points=3,
+    minutes=12,
+    difficulty=2,
     statement="remove_channels(…, keep) makes two convolutions and the BatchNorm between them really "
     "smaller.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_mask, by_places, by_loop),
     mistakes=(
-        norm_left, gamma_alone, statistics_left, next_left, next_along_outputs, first_along_inputs, inverted,
-        first_ones, first_entries, new_norm, sorted_by_gamma, next_first_inputs, zeros,
+        norm_left,
+        gamma_alone,
+        statistics_left,
+        next_left,
+        next_along_outputs,
+        first_along_inputs,
+        inverted,
+        first_ones,
+        first_entries,
+        new_norm,
+        sorted_by_gamma,
+        next_first_inputs,
+        zeros,
     ),
     hints=(
         Hint(
@@ -278,4 +299,4 @@ EXERCISE = Exercise(
             "weight[keep], gamma[keep], beta[keep], mean[keep], variance[keep], next_weight[____, keep]",
         ),
     ),
-)  # fmt: skip
+)

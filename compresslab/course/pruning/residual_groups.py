@@ -36,14 +36,14 @@ def cases(rng: torch.Generator) -> Iterator[Case]:
 
 _SMALL = {
     "no shortcut": "a conv input, b relu a, c conv b, d linear c",
-    "sums that read convolutions directly":
-        "a conv input, b conv a, c add b a, d conv c, e add d c, f linear e",
+    "sums that read convolutions directly": "a conv input, b conv a, c add b a, d conv c, e add d c, "
+    "f linear e",
     "sums apart, then summed": "a conv input, b conv a, c conv b, d conv c, e add a b, f add c d, g conv f, "
-        "h relu f, i add e h, j conv i, k linear j",
-    "two sums that share a convolution":
-        "a conv input, b conv a, c conv b, d norm b, e add a d, f add b c, g conv f",
+    "h relu f, i add e h, j conv i, k linear j",
+    "two sums that share a convolution": "a conv input, b conv a, c conv b, d norm b, e add a d, f add b c, "
+    "g conv f",
     "a sum of three": "a conv input, b norm a, c conv b, d conv b, e conv d, f add c e b, g linear f",
-}  # fmt: skip
+}
 
 
 def _read(text: str) -> list[Operation]:
@@ -270,13 +270,27 @@ readers = mistake(
 
 
 EXERCISE = Exercise(
-    name="residual_groups", lab="03_pruning", points=3, minutes=12, difficulty=3,
+    name="residual_groups",
+    lab="03_pruning",
+    points=3,
+    minutes=12,
+    difficulty=3,
     statement="residual_groups(operations) says which convolutions must lose the same output channels.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_sets, by_relabelling, by_waiting),
     mistakes=(
-        alone, one_step_back, a_group_a_sum, first_group_only, inside_too, through_projections, without_stem,
-        without_singles, every_name, readers,
+        alone,
+        one_step_back,
+        a_group_a_sum,
+        first_group_only,
+        inside_too,
+        through_projections,
+        without_stem,
+        without_singles,
+        every_name,
+        readers,
     ),
     hints=(
         Hint(
@@ -295,4 +309,4 @@ EXERCISE = Exercise(
             "tied = [group for group in groups if group ____ writers[name]]        # these become one",
         ),
     ),
-)  # fmt: skip
+)

@@ -148,10 +148,17 @@ def by_merging(damages, weights, sparsities, budget):
 
 
 def by_parts(
-    damages, weights, sparsities, budget, *,
-    price=lambda d, k, s, now, to: (d[to] - d[now]) / (k[now] - k[to]), far=lambda later: later[:1],
-    whole=round, enough=lambda kept, budget, total: kept <= budget, early=False,
-):  # fmt: skip
+    damages,
+    weights,
+    sparsities,
+    budget,
+    *,
+    price=lambda d, k, s, now, to: (d[to] - d[now]) / (k[now] - k[to]),
+    far=lambda later: later[:1],
+    whole=round,
+    enough=lambda kept, budget, total: kept <= budget,
+    early=False,
+):
     """Right as it stands; many a mistake is one of its parts replaced."""
     rows, picks = damages.tolist(), [0] * len(weights)
     kept = [[n - whole(s * n) for s in sparsities] for n in weights]
@@ -271,14 +278,33 @@ def places(damages, weights, sparsities, budget):
 
 
 EXERCISE = Exercise(
-    name="sparsities_under_budget", lab="03_pruning", points=3, minutes=18, difficulty=4, bonus=True,
+    name="sparsities_under_budget",
+    lab="03_pruning",
+    points=3,
+    minutes=18,
+    difficulty=4,
+    bonus=True,
     statement="sparsities_under_budget(damages, weights, sparsities, budget) prunes each layer as far as it "
     "bears, until the budget is met.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_steps, by_tensors, by_merging),
     mistakes=(
-        not_divided, total_damage, ignores_sizes, dearest, jumps, to_the_end, once_each, stops_early,
-        one_more, what_goes, rounds_down, same_share, sorted_once, places,
+        not_divided,
+        total_damage,
+        ignores_sizes,
+        dearest,
+        jumps,
+        to_the_end,
+        once_each,
+        stops_early,
+        one_more,
+        what_goes,
+        rounds_down,
+        same_share,
+        sorted_once,
+        places,
     ),
     hints=(
         Hint(
@@ -297,4 +323,4 @@ EXERCISE = Exercise(
             "picks[min(prices, key=lambda layer: ________)] += 1",
         ),
     ),
-)  # fmt: skip
+)

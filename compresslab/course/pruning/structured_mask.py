@@ -92,8 +92,11 @@ def judge(case: dict[str, Any], record: Record) -> None:
     judging.true(
         large <= small * 1.00001,
         f"you drop {gone}, of L1 norm {large:.4g}, and keep {left}, of only {small:.4g}",
-        where=gone, yours=f"{large:.4g}", other=left, wanted=f"{small:.4g}",
-    )  # fmt: skip
+        where=gone,
+        yours=f"{large:.4g}",
+        other=left,
+        wanted=f"{small:.4g}",
+    )
 
 
 def _name(group: Group) -> str:
@@ -127,10 +130,15 @@ def by_groups(weight: Tensor, *, granularity: tuple[int, ...], sparsity: float) 
 
 
 def by_parts(
-    weight, *, granularity, sparsity, spans=lambda granularity, weight: granularity,
+    weight,
+    *,
+    granularity,
+    sparsity,
+    spans=lambda granularity, weight: granularity,
     norm=lambda weight, dims: weight.abs().sum(dims, keepdim=True),
-    count=lambda sparsity, groups: round(sparsity * groups), largest=False,
-):  # fmt: skip
+    count=lambda sparsity, groups: round(sparsity * groups),
+    largest=False,
+):
     """Right as it stands; many a mistake is one of its parts replaced."""
     norms = norm(weight, spans(granularity, weight))
     lowest = norms.flatten().sort(descending=largest, stable=True).indices
@@ -261,15 +269,34 @@ def pruned_weight(weight, *, granularity, sparsity):
 
 
 EXERCISE = Exercise(
-    name="structured_mask", lab="03_pruning", points=3, minutes=15, difficulty=3,
+    name="structured_mask",
+    lab="03_pruning",
+    points=3,
+    minutes=15,
+    difficulty=3,
     statement="structured_mask(weight, granularity=…, sparsity=…) drops whole groups: those with the "
     "smallest L1 norm.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_order, by_rows, by_groups),
     mistakes=(
-        wrong_axis, channel_for_filter, the_other_dimensions, single_weights, signed_sum, abs_after_sum,
-        squares, smallest_weight, largest_removed, share_kept, rounds_down, threshold_drops_all,
-        threshold_keeps_all, marks_dropped, group_shape, pruned_weight,
+        wrong_axis,
+        channel_for_filter,
+        the_other_dimensions,
+        single_weights,
+        signed_sum,
+        abs_after_sum,
+        squares,
+        smallest_weight,
+        largest_removed,
+        share_kept,
+        rounds_down,
+        threshold_drops_all,
+        threshold_keeps_all,
+        marks_dropped,
+        group_shape,
+        pruned_weight,
     ),
     hints=(
         Hint(
@@ -288,4 +315,4 @@ EXERCISE = Exercise(
             "kept[norms.flatten().argsort()[:________]] = False        # kept: a True for each group",
         ),
     ),
-)  # fmt: skip
+)

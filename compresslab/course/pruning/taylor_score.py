@@ -198,13 +198,30 @@ def sums_first(weight, gradient):
 
 
 EXERCISE = Exercise(
-    name="taylor_score", lab="03_pruning", points=2, minutes=8, difficulty=2,
+    name="taylor_score",
+    lab="03_pruning",
+    points=2,
+    minutes=8,
+    difficulty=2,
     statement="taylor_score(weight, gradient) is the square of Σ w · g, one score an output channel.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_rows, by_loop, by_product),
     mistakes=(
-        sum_of_squares, sum_of_magnitudes, plain_magnitudes, mean_over_channel, of_inputs, one_dimension,
-        each_weight, whole_layer, not_squared, magnitude, gradient_alone, squared_gradients, weight_alone,
+        sum_of_squares,
+        sum_of_magnitudes,
+        plain_magnitudes,
+        mean_over_channel,
+        of_inputs,
+        one_dimension,
+        each_weight,
+        whole_layer,
+        not_squared,
+        magnitude,
+        gradient_alone,
+        squared_gradients,
+        weight_alone,
         sums_first,
     ),
     hints=(
@@ -223,4 +240,4 @@ EXERCISE = Exercise(
             "return (weight * gradient).flatten(1).________(dim=1) ** 2",
         ),
     ),
-)  # fmt: skip
+)

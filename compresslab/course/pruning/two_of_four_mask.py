@@ -67,9 +67,12 @@ def _judge_group(group: list[float], kept: list[bool], *, where: str) -> None:
     yours, wanted = (", ".join(f"{w:.3g}" for w in pair) or "nothing" for pair in (mine, best))
     right = len(mine) == len(best) and sum(map(abs, mine)) >= sum(map(abs, best)) * 0.99999
     judging.true(
-        right, f"of {where} the mask keeps {wanted}; yours keeps {yours}",
-        where=where, yours=yours, wanted=wanted,
-    )  # fmt: skip
+        right,
+        f"of {where} the mask keeps {wanted}; yours keeps {yours}",
+        where=where,
+        yours=yours,
+        wanted=wanted,
+    )
 
 
 def _name(out: int, inputs: slice, place: list[int]) -> str:
@@ -212,8 +215,10 @@ def threshold_keeps_ties(weight):
     "largest |w| loses where they are equal; keep the places that topk names",
 )
 def threshold_drops_ties(weight):
-    groups = [torch.nn.functional.pad(group.movedim(1, -1), (0, 2), value=-1.0).movedim(-1, 1)
-              for group in weight.abs().split(4, dim=1)]  # fmt: skip
+    groups = [
+        torch.nn.functional.pad(group.movedim(1, -1), (0, 2), value=-1.0).movedim(-1, 1)
+        for group in weight.abs().split(4, dim=1)
+    ]
     masks = [group > group.topk(3, dim=1).values[:, -1:] for group in groups]
     return torch.cat([mask[:, :-2] for mask in masks], dim=1)
 
@@ -227,14 +232,33 @@ def pruned_weight(weight):
 
 
 EXERCISE = Exercise(
-    name="two_of_four_mask", lab="03_pruning", points=2, minutes=10, difficulty=2, bonus=True,
+    name="two_of_four_mask",
+    lab="03_pruning",
+    points=2,
+    minutes=10,
+    difficulty=2,
+    bonus=True,
     statement="two_of_four_mask(weight) keeps the two largest of every four neighbouring inputs.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_splitting, by_folding, by_duels),
     mistakes=(
-        signed, smallest, one_of_two, four_of_eight, one_of_four, three_of_four, last_is_dropped,
-        last_is_whole, along_outputs, in_memory, half_of_all, half_of_rows, threshold_keeps_ties,
-        threshold_drops_ties, pruned_weight,
+        signed,
+        smallest,
+        one_of_two,
+        four_of_eight,
+        one_of_four,
+        three_of_four,
+        last_is_dropped,
+        last_is_whole,
+        along_outputs,
+        in_memory,
+        half_of_all,
+        half_of_rows,
+        threshold_keeps_ties,
+        threshold_drops_ties,
+        pruned_weight,
     ),
     hints=(
         Hint(
@@ -253,4 +277,4 @@ EXERCISE = Exercise(
             "torch.zeros_like(group, dtype=torch.bool).scatter(1, ______, True)        # True at two places",
         ),
     ),
-)  # fmt: skip
+)

@@ -135,10 +135,16 @@ def by_masking(errors: Tensor, sizes: Tensor, budget: int) -> Tensor:
 
 
 def _buys(
-    errors: Tensor, sizes: Tensor, budget: int, *, score: Callable[..., float] | None = None,
-    fits: Callable[..., bool] = lambda before, after, budget: after <= budget, patient: bool = True,
-    least: float = 0.0, highest: int = 99,
-) -> Tensor:  # fmt: skip
+    errors: Tensor,
+    sizes: Tensor,
+    budget: int,
+    *,
+    score: Callable[..., float] | None = None,
+    fits: Callable[..., bool] = lambda before, after, budget: after <= budget,
+    patient: bool = True,
+    least: float = 0.0,
+    highest: int = 99,
+) -> Tensor:
     """The greedy rule with one thing changed: what is best, fits, or gains, how high a layer may go."""
     e, s, chosen = errors.tolist(), sizes.tolist(), [0] * len(errors)
     score = score or (lambda e, s, c: (e[c] - e[c + 1]) / (s[c + 1] - s[c]))
@@ -236,8 +242,9 @@ def from_the_top(errors, sizes, budget):
     while sum(int(sizes[i, c]) for i, c in enumerate(chosen)) > budget:
         losses = [
             (float(errors[i, c - 1] - errors[i, c]) / int(sizes[i, c] - sizes[i, c - 1]), i)
-            for i, c in enumerate(chosen) if c
-        ]  # fmt: skip
+            for i, c in enumerate(chosen)
+            if c
+        ]
         chosen[min(losses)[1]] -= 1
     return torch.tensor(chosen)
 
@@ -251,14 +258,29 @@ def returns_bytes(errors, sizes, budget):
 
 
 EXERCISE = Exercise(
-    name="allocate_bits", lab="01_quantization", points=3, minutes=20, difficulty=4, bonus=True,
+    name="allocate_bits",
+    lab="01_quantization",
+    points=3,
+    minutes=20,
+    difficulty=4,
+    bonus=True,
     statement="allocate_bits(errors, sizes, budget) spends bytes where each removes the most error, within "
     "the budget.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_table, by_masking),
     mistakes=(
-        ignores_budget, overshoots, stops_early, largest_gain, whole_size, largest_error, once_each,
-        gains_nothing, from_the_top, returns_bytes,
+        ignores_budget,
+        overshoots,
+        stops_early,
+        largest_gain,
+        whole_size,
+        largest_error,
+        once_each,
+        gains_nothing,
+        from_the_top,
+        returns_bytes,
     ),
     hints=(
         Hint(
@@ -278,4 +300,4 @@ EXERCISE = Exercise(
             "look at all of them anew after each upgrade",
         ),
     ),
-)  # fmt: skip
+)

@@ -210,13 +210,27 @@ def floats(weight: Tensor, *, bits: int) -> Quantized:
 
 
 EXERCISE = Exercise(
-    name="channel_scales", lab="01_quantization", points=2, minutes=10, difficulty=2,
+    name="channel_scales",
+    lab="01_quantization",
+    points=2,
+    minutes=10,
+    difficulty=2,
     statement="channel_scales(weight, bits) stores a weight as signed integers and one scale an output "
     "channel.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_rows, by_loop, by_numpy),
     mistakes=(
-        one_for_all, inputs, one_dimension, signed, one_too_many, both_sides, unguarded, deviations, cut_off,
+        one_for_all,
+        inputs,
+        one_dimension,
+        signed,
+        one_too_many,
+        both_sides,
+        unguarded,
+        deviations,
+        cut_off,
         floats,
     ),
     hints=(
@@ -235,4 +249,4 @@ EXERCISE = Exercise(
             "scales = torch.where(scales == 0, ___, scales) before anything is divided by them.",
         ),
     ),
-)  # fmt: skip
+)

@@ -228,13 +228,26 @@ def rebuilt(weights, start, *, steps):
 
 
 EXERCISE = Exercise(
-    name="codebook", lab="01_quantization", points=3, minutes=15, difficulty=3,
+    name="codebook",
+    lab="01_quantization",
+    points=3,
+    minutes=15,
+    difficulty=3,
     statement="codebook(weights, start, steps=…) gathers the weights around a few shared values: k-means.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_distances, by_counting),
     mistakes=(
-        sorts_at_the_end, empty_is_nan, empty_is_zero, stale, one_more, medians, signed_distance,
-        single_round, rebuilt,
+        sorts_at_the_end,
+        empty_is_nan,
+        empty_is_zero,
+        stale,
+        one_more,
+        medians,
+        signed_distance,
+        single_round,
+        rebuilt,
     ),
     hints=(
         Hint(
@@ -250,8 +263,7 @@ EXERCISE = Exercise(
         ),
         Hint(
             "the centroids are right and some indices are not",
-            "after the loop: indices = (weights[:, None] - "
-            "______).abs().argmin(dim=1)",
+            "after the loop: indices = (weights[:, None] - ______).abs().argmin(dim=1)",
         ),
     ),
-)  # fmt: skip
+)

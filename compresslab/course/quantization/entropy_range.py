@@ -81,8 +81,9 @@ def judge(case: dict[str, Any], record: Record) -> None:
     judging.true(
         divergence(yours) <= divergence(best) * 1.0001 + 1e-9,
         f"{yours} bins have the divergence {divergence(yours):.4g}, and {best} have {divergence(best):.4g}",
-        yours=yours, wanted=best,
-    )  # fmt: skip
+        yours=yours,
+        wanted=best,
+    )
 
 
 def by_rows(counts: Tensor, *, levels: int) -> int:
@@ -242,13 +243,27 @@ def number_of_the_try(counts: Tensor, *, levels: int) -> int:
 
 
 EXERCISE = Exercise(
-    name="entropy_range", lab="01_quantization", points=3, minutes=25, difficulty=4, bonus=True,
+    name="entropy_range",
+    lab="01_quantization",
+    points=3,
+    minutes=25,
+    difficulty=4,
+    bonus=True,
     statement="entropy_range(counts, levels) cuts a histogram where its quantized version loses least.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_rows, by_numbers),
     mistakes=(
-        turned_round, no_outliers, over_empty_bins, not_normalised, largest, groups_of_levels, not_a_number,
-        without_all, number_of_the_try,
+        turned_round,
+        no_outliers,
+        over_empty_bins,
+        not_normalised,
+        largest,
+        groups_of_levels,
+        not_a_number,
+        without_all,
+        number_of_the_try,
     ),
     hints=(
         Hint(
@@ -267,4 +282,4 @@ EXERCISE = Exercise(
             "p = counts[:cut].clone(); p[____] += counts[____].sum(); and q is made from counts[:cut] alone.",
         ),
     ),
-)  # fmt: skip
+)

@@ -26,11 +26,15 @@ def cases(rng: torch.Generator) -> Iterator[Case]:
 
     def drawn(width: int, out: int, *kernel: int, bias: bool = True) -> dict[str, Any]:
         return {
-            "weight": normal(out, width, *kernel), "bias": normal(out) + 0.5 if bias else None,
-            "mean": normal(out), "variance": 0.3 + 2 * torch.rand(out, generator=rng),
-            "gamma": 0.5 + torch.rand(out, generator=rng), "beta": normal(out), "eps": 1e-5,
+            "weight": normal(out, width, *kernel),
+            "bias": normal(out) + 0.5 if bias else None,
+            "mean": normal(out),
+            "variance": 0.3 + 2 * torch.rand(out, generator=rng),
+            "gamma": 0.5 + torch.rand(out, generator=rng),
+            "beta": normal(out),
+            "eps": 1e-5,
             "x": normal(2, width, 5, 5),
-        }  # fmt: skip
+        }
 
     def size() -> int:
         return int(torch.randint(2, 5, (), generator=rng))
@@ -196,14 +200,28 @@ def scaled_beta(weight, bias, mean, variance, gamma, beta, *, eps):
 
 
 EXERCISE = Exercise(
-    name="fold_batch_norm", lab="01_quantization", points=2, minutes=12, difficulty=2, bonus=True,
+    name="fold_batch_norm",
+    lab="01_quantization",
+    points=2,
+    minutes=12,
+    difficulty=2,
+    bonus=True,
     statement="fold_batch_norm(…, eps=…) returns the one convolution that does what a convolution and its "
     "BatchNorm did.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_factor, by_channel),
     mistakes=(
-        without_eps, eps_outside, without_root, along_columns, along_inputs, unscaled_bias, dropped_bias,
-        adds_mean, scaled_beta,
+        without_eps,
+        eps_outside,
+        without_root,
+        along_columns,
+        along_inputs,
+        unscaled_bias,
+        dropped_bias,
+        adds_mean,
+        scaled_beta,
     ),
     hints=(
         Hint(
@@ -221,4 +239,4 @@ EXERCISE = Exercise(
             "weight * factor.view(____, 1, 1, 1)",
         ),
     ),
-)  # fmt: skip
+)

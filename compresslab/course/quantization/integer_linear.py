@@ -78,9 +78,13 @@ def _case(
 ) -> dict[str, Any]:
     """The arguments by name, in their order."""
     return {
-        "q_x": q_x, "zero_point_x": zero_x, "q_w": q_w, "bias": bias, "multiplier": multiplier,
+        "q_x": q_x,
+        "zero_point_x": zero_x,
+        "q_w": q_w,
+        "bias": bias,
+        "multiplier": multiplier,
         "zero_point_y": zero_y,
-    }  # fmt: skip
+    }
 
 
 def probe(case: dict[str, Any], integer_linear: Callable[..., Any]) -> dict[str, Any]:
@@ -217,14 +221,27 @@ def one_multiplier(q_x, zero_point_x, q_w, bias, multiplier, zero_point_y):
 
 
 EXERCISE = Exercise(
-    name="integer_linear", lab="01_quantization", points=3, minutes=15, difficulty=3,
+    name="integer_linear",
+    lab="01_quantization",
+    points=3,
+    minutes=15,
+    difficulty=3,
     statement="integer_linear(…) computes a linear layer on bytes: sums in integers, one multiplication at "
     "the end.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_matrix, by_numbers, by_corrected_bias),
     mistakes=(
-        subtracts_bytes, sixteen_bits, float_sums, without_zero_point, shifts_early, late_bias, casts_first,
-        truncates, one_multiplier,
+        subtracts_bytes,
+        sixteen_bits,
+        float_sums,
+        without_zero_point,
+        shifts_early,
+        late_bias,
+        casts_first,
+        truncates,
+        one_multiplier,
     ),
     hints=(
         Hint(
@@ -244,4 +261,4 @@ EXERCISE = Exercise(
             "255).______(torch.uint8)",
         ),
     ),
-)  # fmt: skip
+)

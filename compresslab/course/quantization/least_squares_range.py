@@ -67,8 +67,9 @@ def judge(case: dict[str, Any], record: Record) -> None:
     judging.true(
         error(taken) <= error(best) * 1.0001,
         f"at t = {yours:.4g} the error is {error(taken):.4g}; at t = {best:.4g} it is {error(best):.4g}",
-        yours=f"{yours:.4g}", wanted=f"{best:.4g}",
-    )  # fmt: skip
+        yours=f"{yours:.4g}",
+        wanted=f"{best:.4g}",
+    )
 
 
 def by_loop(samples: Tensor, *, bits: int, candidates: Tensor) -> float:
@@ -221,14 +222,29 @@ def the_place(samples: Tensor, *, bits: int, candidates: Tensor) -> float:
 
 
 EXERCISE = Exercise(
-    name="least_squares_range", lab="01_quantization", points=2, minutes=12, difficulty=3,
+    name="least_squares_range",
+    lab="01_quantization",
+    points=2,
+    minutes=12,
+    difficulty=3,
     statement="least_squares_range(samples, bits, candidates) picks the range with the least mean squared "
     "error.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_loop, by_broadcasting, by_two_errors),
     mistakes=(
-        min_max, widest, unclamped, cut_only, absolute, cancelled, with_integers, too_fine, argmax,
-        the_error, the_place,
+        min_max,
+        widest,
+        unclamped,
+        cut_only,
+        absolute,
+        cancelled,
+        with_integers,
+        too_fine,
+        argmax,
+        the_error,
+        the_place,
     ),
     hints=(
         Hint(
@@ -247,4 +263,4 @@ EXERCISE = Exercise(
             "if error < least: best, least = ___, error; what is best after the loop is the answer.",
         ),
     ),
-)  # fmt: skip
+)

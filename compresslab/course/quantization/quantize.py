@@ -205,14 +205,31 @@ def dequantized(x: Tensor, scale: float, zero_point: int, *, bits: int) -> Tenso
 
 
 EXERCISE = Exercise(
-    name="quantize", lab="01_quantization", points=2, minutes=6, difficulty=1,
+    name="quantize",
+    lab="01_quantization",
+    points=2,
+    minutes=6,
+    difficulty=1,
     statement="quantize(x, scale, zero_point, bits) gives each x the nearest of the integers 0 … 2**bits - "
     "1.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_formula, by_loop, by_reciprocal),
     mistakes=(
-        cast_first, not_clamped, cut_off, rounds_down, no_zero_point, subtracts, before_dividing,
-        after_the_clamp, multiplies, one_too_many, signed_range, floats, dequantized,
+        cast_first,
+        not_clamped,
+        cut_off,
+        rounds_down,
+        no_zero_point,
+        subtracts,
+        before_dividing,
+        after_the_clamp,
+        multiplies,
+        one_too_many,
+        signed_range,
+        floats,
+        dequantized,
     ),
     hints=(
         Hint(
@@ -230,4 +247,4 @@ EXERCISE = Exercise(
             "q = (x / scale).______() + zero_point; then q.clamp(0, ________), then .to(torch.uint8).",
         ),
     ),
-)  # fmt: skip
+)

@@ -59,8 +59,9 @@ def judge(case: dict[str, Any], record: Record) -> None:
     judging.true(
         0 <= zero_point <= levels,
         f"the zero point is one of the integers 0 … {levels}; yours is {zero_point}",
-        zero_point=zero_point, levels=levels,
-    )  # fmt: skip
+        zero_point=zero_point,
+        levels=levels,
+    )
     low, high = min(case["low"], 0.0), max(case["high"], 0.0)
     wanted = (high - low) / levels if high > low else 1.0
     judging.close(scale, wanted, tolerance=1e-4 * min(wanted, 1.0), what="the scale")
@@ -69,8 +70,9 @@ def judge(case: dict[str, Any], record: Record) -> None:
         abs(zero_point - below) < 0.5001,
         f"zero lies {below:.2f} steps above the low end, so the zero point is the whole number nearest to "
         f"that; yours is {zero_point}",
-        yours=zero_point, wanted=f"{below:.2f}",
-    )  # fmt: skip
+        yours=zero_point,
+        wanted=f"{below:.2f}",
+    )
 
 
 def by_formula(low: float, high: float, *, bits: int) -> Grid:
@@ -208,13 +210,27 @@ def unguarded(low: float, high: float, *, bits: int) -> Grid:
 
 
 EXERCISE = Exercise(
-    name="scale_and_zero_point", lab="01_quantization", points=2, minutes=8, difficulty=2,
+    name="scale_and_zero_point",
+    lab="01_quantization",
+    points=2,
+    minutes=8,
+    difficulty=2,
     statement="scale_and_zero_point(low, high, bits) lays 2**bits integers over a range in which 0.0 is "
     "exact.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_formula, by_tensor, by_search),
     mistakes=(
-        posts, not_widened, widened_down, not_clamped, unrounded, cut_off, signed, from_high, symmetric,
+        posts,
+        not_widened,
+        widened_down,
+        not_clamped,
+        unrounded,
+        cut_off,
+        signed,
+        from_high,
+        symmetric,
         unguarded,
     ),
     hints=(
@@ -233,4 +249,4 @@ EXERCISE = Exercise(
             "zero_point = min(max(round(____ / scale), 0), 2**bits - 1): how many steps is it from low to 0?",
         ),
     ),
-)  # fmt: skip
+)

@@ -187,13 +187,25 @@ def lowest_too(x, scale, *, bits):
 
 
 EXERCISE = Exercise(
-    name="straight_through", lab="01_quantization", points=3, minutes=15, difficulty=3,
+    name="straight_through",
+    lab="01_quantization",
+    points=3,
+    minutes=15,
+    difficulty=3,
     statement="straight_through(x, scale, bits=…) moves x to the grid, and lets the gradient pass inside "
     "the range.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_mask, by_function, by_clamping_after),
     mistakes=(
-        rounds_alone, passes_everywhere, value_is_x, integers, scaled_gradient, clamps_first, without_clamp,
+        rounds_alone,
+        passes_everywhere,
+        value_is_x,
+        integers,
+        scaled_gradient,
+        clamps_first,
+        without_clamp,
         lowest_too,
     ),
     hints=(
@@ -213,4 +225,4 @@ EXERCISE = Exercise(
             "return passing + (____ - passing).detach()        # passing: x inside the range, 0 outside",
         ),
     ),
-)  # fmt: skip
+)

@@ -146,12 +146,24 @@ def stays_unsigned(packed, *, count):
 
 
 EXERCISE = Exercise(
-    name="unpack_int4", lab="01_quantization", points=2, minutes=10, difficulty=2,
+    name="unpack_int4",
+    lab="01_quantization",
+    points=2,
+    minutes=10,
+    difficulty=2,
     statement="unpack_int4(packed, count=…) reads two signed integers of four bits from each byte.",
-    cases=cases, probe=probe, judge=judge,
+    cases=cases,
+    probe=probe,
+    judge=judge,
     right=(by_shifting, by_sign_extension, by_loop),
     mistakes=(
-        swapped, unsigned, with_padding, offset, sign_and_magnitude, eight_is_positive, concatenated,
+        swapped,
+        unsigned,
+        with_padding,
+        offset,
+        sign_and_magnitude,
+        eight_is_positive,
+        concatenated,
         stays_unsigned,
     ),
     hints=(
@@ -170,4 +182,4 @@ EXERCISE = Exercise(
             "nibbles = nibbles.to(torch.int8); torch.where(nibbles < ____, nibbles, nibbles - ____)",
         ),
     ),
-)  # fmt: skip
+)

@@ -74,8 +74,11 @@ def run_experiments(
             at_work = functools.partial(perform, folder=folder / LAB, small=small)
             run_missing(jobs, at_work, settings=settings, results=results, place=_place(folder), pool=pool)
 
-        tries = [Job("tries", name, TRIED_AT, learning_rate=rate)
-                 for name in ("alone", *METHODS) for rate in LEARNING_RATES]  # fmt: skip
+        tries = [
+            Job("tries", name, TRIED_AT, learning_rate=rate)
+            for name in ("alone", *METHODS)
+            for rate in LEARNING_RATES
+        ]
         run(tries)
         rates = {name: _best(results, name) for name in ("alone", *METHODS)}
         run(list(_table(rates)))

@@ -104,9 +104,12 @@ class Job:
     def key(self) -> str:
         """The run's name in the results, such as ``methods/kd/0``."""
         middle = {
-            "tries": f"{self.learning_rate:g}", "students": self.student, "teachers": self.teacher,
-            "peers": self.peer, "labels": str(self.labels),
-        }.get(self.group)  # fmt: skip
+            "tries": f"{self.learning_rate:g}",
+            "students": self.student,
+            "teachers": self.teacher,
+            "peers": self.peer,
+            "labels": str(self.labels),
+        }.get(self.group)
         return "/".join([self.group, self.method, *([middle] if middle else []), str(self.seed)])
 
 
@@ -127,9 +130,11 @@ def perform(job: Job, folder: Path, small: bool = False) -> dict:
     seconds = time.perf_counter() - start
     network = learned.network
     found = {
-        "learning_rate": job.learning_rate, "small": small, "seconds": round(seconds, 1),
+        "learning_rate": job.learning_rate,
+        "small": small,
+        "seconds": round(seconds, 1),
         "validation_accuracy": accuracy(network, setting.validation),
-    }  # fmt: skip
+    }
     if job.group == "held_out":
         found |= _on_unseen_classes(network, of_classes(data.test, UNSEEN))
     elif job.group != "tries":
@@ -203,9 +208,13 @@ def _setting(seen: bool, small: bool, labels: int) -> Setting:
         count = len(of_classes(train.first(count), SEEN))
         train, validation = of_classes(train, SEEN), of_classes(validation, SEEN)
     return few_labels(
-        Splits(train, validation, data.test), labelled=count, unlabelled=len(train) - count, views=views,
-        passes=passes, precision=fast_precision(),
-    )  # fmt: skip
+        Splits(train, validation, data.test),
+        labelled=count,
+        unlabelled=len(train) - count,
+        views=views,
+        passes=passes,
+        precision=fast_precision(),
+    )
 
 
 @functools.lru_cache(maxsize=2)

@@ -192,9 +192,14 @@ class _Plans:
         if (scanned, budget) not in self.known:
             damages = self.results[f"scan/{scanned}"]["damages"]
             found = ranks_under_budget(
-                self.model, self.one, damages, shares=SHARES, macs_per_sample=int(self.whole / budget),
-                split=SPLITS.get(scanned, CHANNELS), multiple=MULTIPLE,
-            )  # fmt: skip
+                self.model,
+                self.one,
+                damages,
+                shares=SHARES,
+                macs_per_sample=int(self.whole / budget),
+                split=SPLITS.get(scanned, CHANNELS),
+                multiple=MULTIPLE,
+            )
             plain = {name: rank if isinstance(rank, int) else list(rank) for name, rank in found.items()}
             self.known[scanned, budget] = plain
         return self.known[scanned, budget]
@@ -209,9 +214,10 @@ class _Plans:
             spectra.append((s / s.norm())[: break_even_rank(*layer.weight.shape)])
         fixed = count_macs(model, self.one) - sum(layer.weight.numel() for layer in layers.values())
         ranks = spread_ranks(
-            spectra, [sum(layer.weight.shape) for layer in layers.values()],
+            spectra,
+            [sum(layer.weight.shape) for layer in layers.values()],
             budget=int(count_macs(model, self.one) / MLP_BUDGET) - fixed,
-        )  # fmt: skip
+        )
         return dict(zip(layers, ranks, strict=True))
 
 

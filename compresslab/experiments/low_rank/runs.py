@@ -29,9 +29,16 @@ from compresslab.techniques.low_rank.rank_selection import scan_ranks
 from compresslab.training.loop import accuracy, fast_precision, fit
 
 __all__ = [
-    "LOOKED_AT", "SCAN_IMAGES", "as_ranks", "make_thin", "random_directions", "scan",
-    "study_adapting", "study_beginning", "study_tuning",
-]  # fmt: skip
+    "LOOKED_AT",
+    "SCAN_IMAGES",
+    "as_ranks",
+    "make_thin",
+    "random_directions",
+    "scan",
+    "study_adapting",
+    "study_beginning",
+    "study_tuning",
+]
 
 LOOKED_AT = 1000  # training images that whitening looks at
 SCAN_IMAGES = 500  # of validation
@@ -50,8 +57,9 @@ def random_directions(seed: int) -> Split:
     def kernels(name: str, layer: nn.Conv2d, ranks: tuple[int, int]) -> list[Tensor]:
         generator = torch.Generator().manual_seed(seed)
         w = layer.weight.detach()
-        drawn = (torch.randn(side, rank, generator=generator)
-                 for side, rank in zip(w.shape, ranks, strict=False))  # fmt: skip
+        drawn = (
+            torch.randn(side, rank, generator=generator) for side, rank in zip(w.shape, ranks, strict=False)
+        )
         u_out, u_in = (torch.linalg.qr(columns).Q for columns in drawn)
         core = torch.einsum("oihw,op,iq->pqhw", w, u_out, u_in)
         return [u_in.T[:, :, None, None], core, u_out[:, :, None, None]]
@@ -83,9 +91,17 @@ def scan(bench: Bench, key: str, *, way: str, shares: list[float], multiple: int
 
 
 def make_thin(
-    bench: Bench, key: str, *, network: str, way: str, ranks: dict[str, Any], epochs: int,
-    learning_rate: float, augmented: bool, seed: int,
-) -> dict:  # fmt: skip
+    bench: Bench,
+    key: str,
+    *,
+    network: str,
+    way: str,
+    ranks: dict[str, Any],
+    epochs: int,
+    learning_rate: float,
+    augmented: bool,
+    seed: int,
+) -> dict:
     """A trained network made thin and trained on; one to keep is stored, and test is read for it alone."""
     model, data = load_baseline(network), bench.data
     thin = factorize(model, as_ranks(ranks), split=_split(bench, model, way, seed))
@@ -156,9 +172,16 @@ def study_beginning(
 
 
 def study_adapting(
-    bench: Bench, key: str, *, way: str, rank: int, images: int, epochs: int, learning_rates: list[float],
+    bench: Bench,
+    key: str,
+    *,
+    way: str,
+    rank: int,
+    images: int,
+    epochs: int,
+    learning_rates: list[float],
     seed: int,
-) -> dict:  # fmt: skip
+) -> dict:
     """The trained perceptron on images turned by 90°, after learning from some: all of it, its head, updates.
 
     The learning rate is chosen by validation. Merged, a network with updates looks as it did before them.

@@ -63,19 +63,24 @@ __all__ = ["LAB", "load_network", "load_results", "run_experiments", "summary", 
 LAB = "03_pruning"
 SEEDS, TRIED_AT = (KEPT_SEED, 1, 2), 100
 LEARNING_RATES = {  # tried after pruning single weights, and after removing channels, which breaks more
-    "fine": (0.003, 0.0125, 0.05, 0.2), "nm_2_4": (0.003, 0.0125, 0.05), "channel": (0.05, 0.2),
-}  # fmt: skip
+    "fine": (0.003, 0.0125, 0.05, 0.2),
+    "nm_2_4": (0.003, 0.0125, 0.05),
+    "channel": (0.05, 0.2),
+}
 SPARSITIES = [0.3, 0.5, 0.7, 0.8, 0.9]  # of the masks before training
 TUNED = (0.7, 0.9)  # of those after it, for magnitude; for the other criteria:
 SEEDED = ("fine", "channel")  # where masks come from every seed; magnitude's have no chance in them
 COMPARED: dict[str, tuple[float, ...]] = {"fine": (0.9,), "vector": (), "kernel": (), "channel": (0.7,)}
 PASS = 10_000  # images that the short training learns from
 CHOICES = {  # of our channels, one for each network by validation; widths of eight suit the processor
-    "channel": ("magnitude_of_eight", "taylor_of_eight"), "channel_any_width": ("magnitude", "taylor"),
-}  # fmt: skip
+    "channel": ("magnitude_of_eight", "taylor_of_eight"),
+    "channel_any_width": ("magnitude", "taylor"),
+}
 RAMPS = {  # sparsity, rounds, epochs of each, epochs at the end
-    "fine_95_oneshot": (0.95, 1, 24, 0), "fine_95_iterative": (0.95, 6, 1, 18), "fine_90": (0.9, 6, 1, 14),
-}  # fmt: skip
+    "fine_95_oneshot": (0.95, 1, 24, 0),
+    "fine_95_iterative": (0.95, 6, 1, 18),
+    "fine_90": (0.9, 6, 1, 14),
+}
 
 
 def run_experiments(

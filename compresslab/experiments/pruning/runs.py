@@ -35,16 +35,28 @@ LOOKED_AT = 1000  # training images that criteria look at
 
 
 def prune_in_rounds(
-    bench: Bench, key: str, *, sparsity: float, rounds: int, epochs: int, more: int, learning_rate: float,
+    bench: Bench,
+    key: str,
+    *,
+    sparsity: float,
+    rounds: int,
+    epochs: int,
+    more: int,
+    learning_rate: float,
     seed: int,
-) -> dict:  # fmt: skip
+) -> dict:
     """The baseline pruned by magnitude with one threshold, on a cubic ramp; ``more`` epochs at the end."""
     data, settings = bench.data, dict[str, Any](learning_rate=learning_rate, seed=seed)
     ramp = [cubic_sparsity(t, steps=rounds, sparsity=sparsity) for t in range(1, rounds + 1)]
     pruned = prune_iteratively(
-        load_baseline(), data.train, data.validation, sparsities=ramp, select=global_masks,
-        checkpoint=bench.checkpoint(key), **bench.training(epochs=epochs, **settings),
-    )  # fmt: skip
+        load_baseline(),
+        data.train,
+        data.validation,
+        sparsities=ramp,
+        select=global_masks,
+        checkpoint=bench.checkpoint(key),
+        **bench.training(epochs=epochs, **settings),
+    )
     network = pruned.model
     if more:
         at_the_end = bench.training(epochs=more, **settings) | {"checkpoint": bench.checkpoint(key)}

@@ -46,9 +46,15 @@ SCAN_IMAGES = 500  # of validation
 
 
 def study_masks(
-    bench: Bench, key: str, *, criterion: str, granularity: str, sparsities: list[float], images: int,
+    bench: Bench,
+    key: str,
+    *,
+    criterion: str,
+    granularity: str,
+    sparsities: list[float],
+    images: int,
     seed: int,
-) -> dict:  # fmt: skip
+) -> dict:
     """Test accuracy of the masked baseline, before any training: one a sparsity."""
     model, test = load_baseline(), bench.glance()
     scores = CRITERIA[criterion](model, bench.some(images, seed), seed)
@@ -58,9 +64,16 @@ def study_masks(
 
 
 def study_tuning(
-    bench: Bench, key: str, *, criterion: str, granularity: str, sparsity: float, images: int,
-    learning_rate: float, seed: int,
-) -> dict:  # fmt: skip
+    bench: Bench,
+    key: str,
+    *,
+    criterion: str,
+    granularity: str,
+    sparsity: float,
+    images: int,
+    learning_rate: float,
+    seed: int,
+) -> dict:
     """Test accuracy of the masked baseline after one pass over so many training images."""
     model = load_baseline()
     scores = CRITERIA[criterion](model, bench.some(LOOKED_AT, seed), seed)
@@ -101,9 +114,16 @@ def study_surgeon(bench: Bench, key: str, *, sparsities: list[float], images: in
 
 
 def study_lottery(
-    bench: Bench, key: str, *, sparsity: float, channel_macs: float, epochs: int, early_steps: int,
-    learning_rate: float, seed: int,
-) -> dict:  # fmt: skip
+    bench: Bench,
+    key: str,
+    *,
+    sparsity: float,
+    channel_macs: float,
+    epochs: int,
+    early_steps: int,
+    learning_rate: float,
+    seed: int,
+) -> dict:
     """Test accuracies of the small student: pruned and fine-tuned, rewound, or begun again from chance.
 
     The first four tickets have the trained network's masks: its own weights, those of an early step, those

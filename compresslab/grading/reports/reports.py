@@ -81,9 +81,14 @@ def _score_rows(results: Mapping[str, Score], lab: Lab) -> Iterable[Sequence[str
         points: dict[str, str | float] = {test.name: test.score for test in score.tests if final}
         isolated = "yes" if score.isolated else "no"
         yield [
-            visible(student), visible(score.status), score.score if final else "", score.max_score, isolated,
-            *(points.get(name, "") for name in names), plain(score.message),
-        ]  # fmt: skip
+            visible(student),
+            visible(score.status),
+            score.score if final else "",
+            score.max_score,
+            isolated,
+            *(points.get(name, "") for name in names),
+            plain(score.message),
+        ]
 
 
 def _mistake_rows(results: Mapping[str, Score], lab: Lab) -> Iterable[Sequence[str | float]]:
@@ -114,9 +119,13 @@ def _suite(student: str, score: Score) -> ElementTree.Element:
         cases.append(_told(_xml(score.lab), "the submission itself", "error", score.status, score.message))
     failures, errors = (sum(case.find(kind) is not None for case in cases) for kind in ("failure", "error"))
     suite = ElementTree.Element(
-        "testsuite", name=name, tests=str(len(cases)), failures=str(failures), errors=str(errors),
+        "testsuite",
+        name=name,
+        tests=str(len(cases)),
+        failures=str(failures),
+        errors=str(errors),
         time=f"{score.execution_time:.3f}",
-    )  # fmt: skip
+    )
     suite.extend(cases)
     return suite
 

@@ -28,8 +28,19 @@ KIT = "/kit"  # where the stripped package lies inside
 TEMPORARY = Path("/tmp")  # inside, the answer's own folder: whatever lies there outside is shown elsewhere
 PYTHON = Path("/python")  # where that is: a Python below /tmp, such as the environment of a clone made there
 RIGHTS = ("SYS_ADMIN", "SETUID", "SETGID", "SETPCAP", "KILL")  # of the worker: rooms, other users, their end
-SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/nix/store", "/etc/alternatives",
-          "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d")  # fmt: skip
+SYSTEM = (
+    "/usr",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/bin",
+    "/sbin",
+    "/nix/store",
+    "/etc/alternatives",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+)
 
 
 def sandbox_command(package: Path, inner: Sequence[str]) -> list[str]:
@@ -123,9 +134,15 @@ def _course() -> Iterator[Path]:
 
 def _variables() -> Iterator[str]:
     ours = {
-        "PATH": "/usr/bin:/bin", "HOME": ROOM, "TMPDIR": ROOM, "LANG": "C.UTF-8", "PYTHONPATH": KIT,
-        "OMP_NUM_THREADS": "1", POLICY: passive()[POLICY],
-        "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0",
-    }  # fmt: skip
+        "PATH": "/usr/bin:/bin",
+        "HOME": ROOM,
+        "TMPDIR": ROOM,
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": KIT,
+        "OMP_NUM_THREADS": "1",
+        POLICY: passive()[POLICY],
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
+    }
     for name, value in ours.items():
         yield from ("--setenv", name, value)

@@ -109,9 +109,14 @@ class Workers:
         """Starts a worker and waits until it has imported torch."""
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (close() does)
         self._process = subprocess.Popen(
-            self.command(), env=self._environment(), cwd=tempfile.gettempdir(), start_new_session=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints,
-        )  # fmt: skip
+            self.command(),
+            env=self._environment(),
+            cwd=tempfile.gettempdir(),
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+        )
         self._messages, self._heard = queue.SimpleQueue(), 0
         self._beside(_listen, self._process.stdout, self._messages)
         with contextlib.suppress(queue.Empty):

@@ -73,9 +73,13 @@ def isolation() -> tuple[Finding, ...]:
 
 def _tried(bundle: Bundle, case: Mapping[str, Any]) -> tuple[Finding, ...]:
     job = {
-        "name": "_look", "seconds": 20.0, "probe_name": "_probe", "probe": inspect.getsource(_probe),
-        "pieces": [["cell 1", inspect.getsource(_look), [0]]], "cases": [("here", dict(case))],
-    }  # fmt: skip
+        "name": "_look",
+        "seconds": 20.0,
+        "probe_name": "_probe",
+        "probe": inspect.getsource(_probe),
+        "pieces": [["cell 1", inspect.getsource(_look), [0]]],
+        "cases": [("here", dict(case))],
+    }
     with Workers(bundle, isolated=True) as workers:
         end, content = workers.run(job)
         left = _left_running(workers)
@@ -171,4 +175,4 @@ def _look(case: Any) -> Any:
         "file size": can(lambda: write("large", 20 * 2**20)),
         "file count": can(lambda: all(write(f"{n}") for n in range(5_000))),
         "processes": can(lambda: start(64)),
-    }  # fmt: skip
+    }

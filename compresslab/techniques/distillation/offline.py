@@ -128,9 +128,11 @@ def know(
     logits, embeddings, *rest = (torch.cat(column) for column in collected)
     split = len(attention)
     return Knowledge(
-        logits, embeddings, dict(zip(attention, rest[:split], strict=True)),
+        logits,
+        embeddings,
+        dict(zip(attention, rest[:split], strict=True)),
         dict(zip(features, rest[split:], strict=True)),
-    )  # fmt: skip
+    )
 
 
 def distill(

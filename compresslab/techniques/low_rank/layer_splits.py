@@ -32,9 +32,18 @@ from compresslab.techniques.low_rank.svd import channel_kernels, is_whole, space
 from compresslab.techniques.low_rank.tucker import tucker_kernels
 
 __all__ = [
-    "CHANNELS", "CP", "DEPTHWISE", "SPACE", "SPLITS", "TUCKER", "Rank", "Split", "count_weights",
-    "thin_layers", "whitened",
-]  # fmt: skip
+    "CHANNELS",
+    "CP",
+    "DEPTHWISE",
+    "SPACE",
+    "SPLITS",
+    "TUCKER",
+    "Rank",
+    "Split",
+    "count_weights",
+    "thin_layers",
+    "whitened",
+]
 
 Rank = int | tuple[int, int]  # Tucker-2 has two: (r_out, r_in)
 
@@ -177,16 +186,20 @@ def _in_space(layer: nn.Conv2d, axes: tuple[int, ...] = (0, 1)) -> dict[str, Any
 
     padding = layer.padding if isinstance(layer.padding, str) else along(layer.padding, 0)
     return {
-        "kernel_size": along(layer.kernel_size, 1), "stride": along(layer.stride, 1), "padding": padding,
-        "dilation": along(layer.dilation, 1), "padding_mode": layer.padding_mode,
-    }  # fmt: skip
+        "kernel_size": along(layer.kernel_size, 1),
+        "stride": along(layer.stride, 1),
+        "padding": padding,
+        "dilation": along(layer.dilation, 1),
+        "padding_mode": layer.padding_mode,
+    }
 
 
 def _look_channels(layer: nn.Conv2d, rank: int) -> list[dict[str, Any]]:
     g, between = layer.groups, layer.groups * rank
     return [
-        _piece(layer.in_channels, between, g, **_in_space(layer)), _piece(between, layer.out_channels, g),
-    ]  # fmt: skip
+        _piece(layer.in_channels, between, g, **_in_space(layer)),
+        _piece(between, layer.out_channels, g),
+    ]
 
 
 def _look_space(layer: nn.Conv2d, rank: int) -> list[dict[str, Any]]:

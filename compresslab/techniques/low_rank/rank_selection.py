@@ -44,9 +44,15 @@ from compresslab.techniques.low_rank.factorization import factorize
 from compresslab.techniques.low_rank.layer_splits import CHANNELS, Rank, Split, count_weights, thin_layers
 
 __all__ = [
-    "break_even_rank", "rank_for_energy", "rank_for_weights", "ranks_for_energy", "ranks_for_weights",
-    "ranks_under_budget", "scan_ranks", "spread_ranks",
-]  # fmt: skip
+    "break_even_rank",
+    "rank_for_energy",
+    "rank_for_weights",
+    "ranks_for_energy",
+    "ranks_for_weights",
+    "ranks_under_budget",
+    "scan_ranks",
+    "spread_ranks",
+]
 
 
 def break_even_rank(m: int, n: int) -> int:

@@ -40,10 +40,25 @@ from compresslab.techniques.pruning.criteria import magnitude
 from compresslab.techniques.pruning.masks import Masks, masked, prunable_layers
 
 __all__ = [
-    "Granularity", "channel", "channel_mask", "check_sparsity", "fine", "fine_grained_mask", "global_masks",
-    "group_mask", "group_scores", "kernel", "kernel_mask", "layer", "local_masks", "magnitudes",
-    "n_of_m_mask", "prune_by_magnitude", "vector", "vector_mask",
-]  # fmt: skip
+    "Granularity",
+    "channel",
+    "channel_mask",
+    "check_sparsity",
+    "fine",
+    "fine_grained_mask",
+    "global_masks",
+    "group_mask",
+    "group_scores",
+    "kernel",
+    "kernel_mask",
+    "layer",
+    "local_masks",
+    "magnitudes",
+    "n_of_m_mask",
+    "prune_by_magnitude",
+    "vector",
+    "vector_mask",
+]
 
 Granularity = Callable[[Tensor], Tensor]  # scores (out, …) → (groups, weights of a group), row-major
 

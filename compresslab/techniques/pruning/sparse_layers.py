@@ -43,9 +43,17 @@ class SparseConv2d(nn.Conv2d):
 
     def __init__(self, layer: nn.Conv2d, *, forms: Sequence[Form] = FORMS) -> None:
         super().__init__(
-            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,  # type: ignore[arg-type]
-            layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode, device="meta",  # type: ignore[arg-type]
-        )  # fmt: skip
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,  # type: ignore[arg-type]
+            layer.dilation,
+            layer.groups,
+            layer.bias is not None,
+            layer.padding_mode,
+            device="meta",  # type: ignore[arg-type]
+        )
         _take_over(self, layer, forms)
 
     def parts(self) -> dict[str, Tensor]:

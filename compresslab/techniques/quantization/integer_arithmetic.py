@@ -38,9 +38,16 @@ from compresslab.techniques.quantization.affine import dequantize, quantize
 from compresslab.techniques.quantization.weight_only import QuantizedConv2d, QuantizedLinear
 
 __all__ = [
-    "Integers", "ToGrid", "fixed_point", "in_fixed_point", "in_float32", "integer_conv2d", "integer_linear",
-    "requantize", "run_in_integers",
-]  # fmt: skip
+    "Integers",
+    "ToGrid",
+    "fixed_point",
+    "in_fixed_point",
+    "in_float32",
+    "integer_conv2d",
+    "integer_linear",
+    "requantize",
+    "run_in_integers",
+]
 
 
 @dataclass(frozen=True)

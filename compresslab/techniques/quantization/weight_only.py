@@ -143,9 +143,17 @@ class QuantizedConv2d(nn.Conv2d):
 
     def __init__(self, layer: nn.Conv2d, grid: Grid) -> None:
         super().__init__(
-            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,  # type: ignore[arg-type]
-            layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode, device="meta",  # type: ignore[arg-type]
-        )  # fmt: skip
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,  # type: ignore[arg-type]
+            layer.dilation,
+            layer.groups,
+            layer.bias is not None,
+            layer.padding_mode,
+            device="meta",  # type: ignore[arg-type]
+        )
         _take_over(self, layer, grid)
 
     def forward(self, x: Tensor) -> Tensor:

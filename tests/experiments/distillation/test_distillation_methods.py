@@ -236,8 +236,9 @@ def test_the_regressors_weights_are_reported():
 def test_peers_report_the_other_and_both(monkeypatch):
     kept = []
     monkeypatch.setattr(comparison, "accuracy", lambda model, images: kept.append(model) or 0.25 * len(kept))
-    learned = learn_together(untaught(), make_peer=lambda: ResidualNetwork(4, [(8, 2), (16, 2)]),
-                             strength=1.0, seed=0)  # fmt: skip
+    learned = learn_together(
+        untaught(), make_peer=lambda: ResidualNetwork(4, [(8, 2), (16, 2)]), strength=1.0, seed=0
+    )
     assert learned.details == {"peer_validation_accuracy": 0.25, "ensemble_validation_accuracy": 0.5}
     other, both = kept
     assert other.head.in_features == 16

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from compresslab.data.images import Images, Splits
-from compresslab.errors import CompressionError
+from compresslab.errors import BadSetting, Diverged
 from compresslab.experiments.distillation import runs
 from compresslab.experiments.distillation.methods import HINT, LAYERS
 from compresslab.experiments.distillation.runs import (
@@ -145,23 +145,28 @@ def test_what_a_job_names_is_what_is_taught(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "METHODS", {"mutual": type("Method", (), method)})
     save_file(deep_transformer().state_dict(), tmp_path / TRANSFORMER)
     for one in (
-        job("tries", "alone", 3), job("methods", "alone_long", 3, longer=3),
-        job("students", "alone", 3, student="half"), job("methods", "mutual", 3),
-        job("peers", "mutual", 3, peer="double"), job("transformers", "tinybert", 3),
-    ):  # fmt: skip
+        job("tries", "alone", 3),
+        job("methods", "alone_long", 3, longer=3),
+        job("students", "alone", 3, student="half"),
+        job("methods", "mutual", 3),
+        job("peers", "mutual", 3, peer="double"),
+        job("transformers", "tinybert", 3),
+    ):
         assert perform(one, tmp_path, small=True)["more"] == 1
     plain = STUDENTS["student"]
     assert asked[:5] == [
-        ((plain,), {"seed": 3, "longer": 1}), ((plain,), {"seed": 3, "longer": 3}),
-        ((STUDENTS["half"],), {"seed": 3, "longer": 1}), ((plain,), {"strength": 2.0, "seed": 3}),
+        ((plain,), {"seed": 3, "longer": 1}),
+        ((plain,), {"seed": 3, "longer": 3}),
+        ((STUDENTS["half"],), {"seed": 3, "longer": 1}),
+        ((plain,), {"strength": 2.0, "seed": 3}),
         ((plain, STUDENTS["double"]), {"strength": 2.0, "seed": 3}),
-    ]  # fmt: skip
+    ]
     assert asked[5][1] == {"answers_alone": False, "seed": 3}
 
 
 def test_a_run_that_diverged_counts_as_the_untrained_student(tmp_path, monkeypatch):
     def diverged(*args, **settings):
-        raise CompressionError("the loss is nan in epoch 1; it must stay finite: try a tenth")
+        raise Diverged("the loss is nan in epoch 1; it must stay finite: try a tenth")
 
     monkeypatch.setattr(runs, "learn_alone", diverged)
     found = perform(job(), tmp_path, small=True)
@@ -172,10 +177,10 @@ def test_a_run_that_diverged_counts_as_the_untrained_student(tmp_path, monkeypat
 
 def test_another_error_is_no_result(tmp_path, monkeypatch):
     def broken(*args, **settings):
-        raise CompressionError("learning_rate is a positive number, got -1")
+        raise BadSetting("learning_rate is a positive number, got -1")
 
     monkeypatch.setattr(runs, "learn_alone", broken)
-    with pytest.raises(CompressionError, match="learning_rate is a positive number"):
+    with pytest.raises(BadSetting, match="learning_rate is a positive number"):
         perform(job(), tmp_path, small=True)
 
 

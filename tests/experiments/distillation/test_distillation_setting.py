@@ -38,8 +38,12 @@ def setting(data):
 def test_no_label_of_the_unlabelled_images_is_left_anywhere(data, setting):
     assert setting.unlabelled.labels.tolist() == [UNLABELLED] * 10
     assert setting.views.labels[18:].tolist() == [UNLABELLED] * 20
-    given = [t for images in (setting.views, setting.labelled, setting.unlabelled)
-             for t in vars(images).values() if t.dtype == torch.int64]  # fmt: skip
+    given = [
+        t
+        for images in (setting.views, setting.labelled, setting.unlabelled)
+        for t in vars(images).values()
+        if t.dtype == torch.int64
+    ]
     told = torch.cat(given)
     assert (told != UNLABELLED).sum() == 2 * 18  # those of the labelled views and images, and no other
     torch.manual_seed(0)

@@ -38,17 +38,23 @@ from compresslab.techniques.pruning.channel_removal import remove_channels
 from compresslab.techniques.pruning.sparse_layers import store_sparsely
 
 NETWORKS = {
-    "channel", "channel_any_width", "torch_pruning",
-    "fine_90", "fine_95_oneshot", "fine_95_iterative", "nm_2_4",
-}  # fmt: skip
+    "channel",
+    "channel_any_width",
+    "torch_pruning",
+    "fine_90",
+    "fine_95_oneshot",
+    "fine_95_iterative",
+    "nm_2_4",
+}
 BEST = {  # made up: what does best on validation, for each of those that are chosen
     "fine": {"learning_rate": LEARNING_RATES["fine"][0]},
     "nm_2_4": {"learning_rate": LEARNING_RATES["nm_2_4"][1]},
     "channel": {"choice": CHOICES["channel"][1], "learning_rate": LEARNING_RATES["channel"][0]},
     "channel_any_width": {
-        "choice": CHOICES["channel_any_width"][0], "learning_rate": LEARNING_RATES["channel"][1],
+        "choice": CHOICES["channel_any_width"][0],
+        "learning_rate": LEARNING_RATES["channel"][1],
     },
-}  # fmt: skip
+}
 
 
 def choice_of(job):

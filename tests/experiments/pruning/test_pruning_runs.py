@@ -274,9 +274,16 @@ def test_a_rewound_ticket_begins_with_the_weights_of_the_early_step(bench, train
 def test_the_lotterys_networks_are_trained_for_as_long_and_the_thin_ones_are_of_one_size(bench, trainings):
     found = studies.study_lottery(bench, "lottery", early_steps=1, **LOTTERY)
     assert found.keys() == {
-        "dense", "dense_longer", "fine_tuned", "rewound", "from_the_start", "other_weights",
-        "channels_fine_tuned", "channels_from_scratch", "channels_from_scratch_longer",
-    }  # fmt: skip
+        "dense",
+        "dense_longer",
+        "fine_tuned",
+        "rewound",
+        "from_the_start",
+        "other_weights",
+        "channels_fine_tuned",
+        "channels_from_scratch",
+        "channels_from_scratch_longer",
+    }
     assert [call[3]["epochs"] for call in trainings] == [4, 2, 2, 2, 2, 2, 2, 4]
     assert [round(zeros(call[4]), 2) for call in trainings] == [0, 0.7, 0.7, 0.7, 0.7, 0, 0, 0]
     x = DATA.test.inputs()[:1]

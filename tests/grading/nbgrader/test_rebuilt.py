@@ -62,8 +62,11 @@ def test_deleted_cells_come_back_where_they_stood(tmp_path):
 
     book = shown(tmp_path, delete)
     assert [c.id for c in book.cells if c.metadata.get("nbgrader")] == [
-        "double", "check-double", "again", "check-again",
-    ]  # fmt: skip
+        "double",
+        "check-double",
+        "again",
+        "check-again",
+    ]
     assert cell(book, "again").source.startswith("# not in a cell of its own in the submission\ndef again(")
 
 

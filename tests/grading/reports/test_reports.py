@@ -83,8 +83,15 @@ def test_the_table_of_scores_has_one_row_a_student_with_every_exercise(out):
     table = rows(out / "scores.csv")
     assert [row["student"] for row in table] == list(CLASS)
     assert list(table[3]) == [
-        "student", "status", "score", "max_score", "isolated", "first", "second", "message"
-    ]  # fmt: skip
+        "student",
+        "status",
+        "score",
+        "max_score",
+        "isolated",
+        "first",
+        "second",
+        "message",
+    ]
     assert list(table[3].values()) == ["Di", "graded", "2", "4", "yes", "0", "2", "m"]
     assert (table[4]["status"], table[4]["isolated"]) == ("needs-review", "no")
     assert table[4]["message"] == "Ed.ipynb is no notebook"
@@ -154,8 +161,12 @@ def test_a_tally_adds_up_to_the_class():
 def test_the_page_of_the_class_shows_figures_mistakes_and_reasons():
     page = Page(class_html(CLASS, LAB)).text
     assert dict(_figures(CLASS)) == {
-        "students": "6", "graded": "4", "need review": "1", "failed": "1", "median score, of 4": "1"
-    }  # fmt: skip
+        "students": "6",
+        "graded": "4",
+        "need review": "1",
+        "failed": "1",
+        "median score, of 4": "1",
+    }
     for words in ("2 takes the mean", "Ed.ipynb is no notebook", "our own fault"):
         assert words in page, words
 
@@ -210,8 +221,10 @@ def test_a_hostile_student_leaves_every_format_whole(tmp_path, name):
         name: Score(LAB.name, "needs-review", tests, HOSTILE, 0.1, (HOSTILE,), True),
         "Ana": CLASS["Ana"],
     }
-    tame = tuple(marked(name, verdict, "m" if verdict == "wrong" else "") for name, verdict in
-                 (("first", "wrong"), ("second", "fault")))  # fmt: skip
+    tame = tuple(
+        marked(name, verdict, "m" if verdict == "wrong" else "")
+        for name, verdict in (("first", "wrong"), ("second", "fault"))
+    )
     expected = {"Tom": Score(LAB.name, "needs-review", tame, "m", 0.1, (), True), "Ana": CLASS["Ana"]}
     csv_path, xml, mistakes, page = write_and_order(results, tmp_path)
     assert Page(page.read_text(encoding="utf-8")).tags == Page(class_html(expected, LAB)).tags

@@ -49,9 +49,13 @@ def job(text=ADDS, *, seconds=5.0, x=None):
     kept = list(range(len(ast.parse(text).body)))
     case = {"x": torch.ones(3) if x is None else x}
     return {
-        "name": "first", "seconds": seconds, "pieces": [["cell 1", text, kept]],
-        "probe": PROBE, "probe_name": "probe", "cases": [("a row", case)],
-    }  # fmt: skip
+        "name": "first",
+        "seconds": seconds,
+        "pieces": [["cell 1", text, kept]],
+        "probe": PROBE,
+        "probe_name": "probe",
+        "cases": [("a row", case)],
+    }
 
 
 def summed(end: str, left: bytes) -> float:

@@ -48,8 +48,10 @@ def copied(request, tmp_path_factory):
     seen = subprocess.run(  # -S: no site, so no finder of an editable install
         [sys.executable, "-S", "-P", "-B", "-c", LOOK],
         env={"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]},
-        capture_output=True, text=True, cwd=place,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=place,
+    )
     assert seen.returncode == 0, seen.stderr
     return lab, place / "compresslab", gone, json.loads(seen.stdout)
 
@@ -73,8 +75,10 @@ def test_every_page_that_stays_can_be_imported_and_its_all_is_true(copied):
 
 def test_no_answer_and_no_grader_is_in_the_copy(copied):
     lab, place, gone, seen = copied
-    there = {".".join(("compresslab", *path.relative_to(place).with_suffix("").parts))
-             for path in place.rglob("*.py")}  # fmt: skip
+    there = {
+        ".".join(("compresslab", *path.relative_to(place).with_suffix("").parts))
+        for path in place.rglob("*.py")
+    }
     for above in (*lab.answers, *GRADERS):
         assert [name for name in {*there, *seen["all"]} if within(name, above)] == []
     for above in (*lab.answers_in, *GRADERS):
@@ -136,8 +140,11 @@ def test_what_is_hidden_goes_and_what_leans_on_it_however_far(tmp_path):
     leaning = {"leaning", "leaning_on_the_module", "leaning_on_that"}
     assert names(tmp_path / "out") == set(PAGES) - leaning - {"answers", "checks/judge", "cli/student"}
     assert {name.removeprefix("compresslab.") for name in gone} == {
-        *leaning, "answers", "checks.judge", "cli.student",
-    }  # fmt: skip
+        *leaning,
+        "answers",
+        "checks.judge",
+        "cli.student",
+    }
 
 
 def test_hiding_a_package_hides_all_that_is_below_it(tmp_path):

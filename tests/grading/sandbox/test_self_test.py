@@ -274,9 +274,15 @@ def test_an_ordinary_user_can_isolate_too(isolating, tmp_path_factory):
 
     def as_nobody(code):
         return subprocess.run(
-            [sys.executable, "-P", "-B", "-c", code], env=environment, cwd="/", user=65534, group=65534,
-            extra_groups=[], capture_output=True, text=True,
-        )  # fmt: skip
+            [sys.executable, "-P", "-B", "-c", code],
+            env=environment,
+            cwd="/",
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+        )
 
     try:
         reached = as_nobody("import torch, compresslab").returncode == 0

@@ -148,8 +148,12 @@ def test_of_other_cells_what_the_hole_needs_is_kept_and_what_that_needs(tmp_path
     )
     answer = read(code("def first(x): return help(slow)", other, ids=["first"]), tmp_path).answers[0]
     assert [line.partition("\n")[0] for line in kept(answer)] == [
-        "import math as m", "SCALE = [1, 2.5]", "class Part:", "def help(x):", "def first(x):",
-    ]  # fmt: skip
+        "import math as m",
+        "SCALE = [1, 2.5]",
+        "class Part:",
+        "def help(x):",
+        "def first(x):",
+    ]
 
 
 def test_a_cell_in_another_language_is_no_syntax_error_and_percent_time_is_python(tmp_path):
@@ -175,8 +179,11 @@ def test_what_the_lab_ships_is_there_even_where_the_student_deleted_it(tmp_path)
     place = saved(code("def first(x): return m.floor(x) + HALF", "HALF = 0.25", ids=["first"]), tmp_path)
     found = read_file(place, tiny("first"), skeleton=shipped)
     assert kept(found.answers[0]) == [
-        "import math as m", "HALF = 0.5", "HALF = 0.25", "def first(x):\n    return m.floor(x) + HALF"
-    ]  # fmt: skip
+        "import math as m",
+        "HALF = 0.5",
+        "HALF = 0.25",
+        "def first(x):\n    return m.floor(x) + HALF",
+    ]
     assert found.notes == ()
 
 

@@ -66,10 +66,12 @@ def test_what_it_knows_of_a_view_is_what_it_answers_when_asked_alone():
         first = teacher.blocks[0](teacher.stem(x))
         second = teacher.blocks[1](first)
         for wanted, kept in (
-            (teacher(x), found.logits), (teacher.pool(second), found.embeddings),
-            (attention_map(first), found.attention["blocks.0"]), (first, found.features["blocks.0"]),
+            (teacher(x), found.logits),
+            (teacher.pool(second), found.embeddings),
+            (attention_map(first), found.attention["blocks.0"]),
+            (first, found.features["blocks.0"]),
             (attention_map(second), found.attention["blocks.1"]),
-        ):  # fmt: skip
+        ):
             torch.testing.assert_close(kept[number : number + 1], wanted, rtol=1e-4, atol=1e-5)
     assert [len(kept) for kept in (found.logits, found.embeddings)] == [503, 503]
     assert (list(found.attention), list(found.features)) == (["blocks.0", "blocks.1"], ["blocks.0"])

@@ -29,11 +29,16 @@ def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(8, 12, (3, 5), stride=(1, 2), padding=1), nn.BatchNorm2d(12), nn.ReLU(),
-            nn.Conv2d(12, 12, 3, groups=12), nn.Conv2d(12, 8, 1, bias=False),
+            nn.Conv2d(8, 12, (3, 5), stride=(1, 2), padding=1),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.Conv2d(12, 12, 3, groups=12),
+            nn.Conv2d(12, 8, 1, bias=False),
             nn.Conv2d(8, 8, 3, padding="same", padding_mode="reflect", groups=2),
-            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 10),
-        ).eval()  # fmt: skip
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(32, 10),
+        ).eval()
 
 
 X = torch.randn(2, 8, 9, 11, generator=torch.Generator().manual_seed(1))
@@ -114,15 +119,17 @@ def test_exactly_at_break_even_nothing_is_saved_and_the_layer_stays_whole():
     assert [type(factorize(model, {"0": rank})[0]) for rank in (1, 2)] == [nn.Sequential, nn.Linear]
     convolution = nn.Sequential(nn.Conv2d(2, 9, 3))  # (9, 18): 162 weights, 27 a rank
     assert [d.reason for rank in (5, 6) for d in decide(convolution, {"0": rank})] == [
-        "", "it would have 162 weights",
-    ]  # fmt: skip
+        "",
+        "it would have 162 weights",
+    ]
 
 
 @every_split
 def test_a_model_that_is_one_layer_becomes_the_thin_ones(split):
     for layer, rank, x in (
-        (nn.Conv2d(8, 12, 3), ranks_of(split)["0"], X), (nn.Linear(11, 9), 2, X),
-    ):  # fmt: skip
+        (nn.Conv2d(8, 12, 3), ranks_of(split)["0"], X),
+        (nn.Linear(11, 9), 2, X),
+    ):
         thin = factorize(layer, {"": rank}, split=split)
         assert isinstance(thin, nn.Sequential)
         assert torch.equal(thin(x), thin_layers(split, "", layer, rank)(x))

@@ -33,12 +33,20 @@ CONVOLUTIONS = {
     "reflecting": {"kernel_size": 3, "stride": (1, 2), "padding": (2, 1), "padding_mode": "reflect"},
     "even, same": {"kernel_size": (4, 3), "padding": "same", "padding_mode": "replicate"},
     "in two groups": {
-        "kernel_size": (3, 5), "groups": 2, "stride": (1, 2), "padding": (2, 1), "dilation": (1, 2),
+        "kernel_size": (3, 5),
+        "groups": 2,
+        "stride": (1, 2),
+        "padding": (2, 1),
+        "dilation": (1, 2),
     },
     "in four groups": {
-        "kernel_size": 3, "groups": 4, "padding": "same", "padding_mode": "reflect", "bias": False,
+        "kernel_size": 3,
+        "groups": 4,
+        "padding": "same",
+        "padding_mode": "reflect",
+        "bias": False,
     },
-}  # fmt: skip
+}
 every_convolution = pytest.mark.parametrize("settings", CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())
 every_split = pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS.keys())
 

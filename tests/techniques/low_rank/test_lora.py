@@ -17,9 +17,13 @@ def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(1, 2, 5, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(72, 16), nn.Tanh(),
+            nn.Conv2d(1, 2, 5, stride=4),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(72, 16),
+            nn.Tanh(),
             nn.Linear(16, 10, bias=False),
-        ).eval()  # fmt: skip
+        ).eval()
 
 
 def images(n=40):

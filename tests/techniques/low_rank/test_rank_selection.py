@@ -40,9 +40,15 @@ def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(2, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 12, 3, stride=2, groups=2),
-            nn.Conv2d(12, 12, 3, groups=12), nn.Flatten(), nn.Linear(48, 32), nn.Tanh(), nn.Linear(32, 10),
-        )  # fmt: skip
+            nn.Conv2d(2, 12, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(12, 12, 3, stride=2, groups=2),
+            nn.Conv2d(12, 12, 3, groups=12),
+            nn.Flatten(),
+            nn.Linear(48, 32),
+            nn.Tanh(),
+            nn.Linear(32, 10),
+        )
 
 
 def moved(model):

@@ -185,10 +185,14 @@ def test_what_is_given_stays_and_shares_no_memory_with_the_results(dtype):
     weight = numbers(6, 4, 3, 3).to(dtype).to(memory_format=torch.channels_last)
     before = weight.clone()
     results = [
-        *truncated_svd(weight.flatten(1), rank=6), *channel_kernels(weight, rank=6),
-        *space_kernels(weight, rank=12), channel_matrices(weight), space_matrices(weight),
-        channel_matrices(weight.contiguous()[:, :, :1, :1]), space_matrices(weight[:, :1, :, :1]),
-    ]  # fmt: skip
+        *truncated_svd(weight.flatten(1), rank=6),
+        *channel_kernels(weight, rank=6),
+        *space_kernels(weight, rank=12),
+        channel_matrices(weight),
+        space_matrices(weight),
+        channel_matrices(weight.contiguous()[:, :, :1, :1]),
+        space_matrices(weight[:, :1, :, :1]),
+    ]
     for result in results:
         assert result.dtype == dtype
         assert result.is_contiguous()  # as safetensors wants it

@@ -123,9 +123,14 @@ def test_compressed_layers_are_followed_as_the_layers_that_they_stand_for():
 
 def test_a_group_prints_who_shares_it_before_anything_is_removed():
     group = Group(
-        "stem", 8, (Member("stem", "Conv2d", "writes"), Member("a.norm", "BatchNorm2d", "scales"),
-                    Member("head", "Linear", "reads", 49)),
-    )  # fmt: skip
+        "stem",
+        8,
+        (
+            Member("stem", "Conv2d", "writes"),
+            Member("a.norm", "BatchNorm2d", "scales"),
+            Member("head", "Linear", "reads", 49),
+        ),
+    )
     assert str(group).splitlines() == [
         "stem: 8 channels",
         "  stem    Conv2d       writes   dimension 0",

@@ -25,11 +25,21 @@ from compresslab.techniques.quantization import quantize_weights
 
 def conv_net():
     return nn.Sequential(
-        nn.Conv2d(1, 6, 3, stride=4), nn.BatchNorm2d(6), nn.ReLU(),
-        nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.GELU(),
-        nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.BatchNorm1d(8 * 4), nn.Linear(8 * 4, 12), nn.ReLU(), nn.Linear(12, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, 6, 3, stride=4),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 6, 3, padding=1, groups=6),
+        nn.GELU(),
+        nn.Conv2d(6, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.BatchNorm1d(8 * 4),
+        nn.Linear(8 * 4, 12),
+        nn.ReLU(),
+        nn.Linear(12, 10),
+    )
 
 
 def small_mlp():
@@ -183,9 +193,14 @@ def test_a_layer_that_stands_in_two_places_is_thinner_in_both():
 
 def test_scores_of_a_channel_are_the_sum_over_all_weights_that_it_has():
     group = Group(
-        "a", 2, (Member("a", "Conv2d", "writes"), Member("n", "BatchNorm2d", "scales"),
-                 Member("l", "Linear", "reads", 3)),
-    )  # fmt: skip
+        "a",
+        2,
+        (
+            Member("a", "Conv2d", "writes"),
+            Member("n", "BatchNorm2d", "scales"),
+            Member("l", "Linear", "reads", 3),
+        ),
+    )
     scores = {
         "a": torch.tensor([1.0, 2.0]).reshape(2, 1, 1, 1).expand(2, 1, 2, 2),
         "n": torch.tensor([10.0, 20.0]),

@@ -159,9 +159,13 @@ def reference():
 
 def test_channels_rank_as_torch_pruning_ranks_them(reference):
     model = nn.Sequential(
-        nn.Conv2d(1, 12, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 4, 3),
-        nn.Flatten(), nn.Linear(16, 3),
-    )  # fmt: skip
+        nn.Conv2d(1, 12, 3),
+        nn.BatchNorm2d(12),
+        nn.ReLU(),
+        nn.Conv2d(12, 4, 3),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    )
     nn.init.normal_(model[1].weight, generator=rng())
     x = torch.randn(8, 1, 6, 6, generator=rng(1))
     groups = reference.DependencyGraph().build_dependency(model, example_inputs=x)
@@ -174,9 +178,11 @@ def test_channels_rank_as_torch_pruning_ranks_them(reference):
         (reference.importance.TaylorImportance(**settings), products.flatten(1).sum(dim=1)),
         (reference.importance.BNScaleImportance(**settings), batch_norm_scale(model[1].weight)),
     ] + [
-        (reference.importance.MagnitudeImportance(p=p, **settings),
-         magnitude(model[0].weight, power=p).flatten(1).sum(dim=1))
+        (
+            reference.importance.MagnitudeImportance(p=p, **settings),
+            magnitude(model[0].weight, power=p).flatten(1).sum(dim=1),
+        )
         for p in (1, 2)
-    ]  # fmt: skip
+    ]
     for theirs, ours in pairs:
         assert theirs(group).argsort().tolist() == ours.argsort().tolist()

@@ -23,10 +23,14 @@ def network(seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = nn.Sequential(
-            nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.BatchNorm2d(3), nn.ReLU(),
+            nn.Conv2d(2, 3, 3, stride=2, padding=1),
+            nn.BatchNorm2d(3),
+            nn.ReLU(),
             nn.Conv2d(3, 2, (3, 1), padding="same", padding_mode="reflect", dilation=(1, 1), bias=False),
-            nn.Dropout(0.5), nn.Flatten(), nn.Linear(18, 4),
-        ).double()  # fmt: skip
+            nn.Dropout(0.5),
+            nn.Flatten(),
+            nn.Linear(18, 4),
+        ).double()
         nn.init.uniform_(model[1].running_mean)
     return model
 
@@ -115,12 +119,14 @@ def seen_by(model, name):
         x, (height, width, step) = F.pad(x, (1, 1, 1, 1)), (3, 3, 2)
     else:
         x, (height, width, step) = F.pad(x, (0, 0, 1, 1), mode="reflect"), (3, 1, 1)
-    return torch.stack([
-        image[:, i : i + height, j : j + width].flatten()
-        for image in x
-        for i in range(0, x.shape[2] - height + 1, step)
-        for j in range(0, x.shape[3] - width + 1, step)
-    ])  # fmt: skip
+    return torch.stack(
+        [
+            image[:, i : i + height, j : j + width].flatten()
+            for image in x
+            for i in range(0, x.shape[2] - height + 1, step)
+            for j in range(0, x.shape[3] - width + 1, step)
+        ]
+    )
 
 
 @pytest.mark.parametrize("name", ["0", "3", "6"])

@@ -92,10 +92,17 @@ def test_zeros_alone_save_neither_bytes_nor_macs():
 
 @pytest.mark.parametrize(
     ("sparsity", "advice"),
-    [(50, r"got 50; did you mean 0\.5\?"), (87.5, r"did you mean 0\.875\?"), (1, "got 1; try 0.5"),
-     (-0.1, "try 0.5"), (float("nan"), "got nan; try 0.5"), ("0.5", "try 0.5"), (None, "try 0.5"),
-     (100, "try 0.5")],
-)  # fmt: skip
+    [
+        (50, r"got 50; did you mean 0\.5\?"),
+        (87.5, r"did you mean 0\.875\?"),
+        (1, "got 1; try 0.5"),
+        (-0.1, "try 0.5"),
+        (float("nan"), "got nan; try 0.5"),
+        ("0.5", "try 0.5"),
+        (None, "try 0.5"),
+        (100, "try 0.5"),
+    ],
+)
 def test_a_sparsity_that_is_no_fraction_is_refused_with_advice(sparsity, advice):
     for refuse in (
         lambda: fine_grained_mask(torch.ones(4), sparsity=sparsity),

@@ -149,8 +149,10 @@ def test_the_report_counts_the_zeros_of_each_layer_and_of_all():
     table = sparsity_table(pruned)
     assert table.headings == ("layer", "weights", "alive", "sparsity")
     assert table.rows == (
-        ("0", "36", "27", "0.250"), ("4", "80", "5", "0.938"), ("all layers", "116", "32", "0.724"),
-    )  # fmt: skip
+        ("0", "36", "27", "0.250"),
+        ("4", "80", "5", "0.938"),
+        ("all layers", "116", "32", "0.724"),
+    )
 
 
 def test_masks_that_do_not_fit_are_refused():

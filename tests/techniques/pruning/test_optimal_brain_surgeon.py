@@ -195,9 +195,13 @@ def network():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(),
-            nn.Flatten(), nn.Linear(54, 4),
-        )  # fmt: skip
+            nn.Conv2d(1, 6, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(6, 6, 3),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(54, 4),
+        )
 
 
 def batches():

@@ -60,17 +60,22 @@ def test_each_layer_is_pruned_alone_to_each_share():
 
     assert scan_sensitivity(model, damage, sparsities=(0.5, 0.9)) == {"1": [1, 2], "4": [3, 4]}
     assert seen == [
-        {"1": 2352, "4": 0}, {"1": 4234, "4": 0}, {"1": 0, "4": 30}, {"1": 0, "4": 54},
-    ]  # fmt: skip
+        {"1": 2352, "4": 0},
+        {"1": 4234, "4": 0},
+        {"1": 0, "4": 30},
+        {"1": 0, "4": 54},
+    ]
 
 
 def test_the_scan_takes_other_scores_and_granularities():
     model, seen = network(), []
     scan_sensitivity(
-        model, lambda pruned: float(bool(seen.append(masks_of(pruned)))), sparsities=(0.5,),
+        model,
+        lambda pruned: float(bool(seen.append(masks_of(pruned)))),
+        sparsities=(0.5,),
         score=lambda m: {name: -s for name, s in magnitudes(m).items()},
         select=functools.partial(local_masks, granularity=channel),
-    )  # fmt: skip
+    )
     expected = local_masks({"4": -magnitudes(model)["4"]}, sparsity=0.5, granularity=channel)
     assert torch.equal(seen[1]["4"], expected["4"])
 

@@ -29,9 +29,13 @@ def theirs(model):
     """The network that torch-pruning leaves, and {its layer: the channels that it took away}."""
     network = copy.deepcopy(model)
     pruner = torch_pruning.pruner.MetaPruner(
-        network, X[:1], pruning_ratio=0.29, ignored_layers=[network.head], num_heads={},  # a dict of its own
+        network,
+        X[:1],
+        pruning_ratio=0.29,
+        ignored_layers=[network.head],
+        num_heads={},  # a dict of its own
         importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-    )  # fmt: skip
+    )
     names = {module: name for name, module in network.named_modules()}
     gone = {}
     for group in pruner.step(interactive=True):

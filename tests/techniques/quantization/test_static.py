@@ -97,10 +97,14 @@ def test_weights_are_whole_numbers_of_steps_one_step_a_channel_and_biases_lie_on
 
 
 def test_a_reduced_range_ends_at_63(model):
-    assert {layer.grid.integers(layer.weight).abs().max().item() for layer in
-            layers(quantize_static(model, X, reduce_range=True)).values()} == {63}  # fmt: skip
-    assert {layer.grid.integers(layer.weight).abs().max().item() for layer in
-            layers(quantize_static(model, X)).values()} == {127}  # fmt: skip
+    assert {
+        layer.grid.integers(layer.weight).abs().max().item()
+        for layer in layers(quantize_static(model, X, reduce_range=True)).values()
+    } == {63}
+    assert {
+        layer.grid.integers(layer.weight).abs().max().item()
+        for layer in layers(quantize_static(model, X)).values()
+    } == {127}
 
 
 def test_the_calibration_that_is_given_decides_the_ranges(model):
