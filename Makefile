@@ -1,4 +1,5 @@
-# Two commands: `make start` opens the labs, `make test` checks everything. `make lint` reads the code.
+# Two commands: `make start` opens the labs, `make test` checks everything. `make lint` reads the code, `make format`
+# formats it.
 # `make check LAB=03` marks your copy of a lab as the grader would.
 # A first run installs into .venv, a second one starts in seconds and needs no network.
 # With another Python: make start PYTHON=python3.12
@@ -26,7 +27,7 @@ define install
 	echo "── installing: $$(( $$(date +%s) - began )) s (cap: 240 s)"; }
 endef
 
-.PHONY: start check test units alone notebooks proofs lint
+.PHONY: start check test units alone notebooks proofs lint format
 .NOTPARALLEL: # each part has both cores for itself
 
 start: .venv/installed
@@ -57,6 +58,9 @@ proofs: .venv/installed-test
 
 lint: .venv/installed-test
 	@ruff check && ruff format --check && mypy
+
+format: .venv/installed-test
+	@ruff check --fix && ruff format
 
 # What is installed is remembered as the pyproject.toml that asked for it: a new date alone installs nothing.
 .venv/installed: pyproject.toml | .venv/bin/pip

@@ -4,6 +4,8 @@ The workbench: data and networks, ``measure`` and ``compare``, an honest clock, 
 Methods are in ``compresslab.techniques``, the teaching in ``compresslab.notebook``; neither is imported.
 """
 
+__version__ = "0.2.0"
+
 from compresslab.data.fashion_mnist import fashion_mnist
 from compresslab.data.images import Images, Splits
 from compresslab.errors import CompressionError

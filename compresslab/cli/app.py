@@ -1,44 +1,72 @@
-"""The terminal: the Typer app, its console, and what makes a plain function a command of it."""
+"""The Typer app, its console, and the decorator that turns a function into a command."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from compresslab import __version__
 from compresslab.errors import CompressionError
 
-__all__ = ["LabName", "app", "command", "console"]
+__all__ = ["Audience", "LabName", "app", "command", "console", "options"]
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Neural-network compression, taught: write it, see it work, measure it, be graded.",
-)
+
+class Audience(StrEnum):
+    """Who a command is for: the title of its group in ``compresslab --help``."""
+
+    STUDENTS = "For students"
+    AUTHORS = "For authors"
+    TEACHERS = "For teachers"
+
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
 BAD_INPUT = 2
 
-
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Registers a command whose bad input is one sentence on the screen, never a traceback."""
-
-    @functools.wraps(function)
-    def guarded(*positional: Any, **named: Any) -> None:
-        try:
-            function(*positional, **named)
-        except CompressionError as error:
-            console.print(f"[bold red]✗[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-            raise typer.Exit(BAD_INPUT) from None
-
-    app.command()(guarded)
-    return guarded
+LabName = Annotated[str, typer.Argument(metavar="LAB", help="the lab's number, topic or folder, such as 03")]
 
 
-LabName = Annotated[
-    str, typer.Argument(metavar="LAB", help="a lab's folder, or the part that tells it: 00_measuring, 00")
-]
+def command(
+    audience: Audience, *, below: typer.Typer = app
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command that answers bad input with one sentence, never a traceback.
+
+    Args:
+        audience: the group that ``--help`` lists it in.
+        below: the app that it is a command of, such as the one of ``compresslab new``.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def guarded(*positional: Any, **named: Any) -> None:
+            try:
+                function(*positional, **named)
+            except CompressionError as error:
+                console.print(f"[bold red]✗[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+                raise typer.Exit(BAD_INPUT) from None
+
+        below.command(rich_help_panel=audience)(guarded)
+        return guarded
+
+    return register
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"compresslab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Write the core of each compression method, see it work, measure it, and have it graded."""

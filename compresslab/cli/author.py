@@ -8,14 +8,14 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from compresslab.cli.app import command, console
+from compresslab.cli.app import Audience, command, console
 from compresslab.data.location import REPOSITORY
 from compresslab.errors import BadSetting
 
 __all__ = ["build", "train", "verify"]
 
 
-@command
+@command(Audience.AUTHORS)
 def build(
     lab_name: Annotated[str | None, typer.Argument(metavar="LAB", help="by default every lab")] = None,
     run: Annotated[bool, typer.Option(help="run the notebook; --no-run keeps the stored outputs")] = True,
@@ -29,7 +29,7 @@ def build(
         console.print(f"✓ {lab.name}: solutions/{lab.name}, labs/{lab.name}", highlight=False)
 
 
-@command
+@command(Audience.AUTHORS)
 def verify(as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False) -> None:
     """Run the author's checks: editions current, no answer in labs/, all mistakes killed, no typed number."""
     from compresslab.authoring.verify import verify as verify_labs
@@ -50,7 +50,7 @@ def verify(as_json: Annotated[bool, typer.Option("--json", help="print the repor
     raise typer.Exit(1 if report.problems else 0)
 
 
-@command
+@command(Audience.AUTHORS)
 def train(
     name: Annotated[
         str, typer.Argument(help="baseline, teacher, student, mlp, or a lab's long runs, by the lab's name")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from compresslab.cli.app import LabName, command, console
+from compresslab.cli.app import Audience, LabName, command, console
 from compresslab.errors import BadSetting, DamagedFile
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ __all__ = ["check", "doctor", "hint", "labs", "reset", "start"]
 PROGRESS = ".progress.json"  # beside the student's notebook: the last check's score
 
 
-@command
+@command(Audience.STUDENTS)
 def start() -> None:
     """Copy the labs to my_labs/ (never overwriting) and open JupyterLab on them."""
     from compresslab.cli.jupyter import copy_labs, launch
@@ -35,7 +35,7 @@ def start() -> None:
     raise typer.Exit(launch(say=lambda words: console.print(words, highlight=False, soft_wrap=True)))
 
 
-@command
+@command(Audience.STUDENTS)
 def doctor() -> None:
     """Say whether this machine can run the labs, and how to mend what can't."""
     from compresslab.cli.doctor import examine, findings_table
@@ -46,7 +46,7 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-@command
+@command(Audience.STUDENTS)
 def labs() -> None:
     """List the labs, with the minutes they take and how far you are."""
     from compresslab.course import all_labs
@@ -60,7 +60,7 @@ def labs() -> None:
     )
 
 
-@command
+@command(Audience.STUDENTS)
 def check(
     lab_name: LabName,
     notebook: Annotated[
@@ -86,7 +86,7 @@ def check(
     raise typer.Exit(0 if score.status == "graded" and score.score >= score.max_score else 1)
 
 
-@command
+@command(Audience.STUDENTS)
 def hint(
     lab_name: LabName,
     exercise: Annotated[str, typer.Argument(help="the exercise's name")],
@@ -106,7 +106,7 @@ def hint(
     console.print(hint_text(lab.exercise(exercise), step), markup=False, highlight=False)
 
 
-@command
+@command(Audience.STUDENTS)
 def reset(lab_name: LabName) -> None:
     """Put a lab back as the course ships it; your notebook is kept as a backup beside it."""
     from compresslab.cli.jupyter import MY_LABS, reset_lab

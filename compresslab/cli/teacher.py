@@ -10,13 +10,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from compresslab.cli.app import LabName, command, console
+from compresslab.cli.app import Audience, LabName, command, console
 from compresslab.errors import BadSetting, DamagedFile
 
 __all__ = ["bundle", "grade", "sandbox"]
 
 
-@command
+@command(Audience.TEACHERS)
 def bundle(
     lab_name: LabName,
     out: Annotated[Path, typer.Option("--out", help="a new folder; it is the teacher's alone")],
@@ -29,7 +29,7 @@ def bundle(
     console.print(f"✓ {made.lab.name}: {out}; whoever has it can foresee the inputs", highlight=False)
 
 
-@command
+@command(Audience.TEACHERS)
 def sandbox(
     check: Annotated[bool, typer.Option("--check", help="try what an answer could reach")] = True,
 ) -> None:
@@ -43,7 +43,7 @@ def sandbox(
     raise typer.Exit(0 if holds() else 1)
 
 
-@command
+@command(Audience.TEACHERS)
 def grade(
     lab_name: LabName,
     submission: Annotated[Path, typer.Argument(help="a notebook, or a folder of them; read, never run")],

@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -33,11 +36,40 @@ def desk(tmp_path, monkeypatch):
     return start.MY_LABS
 
 
-def test_every_command_is_listed_with_a_sentence():
+GROUPS = {
+    "For students": ["start", "doctor", "labs", "check", "hint", "reset"],
+    "For authors": ["build", "verify", "train"],
+    "For teachers": ["bundle", "sandbox", "grade"],
+}
+
+
+def test_every_command_is_listed_with_a_sentence_in_the_group_of_those_it_is_for():
     code, words = said("--help")
     assert code == 0
-    for name in ["start", "doctor", "labs", "check", "hint", "reset", "build", "verify", "train", "grade"]:
-        assert re.search(rf"\b{name}\b [A-Z]", words), name
+    groups = re.split(r"─ (For \w+) ─", words)[1:]
+    found = dict(zip(groups[::2], groups[1::2], strict=True))
+    assert list(found) == list(GROUPS)
+    for group, names in GROUPS.items():
+        assert re.findall(r"│ ([a-z]+) +[A-Z]", found[group]) == names
+
+
+def test_the_version_is_the_packages_own_and_the_installed_ones():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "compresslab.__version__"}
+    assert "version" in project["project"]["dynamic"]
+    assert said("--version") == (0, f"compresslab {compresslab.__version__}")
+
+
+def test_python_runs_the_package_as_the_same_program():
+    command = [sys.executable, "-m", "compresslab", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"compresslab {compresslab.__version__}\n"
+
+
+def test_the_newest_entry_of_the_changelog_and_the_citation_are_of_this_version():
+    entries = re.findall(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert (entries[0], cited[1]) == (compresslab.__version__, compresslab.__version__)
 
 
 def test_labs_lists_every_lab_with_its_minutes_and_points(desk):
