@@ -1,4 +1,4 @@
-"""Augmentation: random changes of training images that leave their labels right."""
+"""Augmentation: random changes to training images that keep their labels valid."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ __all__ = ["augment"]
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Pixels (n, 1, 28, 28) uint8 shifted by up to two, half of them mirrored, half with a rectangle erased.
+    """Return the images shifted by up to two pixels, half of them mirrored, half with a rectangle erased.
 
-    Random erasing: Zhong et al. 2017, arXiv:1708.04896; here the rectangle, 4 to 14 pixels a side, is filled
-    with noise.
+    Random erasing: Zhong et al. 2017, arXiv:1708.04896; here each side of the rectangle has 4 to 14 pixels,
+    and it is filled with noise.
+
+    Args:
+        pixels: (n, 1, 28, 28) uint8. Not changed.
+        generator: the source of randomness, advanced by the draws.
+
+    Returns:
+        (n, 1, 28, 28) uint8.
     """
     n, _, height, width = pixels.shape
 
-    def draw(low: int, high: int) -> Tensor:  # one whole number an image, low ≤ value < high
+    def draw(low: int, high: int) -> Tensor:  # one integer per image, low ≤ value < high
         return torch.randint(low, high, (n, 1), generator=generator)
 
     padded = nn.functional.pad(pixels, (2, 2, 2, 2))

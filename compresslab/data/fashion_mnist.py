@@ -1,9 +1,9 @@
-"""Fashion-MNIST: train, validation and test, from the files that the repository ships, with no network.
+"""Fashion-MNIST in three splits, read offline from the files in the repository.
 
 The four gzipped files in ``data/fashion_mnist`` are unpacked once into a cache folder, checked against
-the SHA-256 sums of ``manifest.json`` and read from there by torchvision. Test images are the data set's
-own 10,000; the 60,000 training images are split once, by a fixed seed, into 50,000 to learn from and
-10,000 to choose by. **Every choice uses validation; test is read once, at the end.**
+the SHA-256 sums in ``manifest.json`` and read from there by torchvision. The test split is the data set's
+own 10,000 test images. The 60,000 training images are divided once, with a fixed seed, into 50,000 for
+training and 10,000 for validation. **Every choice uses validation; test is read once, at the end.**
 
 Source: Xiao, Rasul and Vollgraf 2017, "Fashion-MNIST", arXiv:1708.07747.
 """
@@ -51,7 +51,7 @@ _VALIDATION_IMAGES = 10_000
 
 
 def cache_folder() -> Path:
-    """Where unpacked files lie: ``$COMPRESSLAB_CACHE``, or ``compresslab`` in the user's cache folder."""
+    """The folder of unpacked files: ``$COMPRESSLAB_CACHE``, or ``compresslab`` in the user's cache folder."""
     chosen = os.environ.get("COMPRESSLAB_CACHE")
     if chosen:
         return Path(chosen)
@@ -59,16 +59,16 @@ def cache_folder() -> Path:
 
 
 def fashion_mnist(*, source: Path = DATA / "fashion_mnist", cache: Path | None = None) -> Splits:
-    """The three parts of Fashion-MNIST: 50,000 / 10,000 / 10,000 images.
+    """Load Fashion-MNIST: 50,000 training, 10,000 validation and 10,000 test images.
 
     Args:
-        source: the folder with the four ``.gz`` files and ``manifest.json``. Where it does not exist (the
-            package was installed without the repository) torchvision downloads the data set instead.
-        cache: where the unpacked files go; by default ``cache_folder()``.
+        source: the folder with the four ``.gz`` files and ``manifest.json``. If it does not exist (the
+            package was installed without the repository), torchvision downloads the data set instead.
+        cache: the folder for the unpacked files; by default ``cache_folder()``.
 
     Raises:
-        CompressionError: a file is missing, truncated or changed (which, what was expected, how to get it
-            back), the cache can't be written, or the download failed.
+        CompressionError: a file is missing, truncated or changed (the text names it, what was expected and
+            how to restore it), the cache can't be written, or the download failed.
     """
     root = cache if cache is not None else cache_folder()
     if source.exists():
@@ -84,7 +84,7 @@ def fashion_mnist(*, source: Path = DATA / "fashion_mnist", cache: Path | None =
 
 
 def _read(root: Path, *, train: bool, download: bool):
-    """One part, by torchvision's own reader; it goes to the network only where it is told to download."""
+    """Read one part with torchvision's reader, which uses the network only if ``download`` is set."""
     try:
         return import_torchvision().datasets.FashionMNIST(root=str(root), train=train, download=download)
     except (OSError, RuntimeError) as error:
@@ -101,9 +101,10 @@ def _choose(images: Images, index: Tensor) -> Images:
 
 
 def unpack(source: Path, target: Path) -> None:
-    """Puts the four verified files into ``target``; does nothing where they already lie there, whole.
+    """Unpack the four files into ``target`` and verify them; files that are already there and valid stay.
 
-    A file is written under another name first and then renamed, so that an interruption leaves no half file.
+    Each file is first written under a temporary name and then renamed, so an interruption leaves no
+    incomplete file.
 
     Raises:
         CompressionError: a file in ``source`` is missing, truncated or changed, or ``target`` is read-only.
@@ -115,7 +116,7 @@ def unpack(source: Path, target: Path) -> None:
 
 
 def _write(place: Path, content: bytes) -> None:
-    """The file at ``place``, whole or not at all, and readable by every user of a shared cache."""
+    """Write the file atomically, readable by every user of a shared cache."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent) as folder:
@@ -129,7 +130,7 @@ def _write(place: Path, content: bytes) -> None:
 
 
 def read_manifest(source: Path) -> dict[str, dict]:
-    """What each of the four unpacked files must be: {name: {"bytes": int, "sha256": hex}}."""
+    """Read the size and checksum of each of the unpacked files: {name: {"bytes": int, "sha256": hex}}."""
     try:
         manifest = json.loads((source / "manifest.json").read_text())
         entries = {name: manifest[name] for name in FILES}
@@ -142,7 +143,7 @@ def read_manifest(source: Path) -> dict[str, dict]:
 
 
 def _verified(packed: Path, expected: dict) -> bytes:
-    """The unpacked content of one gzipped file, if it is what the manifest says."""
+    """Unpack one gzipped file and check it against its entry in the manifest."""
     try:
         content = gzip.decompress(packed.read_bytes())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Labelled images in three splits, and how a network reads them."""
+"""Labelled images in train, validation and test splits, and their normalization."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compresslab.errors import BadSetting
 
 __all__ = ["MEAN", "STANDARD_DEVIATION", "Images", "Splits", "normalize"]
 
-MEAN, STANDARD_DEVIATION = 0.2860, 0.3530  # of the 60,000 training images; a test measures them again
+MEAN, STANDARD_DEVIATION = 0.2860, 0.3530  # over the 60,000 training images; a test recomputes them
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Images:
         return len(self.labels)
 
     def first(self, count: int) -> Images:
-        """The first ``count`` images: a stated subset, for a lab that has little time."""
+        """The first ``count`` images: a fixed subset, for a lab with little time."""
         if not 0 < count <= len(self):
             raise BadSetting(
                 f"count is a whole number from 1 to {len(self)} here, got {count}; try {min(1000, len(self))}"
@@ -34,18 +34,18 @@ class Images:
         return Images(self.pixels[:count], self.labels[:count])
 
     def inputs(self) -> Tensor:
-        """The images as a network reads them: (n, 1, 28, 28) float32, mean 0 and deviation 1 on train."""
+        """The normalized images (n, 1, 28, 28) float32: mean 0 and standard deviation 1 on train."""
         return normalize(self.pixels)
 
     def batches(self, size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pairs of inputs (≤ size, 1, 28, 28) float32 and labels (≤ size,) int64, in order."""
+        """Iterate over pairs of inputs (≤ size, 1, 28, 28) float32 and labels (≤ size,) int64, in order."""
         for start in range(0, len(self), size):
             yield normalize(self.pixels[start : start + size]), self.labels[start : start + size]
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The three parts: ``train`` to learn from, ``validation`` to choose by, ``test`` to report once."""
+    """The three splits: ``train`` for training, ``validation`` for every choice, ``test`` for the report."""
 
     train: Images
     validation: Images
@@ -53,5 +53,5 @@ class Splits:
 
 
 def normalize(pixels: Tensor) -> Tensor:
-    """Pixels in 0…255 (any shape) as float32 with the training set's mean 0 and deviation 1."""
+    """Return pixels 0…255 (any shape) as float32, scaled to mean 0 and standard deviation 1 on train."""
     return pixels.to(torch.float32).div_(255).sub_(MEAN).div_(STANDARD_DEVIATION)

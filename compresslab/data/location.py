@@ -1,4 +1,4 @@
-"""Where the repository lies on this computer: its root, and the data beside the package."""
+"""Paths of the repository's root and of its data folder."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Networks: the course's architectures, their trained weights, and tools that read or change any network."""
+"""Models: the course's architectures, their trained weights, and tools to inspect or change any network."""

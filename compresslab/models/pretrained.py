@@ -1,4 +1,4 @@
-"""The shipped networks: each architecture by its name, its trained weights and its model card."""
+"""Pretrained networks: architectures by name, trained weights and model cards."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
 
 
 def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") -> nn.Module:
-    """A trained network in evaluation mode, its weights read from ``folder/name.safetensors``.
+    """Load a trained network, in evaluation mode, from ``folder/name.safetensors``.
 
     Raises:
-        CompressionError: no such network, or its file is missing, damaged or of another architecture.
+        CompressionError: the name is unknown, or the file is missing, damaged or of another architecture.
     """
     if name not in ARCHITECTURES:
         raise BadSetting(f"no network is called {name!r}; there are {', '.join(ARCHITECTURES)}")
@@ -50,7 +50,7 @@ def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") 
 
 
 def read_card(name: str, *, folder: Path = DATA / "baselines") -> dict:
-    """What is known of a trained network: recipe, accuracy on validation and test, date, torch version."""
+    """Read a network's model card: recipe, accuracy on validation and test, date, torch version."""
     place = folder / f"{name}.json"
     try:
         return dict(json.loads(place.read_text()))

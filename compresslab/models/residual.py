@@ -1,9 +1,9 @@
-"""The networks that the labs compress, and their trained weights.
+"""Residual networks and the multilayer perceptron that the labs compress, with random weights.
 
-``baseline`` is a residual network (He et al. 2015, arXiv:1512.03385) shrunk to 28 × 28 grey images: a stem,
-seven blocks at four resolutions, an average over space, one linear layer. ``student`` is the same idea with
-two thin blocks, ``teacher`` with more and wider ones. Every activation is a module of its own, so that a hook
-can look at each of them.
+``baseline`` is a residual network (He et al. 2015, arXiv:1512.03385) for 28 × 28 grey images: a stem, seven
+blocks at four resolutions, global average pooling and one linear layer. ``student`` has the same structure
+with two narrow blocks, ``teacher`` has more and wider blocks. Every activation is a separate module, so that
+a hook can read each of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ResidualNetwork(nn.Module):
 
     Args:
         stem_channels: channels after the first convolution.
-        blocks: one (channels, stride) a residual block.
+        blocks: (channels, stride) of each residual block.
     """
 
     def __init__(self, stem_channels: int, blocks: Sequence[tuple[int, int]]) -> None:
@@ -65,10 +65,10 @@ class ResidualNetwork(nn.Module):
 
 
 class Mirrored(nn.Module):
-    """A network that looks twice, first into the mirror: the mean of its logits for both images.
+    """Test-time augmentation: the mean of a network's logits for an image and for its mirror image.
 
-    Twice the MACs, for a network that is asked once and whose answers are written down. Its layers last ran
-    on the image itself.
+    It doubles the MACs, which is acceptable for a network that runs once and whose logits are stored. The
+    mirror image runs first, so hooks last see the layers' outputs for the image itself.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -86,7 +86,7 @@ def baseline() -> ResidualNetwork:
 
 
 def teacher() -> Mirrored:
-    """The untrained network that others learn from: nine residual blocks, 16 to 192 channels, a mirror."""
+    """The untrained teacher for distillation: nine residual blocks, 16 to 192 channels, mirrored inputs."""
     blocks = [(16, 1), (32, 2), (32, 1), (32, 1), (96, 2), (96, 1), (96, 1), (192, 2), (192, 1)]
     return Mirrored(ResidualNetwork(16, blocks))
 
@@ -97,7 +97,7 @@ def student() -> ResidualNetwork:
 
 
 def mlp() -> nn.Sequential:
-    """The untrained wide multilayer perceptron, 784 → 1024 → 1024 → 1024 → 10: large linear layers alone."""
+    """The untrained multilayer perceptron, 784 → 1024 → 1024 → 1024 → 10: large linear layers only."""
     widths = [28 * 28, 1024, 1024, 1024]
     hidden = [(nn.Linear(before, after), nn.ReLU()) for before, after in itertools.pairwise(widths)]
     return nn.Sequential(nn.Flatten(), *itertools.chain(*hidden), nn.Linear(widths[-1], 10))

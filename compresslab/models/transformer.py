@@ -1,15 +1,15 @@
-"""A tiny transformer over image patches, written out so that what is inside can be looked at.
+"""A small vision transformer that returns its hidden states and attention scores.
 
-An image is cut into squares; each square becomes a *token*, a vector of ``width`` numbers, plus a learned
-vector for its place. A block then lets every token take from all of them (attention), and works on each token
-alone (a small perceptron); both read a normalised token (pre-norm) and add to the one that was there.
+An image is divided into square patches. Each patch becomes a *token*, a vector of ``width`` numbers, plus a
+learned vector for its position. In each block, attention mixes all tokens and a small perceptron then
+transforms each token separately; both read the normalised tokens (pre-norm) and add their result to them.
 
     A = Q Kᵀ / √d                         the attention matrix of one head: scores (tokens, tokens)
     attention(x) = W · concat over heads (softmax(A) V)
 
-The mean over the tokens of the last block goes to the linear head. Attention is matrix products and a softmax
-here, not torch's fused operator: so its scores can be returned, and the MACs can be counted
-(``compresslab.measurement.costs``). Left out: dropout, a class token (the mean does its work), any mask.
+The linear head reads the mean over the tokens of the last block. Attention is written as matrix products and
+a softmax, not with torch's fused operator, so that its scores can be returned and its MACs counted
+(``compresslab.measurement.costs``). Left out: dropout, a class token (the mean replaces it) and masks.
 
 Source: Vaswani et al. 2017, "Attention is all you need", arXiv:1706.03762; Dosovitskiy et al. 2020, "An image
 is worth 16 × 16 words", arXiv:2010.11929, for patches as tokens.
@@ -26,13 +26,13 @@ from compresslab.errors import BadSetting
 
 __all__ = ["Attention", "PatchTransformer", "TransformerBlock"]
 
-_SIDE = 28  # pixels of an image, each way
+_SIDE = 28  # height and width of an image in pixels
 
 
 class Attention(nn.Module):
     """Self-attention: tokens (n, tokens, width) → the same shape, and the scores (n, heads, tokens, tokens).
 
-    The scores are those before the softmax: unnormalised, and already divided by √d.
+    The scores are the inputs of the softmax: unnormalised, already divided by √d.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -51,7 +51,7 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and a perceptron four times as wide, each added to its input: shapes as ``Attention``."""
+    """Attention, then a perceptron four times as wide, each added to its input; shapes as ``Attention``."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -70,31 +70,31 @@ class PatchTransformer(nn.Module):
     """Grey images (n, 1, 28, 28) → logits (n, 10).
 
     Args:
-        patch: pixels of a patch each way, a divisor of 28: 7 makes 16 tokens, 4 makes 49.
-        width: numbers in a token.
-        heads: attention matrices a block, a divisor of ``width``.
-        blocks: how many, from 1 up.
+        patch: height and width of a patch in pixels, a divisor of 28: 7 gives 16 tokens, 4 gives 49.
+        width: numbers per token.
+        heads: attention matrices per block, a divisor of ``width``.
+        blocks: number of blocks, at least 1.
 
     Raises:
-        CompressionError: a setting that doesn't divide, or is not positive.
+        CompressionError: a setting does not divide as stated, or is not positive.
     """
 
     def __init__(self, *, patch: int = 7, width: int = 32, heads: int = 2, blocks: int = 2) -> None:
         super().__init__()
         _check(patch, width, heads, blocks)
-        self.embed = nn.Conv2d(1, width, patch, stride=patch)  # one linear map, the same for every patch
+        self.embed = nn.Conv2d(1, width, patch, stride=patch)  # the same linear map for every patch
         self.positions = nn.Parameter(0.02 * torch.randn(1, (_SIDE // patch) ** 2, width))
         self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 10)
 
     def outputs(self, images: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Logits, hidden states and attention scores.
+        """Return logits, hidden states and attention scores.
 
         Returns:
             logits: (n, 10).
-            states: blocks + 1 tensors (n, tokens, width), the embedding first, then what each block returns.
-            scores: one (n, heads, tokens, tokens) a block, before the softmax.
+            states: blocks + 1 tensors (n, tokens, width): the embedding, then the output of each block.
+            scores: one (n, heads, tokens, tokens) per block, before the softmax.
         """
         states = [self.embed(images).flatten(2).transpose(1, 2) + self.positions]
         matrices = []

@@ -1,4 +1,4 @@
-"""Tensors on disk: bytes are what the disk says, not what a formula promises."""
+"""Storage formats: models and tensors on disk, with sizes taken from the written file."""
 
 from compresslab.storage.container import Ledger, load_model, read, save_model, write
 

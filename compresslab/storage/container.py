@@ -1,13 +1,13 @@
-"""One file for a whole model, compressed or not: what it weighs is what the disk says.
+"""Model files: a whole network, compressed or not, in one safetensors file with a checksum.
 
-A model is a list of named tensors. A module that knows a smaller form of itself says so with
-``parts() -> {part: tensor}`` (packed values, indices, a codebook, scales) and takes them back with
-``load_parts(tensors)``; every other module is stored by its own parameters and buffers. Each tensor is called
-``<module>/<part>``, and one that is used in two places is written once.
+A model is stored as named tensors. A module with a smaller representation implements
+``parts() -> {part: tensor}`` (packed values, indices, a codebook, scales) and ``load_parts(tensors)``, which
+restores it; any other module is stored as its own parameters and buffers. Each tensor is called
+``<module>/<part>``, and a tensor that two modules share is written once.
 
-On disk this is one safetensors file: a table of names, dtypes and shapes, then the raw bytes. It holds no
-code, so reading a stranger's file can't run any. A checksum in the table's note covers table and bytes, so
-a damaged file is an error, never a slightly different model.
+The file is a table of names, dtypes and shapes, followed by the raw bytes. It contains no code, so loading an
+untrusted file executes none. A checksum in the file's metadata covers the table and the bytes, so a damaged
+file raises an error instead of loading as a slightly different model.
 
 >>> from torch import nn
 >>> import tempfile
@@ -36,15 +36,15 @@ from compresslab.errors import DamagedFile, NotAvailable, Unsupported
 
 __all__ = ["Ledger", "load_model", "read", "save_model", "write"]
 
-Part = tuple[nn.Module, str, Tensor]  # whose it is, what that module calls it, its values
-NOTE = "compresslab"  # the key of our note in the safetensors table
+Part = tuple[nn.Module, str, Tensor]  # its module, its name within that module, its values
+NOTE = "compresslab"  # the key of our metadata in the safetensors table
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Where the bytes of a file went: ``parts`` {name: bytes} in the order given, and the ``header``.
+    """The sizes of a file's parts: ``parts`` {name: bytes} in the given order, and ``header`` in bytes.
 
-    The header is the table of names with its length field; parts and header sum to the size of the file.
+    The header is the table of names with its length field. Parts and header sum to the size of the file.
     """
 
     parts: Mapping[str, int]
@@ -52,28 +52,28 @@ class Ledger:
 
     @property
     def total(self) -> int:
-        """Bytes of the whole file."""
+        """Size of the whole file in bytes."""
         return sum(self.parts.values()) + self.header
 
     def of_module(self, name: str) -> int:
-        """Bytes of the module's own tensors, those of its children not included."""
+        """Bytes of the module's own tensors, without those of its children."""
         return sum(size for part, size in self.parts.items() if part.rpartition("/")[0] == name)
 
 
 def save_model(model: nn.Module, path: str | Path) -> Ledger:
-    """Writes the model to one file and says where its bytes went; the model is unchanged.
+    """Save the model to one file, atomically, and return the sizes of its parts; the model is unchanged.
 
     Raises:
-        CompressionError: a tensor that has no plain layout, or a place that can't be written.
+        CompressionError: a tensor is not plain and dense, or the path can't be written.
     """
     return write(path, {name: tensor for name, (_, _, tensor) in _layout(model).items()})
 
 
 def load_model(path: str | Path, *, into: nn.Module) -> nn.Module:
-    """A new model with the structure of ``into`` and the values of the file; ``into`` is left alone.
+    """Load a file into a copy of ``into``, which gives the structure and is not changed.
 
     Raises:
-        CompressionError: the file is missing or damaged, or holds another model.
+        CompressionError: the file is missing or damaged, or contains a different model.
     """
     stored, _ = read(path)
     model = copy.deepcopy(into)
@@ -86,17 +86,15 @@ def load_model(path: str | Path, *, into: nn.Module) -> nn.Module:
         else:
             _copy(path, name, tensor, stored[name])
     for module, tensors in packed.items():
-        _hand_over(path, module, tensors)
+        _load_parts(path, module, tensors)
     return model
 
 
 def write(path: str | Path, parts: Mapping[str, Tensor], *, note: Mapping[str, Any] | None = None) -> Ledger:
-    """Writes named tensors, and a note of JSON values, to one file; a tensor given twice is written once.
-
-    The file appears whole or not at all: it is written under another name and then renamed.
+    """Write named tensors and a note of JSON values to one file, atomically; shared tensors are written once.
 
     Raises:
-        CompressionError: a tensor without a plain layout, or a place that can't be written.
+        CompressionError: a tensor is not plain and dense, or the path can't be written.
     """
     place = Path(path)
     aliases = _aliases(parts)
@@ -119,10 +117,10 @@ def write(path: str | Path, parts: Mapping[str, Tensor], *, note: Mapping[str, A
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The named tensors and the note of a file; a name that shared its tensor gets the same tensor again.
+    """Read the named tensors and the note of a file; names that shared a tensor share it again.
 
     Raises:
-        CompressionError: missing, empty, truncated, damaged, or not such a file at all.
+        CompressionError: the file is missing, empty, truncated, damaged, or was not written by ``write``.
     """
     try:
         content = Path(path).read_bytes()
@@ -165,14 +163,14 @@ def _short(error: BaseException) -> str:
 
 
 def _has_parts(module: nn.Module) -> bool:
-    # asked of the class: an instance may well have a submodule that happens to be called "parts"
+    # looked up on the class, because an instance may have a submodule called "parts"
     return callable(getattr(type(module), "parts", None)) and callable(
         getattr(type(module), "load_parts", None)
     )
 
 
 def _layout(model: nn.Module) -> dict[str, Part]:
-    """{"<module>/<part>": Part} in the order of the modules; a module used twice is listed once."""
+    """{"<module>/<part>": Part} in module order; a module used twice is listed once."""
     return {
         f"{name}/{part}": (module, part, tensor)
         for name, module in _modules(model, "", set())
@@ -185,13 +183,13 @@ def _modules(module: nn.Module, name: str, seen: set[nn.Module]) -> Iterator[tup
         return
     seen.add(module)
     yield name, module
-    if not _has_parts(module):  # its parts speak for its children as well
+    if not _has_parts(module):  # its parts include its children
         for child, inner in module.named_children():
             yield from _modules(inner, f"{name}.{child}" if name else child, seen)
 
 
 def _tensors(module: Any) -> dict[str, Tensor]:
-    """What the file holds of a module: its parts, or else its own share of the state dict."""
+    """The tensors to store for a module: its parts, or its own entries in the state dict."""
     if _has_parts(module):
         return dict(module.parts())
     buffers = {n: b for n, b in module._buffers.items() if n not in module._non_persistent_buffers_set}
@@ -199,7 +197,7 @@ def _tensors(module: Any) -> dict[str, Tensor]:
 
 
 def _aliases(parts: Mapping[str, Tensor]) -> dict[str, str]:
-    """{name: earlier name} for every tensor that is the very memory of an earlier one."""
+    """{name: earlier name} for every tensor that shares the memory of an earlier one."""
     first: dict[tuple, str] = {}
     earlier = {name: first.setdefault(_memory(name, tensor), name) for name, tensor in parts.items()}
     return {name: original for name, original in earlier.items() if name != original}
@@ -222,7 +220,7 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
 
 
 def _checksum(tensors: Mapping[str, Tensor], entry: Mapping[str, Any]) -> int:
-    """CRC-32 of the note, of every name, dtype and shape, and of all bytes."""
+    """CRC-32 over the metadata, every name, dtype and shape, and all bytes."""
     value = zlib.crc32(json.dumps(entry, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -259,7 +257,7 @@ def _copy(path: str | Path, name: str, target: Tensor, source: Tensor) -> None:
         target.copy_(source)
 
 
-def _hand_over(path: str | Path, module: Any, tensors: dict[str, Tensor]) -> None:
+def _load_parts(path: str | Path, module: Any, tensors: dict[str, Tensor]) -> None:
     try:
         module.load_parts(tensors)
     except _DAMAGED as error:

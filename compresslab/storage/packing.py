@@ -1,18 +1,18 @@
-"""Integers of few bits, side by side in bytes: two of four bits a byte, three of eight bits in three.
+"""Bit packing: integers of 1 to 8 bits stored without gaps in bytes, such as two 4-bit integers per byte.
 
-The integers are written one after the other as a stream of bits, the lowest bit first, and the stream is cut
-into bytes. With four bits this is the usual layout: the first integer is the low half (the *nibble*) of the
-first byte, the second is its high half. With three bits eight integers fill three bytes, and some integers
-lie across two bytes.
+The integers are written one after the other as a stream of bits, the lowest bit first, and the stream is
+divided into bytes. With four bits this is the usual layout: the first integer is the low half (the *nibble*)
+of the first byte, the second integer its high half. With three bits, eight integers fill three bytes, and
+some integers span two bytes.
 
     stream[i · bits + k] = bit k of integer i,      byte j = Σ stream[8 j + k] · 2^k,   k = 0 … 7
 
-A negative integer is kept as its lowest bits (two's complement): -1 with four bits is 1111. So the bytes do
-not know their sign, and the reader must: the same 1111 is 15 or -1. To *extend the sign* is to let the
-highest of the few bits count -2^(bits-1) instead of +2^(bits-1).
+A negative integer is stored as its lowest bits (two's complement): -1 with four bits is 1111. The bytes do
+not record whether integers are signed, so the reader must know it: 1111 means 15 or -1. *Sign extension*
+gives the highest of the few bits the value -2^(bits-1) instead of +2^(bits-1).
 
-What it saves: 8 / bits against one integer a byte. What it costs: arithmetic can't run on the packed form, so
-unpacking comes first. The last byte is filled up with zeros, so the reader must also know the count.
+What it saves: a factor of 8 / bits compared with one integer per byte. What it costs: arithmetic needs
+unpacked integers. The last byte is padded with zeros, so the reader must also know the number of integers.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ __all__ = ["pack", "unpack"]
 
 
 def pack(integers: Tensor, *, bits: int) -> Tensor:
-    """The integers' lowest ``bits`` bits in (⌈n · bits / 8⌉,) uint8, in row-major order.
+    """Pack the lowest ``bits`` bits of each integer, in row-major order, into (⌈n · bits / 8⌉,) uint8.
 
     Args:
-        integers: any shape, n whole numbers, each -2^(bits-1) … 2^bits - 1: signed or not, as you read them
-            back. Not changed.
+        integers: any shape, n integers in -2^(bits-1) … 2^bits - 1: signed or unsigned, as ``unpack`` will
+            read them. Not changed.
         bits: 1 to 8.
 
     Raises:
-        CompressionError: bits out of range, numbers that aren't integers, or one that needs more bits.
+        CompressionError: bits out of range, values that aren't integers, or an integer that needs more bits.
 
     >>> pack(torch.tensor([1, -1, 7]), bits=4).tolist()  # 0x1 and 0xF in one byte, 0x7 in the next
     [241, 7]
@@ -53,19 +53,19 @@ def pack(integers: Tensor, *, bits: int) -> Tensor:
             f"integers of {bits} bits lie in {-(2 ** (bits - 1))} … {2**bits - 1}, got {int(outside[0])}; "
             "clamp them first, or give more bits"
         )
-    stream = ((flat[:, None] >> _places(bits, flat)) & 1).flatten()  # (n · bits,)
+    stream = ((flat[:, None] >> _bit_indices(bits, flat)) & 1).flatten()  # (n · bits,)
     stream = F.pad(stream, (0, -len(stream) % 8)).reshape(-1, 8)  # (bytes, 8)
-    return (stream << _places(8, flat)).sum(dim=1).to(torch.uint8)
+    return (stream << _bit_indices(8, flat)).sum(dim=1).to(torch.uint8)
 
 
 def unpack(packed: Tensor, *, bits: int, count: int, signed: bool) -> Tensor:
-    """The first ``count`` integers that ``pack`` wrote: (count,) int8 when signed, else uint8.
+    """Unpack ``count`` integers that ``pack`` wrote: (count,) int8 if signed, else uint8.
 
     Args:
         packed: (⌈count · bits / 8⌉,) uint8. Not changed.
-        bits: 1 to 8, as it was packed.
-        count: how many integers; the bytes alone can't say.
-        signed: True reads -2^(bits-1) … 2^(bits-1) - 1, False 0 … 2^bits - 1.
+        bits: 1 to 8, the same as in ``pack``.
+        count: the number of integers, which the bytes do not record.
+        signed: True reads -2^(bits-1) … 2^(bits-1) - 1, False reads 0 … 2^bits - 1.
 
     Raises:
         CompressionError: bits out of range, or bytes that can't hold exactly ``count`` integers.
@@ -84,15 +84,15 @@ def unpack(packed: Tensor, *, bits: int, count: int, signed: bool) -> Tensor:
             f"{tuple(packed.shape)} {packed.dtype}; give the bits and the count with which they were packed"
         )
     whole = packed.to(torch.int32)
-    stream = ((whole[:, None] >> _places(8, whole)) & 1).flatten()[: count * bits]
-    integers = (stream.reshape(count, bits) << _places(bits, whole)).sum(dim=1)
+    stream = ((whole[:, None] >> _bit_indices(8, whole)) & 1).flatten()[: count * bits]
+    integers = (stream.reshape(count, bits) << _bit_indices(bits, whole)).sum(dim=1)
     if not signed:
         return integers.to(torch.uint8)
     sign = 2 ** (bits - 1)
-    return ((integers ^ sign) - sign).to(torch.int8)  # flips the sign bit, then takes its worth away
+    return ((integers ^ sign) - sign).to(torch.int8)  # flips the sign bit, then subtracts its value
 
 
-def _places(bits: int, like: Tensor) -> Tensor:
+def _bit_indices(bits: int, like: Tensor) -> Tensor:
     return torch.arange(bits, dtype=torch.int32, device=like.device)
 
 

@@ -1,24 +1,25 @@
-"""Tensors with many zeros on disk: the numbers that are not zero, and where they stood.
+"""Sparse storage formats: bitmap, relative index and compressed sparse rows (CSR).
 
-A zero takes as many bytes as any other number until a file leaves it out. Then every number that stays must
-say where it belongs, and that costs bytes too. Three ways to say it, for n numbers of v bits, a share s of
-them zero at random places:
+A zero takes as many bytes as any other value unless the file leaves it out. Then the position of every
+nonzero must be stored, which costs bytes too. Three ways to store it, for n values of v bits, of which a
+random share s is zero:
 
-    form             says                                          bits for each of the n
-    bitmap           is it there? one bit                          1 + (1 - s) v
-    relative index   zeros skipped since the last one, b bits      (1 - s) (v + b) / (1 - s^2^b)
-    CSR              where a row begins, each number's column      (1 - s) (v + 8, 16 or 32), and the rows
+    format           stores                                        bits per value, zeros included
+    bitmap           one bit per value: is it nonzero?             1 + (1 - s) v
+    relative index   zeros since the previous nonzero, b bits      (1 - s) (v + b) / (1 - s^2^b)
+    CSR              the start of each row, each value's column    (1 - s) (v + 8, 16 or 32), plus the rows
 
-b bits count 2^b - 1 zeros. Where more lie between two numbers, a *filler* is stored: the largest gap and the
-value 0.0, which stands for one more zero. It costs v + b bits as well, hence the division above.
+A gap of b bits counts up to 2^b - 1 zeros. If more zeros lie between two nonzeros, a *filler* is stored: the
+largest gap and the value 0.0, which stands for one more zero. It costs v + b bits too, hence the division.
 
-What it saves, in float32: a bitmap pays from s = 3 % on, gaps of 4 bits from 11 %, CSR with 16-bit columns
-from 33 %. The bitmap is the smallest up to 80 %, then gaps of 5 bits, beyond 89 % of 6, and so on; CSR
-only beyond 99 %, but its rows can be read on their own. What it costs: time, for a tensor is made dense again
-before anything is multiplied. What is left out: fewer bits for the values, and Huffman coding.
+What it saves, in float32: a bitmap is smaller than the dense tensor from s = 3 %, 4-bit gaps from 11 %, CSR
+with 16-bit columns from 33 %. The bitmap is the smallest format up to 80 %, then 5-bit gaps, beyond 89 %
+6-bit gaps, and so on; CSR is the smallest only beyond 99 %, but its rows can be read independently. What it
+costs: time, because the tensor is made dense again before it is used. What is left out: fewer bits for the
+values, and Huffman coding.
 
-A number counts as zero if it equals zero. So -0.0, which is what a mask makes of a negative weight, is left
-out of these forms and comes back as 0.0; all other numbers come back bit by bit, NaN and infinities too.
+A value counts as zero if it equals zero. So -0.0, which a mask makes of a negative weight, is not stored and
+is restored as 0.0. All other values are restored bit for bit, NaN and infinities included.
 
 Source: Han, Mao and Dally 2015, "Deep compression", arXiv:1510.00149, for the relative index with fillers.
 """
@@ -46,7 +47,7 @@ __all__ = [
     "from_csr",
     "from_relative_index",
     "gap_reach",
-    "places_and_gaps",
+    "indices_and_gaps",
     "relative_index_layout",
     "to_bitmap",
     "to_csr",
@@ -54,7 +55,7 @@ __all__ = [
 ]
 
 Parts = Mapping[str, Tensor]
-Layout = dict[str, tuple[torch.dtype, int]]  # {index part: (dtype, how many)}
+Layout = dict[str, tuple[torch.dtype, int]]  # {index part: (dtype, length)}
 AGAIN = "write the tensor again, or give the shape and the bits with which it was written"
 
 
@@ -62,7 +63,7 @@ AGAIN = "write the tensor again, or give the shape and the bits with which it wa
 
 
 def to_bitmap(tensor: Tensor) -> dict[str, Tensor]:
-    """``bitmap`` (⌈n / 8⌉,) uint8, the lowest bit first, and the ``values`` (nonzeros,) in row-major order.
+    """Encode as ``bitmap`` (⌈n / 8⌉,) uint8, lowest bit first, and ``values`` (nonzeros,) in row-major order.
 
     >>> parts = to_bitmap(torch.tensor([[0.0, 5.0], [7.0, 0.0]]))
     >>> bin(parts["bitmap"].item()), parts["values"].tolist()
@@ -74,10 +75,10 @@ def to_bitmap(tensor: Tensor) -> dict[str, Tensor]:
 
 
 def from_bitmap(parts: Parts, shape: Sequence[int]) -> Tensor:
-    """The tensor of that shape again.
+    """Decode the parts of ``to_bitmap`` into a tensor of this shape.
 
     Raises:
-        CompressionError: parts that are missing, of another size, or that do not fit each other.
+        CompressionError: parts are missing, have another size, or contradict each other.
     """
     values = checked_values(parts, shape, bitmap_layout)
     there = unpack(parts["bitmap"], bits=1, count=math.prod(shape), signed=False).bool()
@@ -90,7 +91,7 @@ def from_bitmap(parts: Parts, shape: Sequence[int]) -> Tensor:
 
 
 def bitmap_layout(shape: Sequence[int], stored: int) -> Layout:
-    """The dtype and the length of each index part of a tensor of that shape: one bit a number."""
+    """The dtype and the length of each index part of a tensor of this shape: one bit per value."""
     return {"bitmap": (torch.uint8, -(-math.prod(shape) // 8))}
 
 
@@ -98,14 +99,14 @@ def bitmap_layout(shape: Sequence[int], stored: int) -> Layout:
 
 
 def to_relative_index(tensor: Tensor, *, bits: int = 4) -> dict[str, Tensor]:
-    """``gaps`` (stored,), packed, how many zeros come before each of the ``values`` (stored,).
+    """Encode as ``gaps``, packed, the number of zeros before each of the ``values`` (stored,).
 
-    A gap of 2^bits zeros or more is written with fillers: the gap 2^bits - 1 before one of the zeros itself.
-    Zeros after the last number need none.
+    2^bits zeros or more in a row are written with fillers: a gap of 2^bits - 1 and one of the zeros as the
+    value. Zeros after the last nonzero need no filler.
 
     Args:
         tensor: any shape, read in row-major order. Not changed.
-        bits: 1 to 8, of each gap.
+        bits: bits per gap, 1 to 8.
 
     Raises:
         CompressionError: bits out of range.
@@ -115,19 +116,19 @@ def to_relative_index(tensor: Tensor, *, bits: int = 4) -> dict[str, Tensor]:
     ([5.0, 0.0, 7.0], [1, 3, 1])
     """
     flat, reach = tensor.detach().flatten(), gap_reach(bits)
-    places, skipped = places_and_gaps(flat)
-    last = (skipped // reach + 1).cumsum(0) - 1  # where each number stands among those stored
+    indices, skipped = indices_and_gaps(flat)
+    last = (skipped // reach + 1).cumsum(0) - 1  # index of each nonzero among the stored values
     stored = int(last[-1]) + 1 if len(last) else 0
-    gaps, values = places.new_full((stored,), reach - 1), flat.new_zeros(stored)  # all fillers at first
-    gaps[last], values[last] = skipped % reach, flat[places]
+    gaps, values = indices.new_full((stored,), reach - 1), flat.new_zeros(stored)  # all fillers at first
+    gaps[last], values[last] = skipped % reach, flat[indices]
     return {"gaps": pack(gaps, bits=bits), "values": values}
 
 
 def from_relative_index(parts: Parts, shape: Sequence[int], *, bits: int = 4) -> Tensor:
-    """The tensor of that shape again.
+    """Decode the parts of ``to_relative_index`` into a tensor of this shape.
 
     Raises:
-        CompressionError: parts that are missing, of another size, or gaps that lead beyond the end.
+        CompressionError: parts are missing or have another size, or gaps lead beyond the end.
     """
     values = checked_values(parts, shape, functools.partial(relative_index_layout, bits=bits))
     gaps = unpack(parts["gaps"], bits=bits, count=len(values), signed=False)
@@ -140,12 +141,12 @@ def from_relative_index(parts: Parts, shape: Sequence[int], *, bits: int = 4) ->
 
 
 def relative_index_layout(shape: Sequence[int], stored: int, *, bits: int) -> Layout:
-    """The dtype and the length of each index part: so many bits a stored value, fillers included."""
+    """The dtype and the length of each index part: ``bits`` bits per stored value, fillers included."""
     return {"gaps": (torch.uint8, -(-stored * bits // 8))}
 
 
 def gap_reach(bits: int) -> int:
-    """How many places one stored gap leads on at most: 2^bits.
+    """The most positions that one stored gap advances: 2^bits.
 
     Raises:
         CompressionError: bits out of range.
@@ -155,21 +156,21 @@ def gap_reach(bits: int) -> int:
     return 2**bits
 
 
-def places_and_gaps(flat: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each nonzero of (n,) stands, and how many zeros come right before it: (nonzeros,) int64 each."""
-    places = flat.nonzero().flatten()
-    return places, places.diff(prepend=places.new_full((1,), -1)) - 1
+def indices_and_gaps(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """The index of each nonzero of (n,) and the number of zeros right before it: (nonzeros,) int64 each."""
+    indices = flat.nonzero().flatten()
+    return indices, indices.diff(prepend=indices.new_full((1,), -1)) - 1
 
 
 # compressed sparse rows
 
 
 def to_csr(tensor: Tensor) -> dict[str, Tensor]:
-    """``row_pointers`` (rows + 1,), ``columns`` (nonzeros,) and ``values`` (nonzeros,).
+    """Encode as ``row_pointers`` (rows + 1,), ``columns`` (nonzeros,) and ``values`` (nonzeros,).
 
     The values of row r are those from row_pointers[r] up to row_pointers[r + 1]. The tensor is read as a
-    matrix: (out, …) has a row for each output, fewer than two dimensions are one row. Both indices have the
-    smallest unsigned type in which the largest possible one fits.
+    matrix: (out, …) has one row per output; a scalar or a vector is one row. Both indices use the smallest
+    unsigned dtype that fits their largest possible value.
 
     >>> {name: part.tolist() for name, part in to_csr(torch.tensor([[0.0, 5.0], [0, 0], [7, 8]])).items()}
     {'row_pointers': [0, 1, 1, 3], 'columns': [1, 0, 1], 'values': [5.0, 7.0, 8.0]}
@@ -183,11 +184,11 @@ def to_csr(tensor: Tensor) -> dict[str, Tensor]:
 
 
 def from_csr(parts: Parts, shape: Sequence[int]) -> Tensor:
-    """The tensor of that shape again.
+    """Decode the parts of ``to_csr`` into a tensor of this shape.
 
     Raises:
-        CompressionError: parts that are missing or of another size, pointers that fall or do not end at the
-            last value, columns out of range or out of order.
+        CompressionError: parts are missing or have another size, row pointers decrease or do not end at the
+            last value, or columns are out of range or out of order.
     """
     values = checked_values(parts, shape, csr_layout)
     pointers, columns = parts["row_pointers"].long(), parts["columns"].long()
@@ -206,7 +207,7 @@ def from_csr(parts: Parts, shape: Sequence[int]) -> Tensor:
 
 
 def csr_layout(shape: Sequence[int], stored: int) -> Layout:
-    """The dtype and the length of each index part, in the smallest unsigned types that suffice."""
+    """The dtype and the length of each index part, in the smallest unsigned dtypes that suffice."""
     rows, width = _rows_and_columns(shape)
     return {
         "row_pointers": (_smallest_type(stored), rows + 1),
@@ -224,16 +225,16 @@ def _smallest_type(largest: int) -> torch.dtype:
     return next(dtype for dtype in types if largest < 256**dtype.itemsize)
 
 
-# what they share
+# shared by the formats
 
 
 def checked_values(
     parts: Parts, shape: Sequence[int], layout: Callable[[Sequence[int], int], Layout]
 ) -> Tensor:
-    """The values (stored,) among the parts, once every index part has the dtype and length it must have.
+    """Return the values (stored,) after checking the dtype and the length of every index part.
 
     Raises:
-        CompressionError: a part is missing, or is of another dtype or length.
+        CompressionError: a part is missing, or has another dtype or length.
     """
     missing = [name for name in ("values", *layout(shape, 0)) if name not in parts]
     if missing:
@@ -250,9 +251,9 @@ def checked_values(
     return values
 
 
-def _scatter(values: Tensor, places: Tensor, shape: Sequence[int]) -> Tensor:
+def _scatter(values: Tensor, indices: Tensor, shape: Sequence[int]) -> Tensor:
     flat = values.new_zeros(math.prod(shape))
-    flat[places] = values
+    flat[indices] = values
     return flat.reshape(tuple(shape))
 
 

@@ -1,10 +1,10 @@
-"""Which sparse form is the smallest? Each form as a value that knows its bytes before it is written.
+"""Choice of the smallest sparse format per tensor, from sizes computed without writing.
 
-No form wins at every sparsity (see the sparse page), and a network's layers are not equally sparse. So the
-bytes are counted for each form and the smallest is taken, layer by layer; the first byte of what is written
-says which one it was, so that a reader needs to know the shape alone.
+No format is the smallest at every sparsity (see ``storage.sparse``), and the layers of a network are not
+equally sparse. So the bytes of each format are counted and the smallest is taken, layer by layer. The first
+byte written is the number of the format, so a reader needs only the shape.
 
-    positions = [number of the form] [its index parts as bytes, one after the other],      values
+    positions = [number of the format] [its index parts as bytes, one after the other],      values
 
 What it costs: that one byte.
 """
@@ -31,7 +31,7 @@ from compresslab.storage.sparse import (
     from_csr,
     from_relative_index,
     gap_reach,
-    places_and_gaps,
+    indices_and_gaps,
     relative_index_layout,
     to_bitmap,
     to_csr,
@@ -54,10 +54,15 @@ __all__ = [
 
 @dataclass(frozen=True, repr=False)
 class Form:
-    """A way to write a tensor, and what it will weigh.
+    """A storage format of a tensor, which computes its size without writing.
 
-    Its ``number`` is what a file calls it; ``stored(tensor)`` says how many values it writes, fillers
-    included; ``layout(shape, stored)`` the dtype and the length of each part that says where they stood.
+    Attributes:
+        name: for tables.
+        number: identifies the format in a file.
+        to_parts: encodes a tensor.
+        from_parts: decodes parts and a shape.
+        stored: the number of values written for a tensor, fillers included.
+        layout: (shape, stored) → the dtype and the length of each index part.
     """
 
     name: str
@@ -71,14 +76,14 @@ class Form:
         return f"Form({self.name!r})"
 
     def storage_bytes(self, tensor: Tensor) -> int:
-        """Bytes of its parts, values and indices: counted, not written."""
+        """Bytes of the tensor in this format, values and indices: computed, not written."""
         stored = self.stored(tensor)
         index = self.layout(tensor.shape, stored).values()
         return stored * tensor.element_size() + sum(dtype.itemsize * length for dtype, length in index)
 
 
 def relative_index(*, bits: int) -> Form:
-    """Gaps of so many bits, 1 to 8, as a form.
+    """The relative-index format with gaps of ``bits`` bits, 1 to 8.
 
     Raises:
         CompressionError: bits out of range.
@@ -95,7 +100,7 @@ def relative_index(*, bits: int) -> Form:
 
 
 def _gaps_stored(tensor: Tensor, *, reach: int) -> int:
-    _, skipped = places_and_gaps(tensor.detach().flatten())
+    _, skipped = indices_and_gaps(tensor.detach().flatten())
     return int((skipped // reach + 1).sum())
 
 
@@ -118,7 +123,7 @@ def _nonzeros(tensor: Tensor) -> int:
     return int(tensor.detach().count_nonzero())
 
 
-# a file has these numbers in it, so they stay what they are; gaps of b bits are form b
+# stored in files, so these numbers must never change; gaps of b bits are format b
 DENSE = Form("dense", 0, _to_dense, _from_dense, Tensor.numel, _dense_layout)
 BITMAP = Form("bitmap", 16, to_bitmap, from_bitmap, _nonzeros, bitmap_layout)
 CSR = Form("CSR", 17, to_csr, from_csr, _nonzeros, csr_layout)
@@ -127,10 +132,10 @@ _BY_NUMBER = {form.number: form for form in (*FORMS, *(relative_index(bits=bits)
 
 
 def checked_forms(forms: Sequence[Form]) -> tuple[Form, ...]:
-    """The forms, once there is at least one and nothing else among them.
+    """Return the formats as a tuple after checking that there is at least one and that each is a ``Form``.
 
     Raises:
-        CompressionError: none, or something that is no form.
+        CompressionError: no format, or something that is not a ``Form``.
     """
     if not isinstance(forms, list | tuple) or not forms or not all(isinstance(form, Form) for form in forms):
         raise BadSetting(f"forms is a list of forms, at least one, got {forms!r}; try [BITMAP]")
@@ -138,7 +143,7 @@ def checked_forms(forms: Sequence[Form]) -> tuple[Form, ...]:
 
 
 def sizes(tensor: Tensor, *, forms: Sequence[Form] = FORMS) -> dict[str, int]:
-    """{name of the form: bytes of the tensor in it, indices and values}: counted, nothing is written.
+    """{format: bytes of the tensor in it, indices and values}: computed, nothing is written.
 
     >>> sizes(torch.eye(16), forms=[DENSE, BITMAP, relative_index(bits=4), CSR])
     {'dense': 1024, 'bitmap': 96, '4-bit gaps': 140, 'CSR': 97}
@@ -147,10 +152,10 @@ def sizes(tensor: Tensor, *, forms: Sequence[Form] = FORMS) -> dict[str, int]:
 
 
 def to_smallest(tensor: Tensor, *, forms: Sequence[Form] = FORMS) -> dict[str, Tensor]:
-    """``positions``, uint8, and ``values``, in the form of the fewest bytes; in the first of them at a tie.
+    """Encode as ``positions``, uint8, and ``values``, in the smallest format; ties take the earlier format.
 
     Raises:
-        CompressionError: no forms.
+        CompressionError: no formats.
     """
     form = min(checked_forms(forms), key=lambda form: form.storage_bytes(tensor))
     parts = form.to_parts(tensor)
@@ -161,16 +166,16 @@ def to_smallest(tensor: Tensor, *, forms: Sequence[Form] = FORMS) -> dict[str, T
 
 
 def from_smallest(parts: Parts, shape: Sequence[int]) -> Tensor:
-    """The tensor of that shape again, in whichever form it was written.
+    """Decode a tensor of this shape from the format in which ``to_smallest`` wrote it.
 
     Raises:
-        CompressionError: no such form, or parts that are damaged or belong to another shape.
+        CompressionError: an unknown format, or parts that are damaged or belong to another shape.
     """
     if missing := {"positions", "values"} - parts.keys():
         came = ", ".join(parts) or "none"
         raise DamagedFile(f"{min(missing)} is a part of such a tensor, got {came}; {AGAIN}")
     positions, values = parts["positions"], checked_values(parts, shape, _dense_layout)
-    form = _named_by(positions)
+    form = _form_of(positions)
     layout = form.layout(shape, len(values))
     lengths = [dtype.itemsize * length for dtype, length in layout.values()]
     if len(positions) != 1 + sum(lengths):
@@ -179,13 +184,13 @@ def from_smallest(parts: Parts, shape: Sequence[int]) -> Tensor:
             f"({form.name}), got {len(positions)}; {AGAIN}"
         )
     cut = zip(layout.items(), positions[1:].split(lengths), strict=True)
-    # cloned, because a view as wider integers has to begin at a multiple of their size
+    # cloned, because a view as wider integers must start at a multiple of their size
     index = {name: part.clone().view(dtype) for (name, (dtype, _)), part in cut}
     return form.from_parts({**index, "values": values}, shape)
 
 
-def _named_by(positions: Tensor) -> Form:
-    """The form whose number is the first of the bytes."""
+def _form_of(positions: Tensor) -> Form:
+    """The format whose number is the first byte."""
     bytes_ = positions.dtype == torch.uint8 and positions.dim() == 1 and len(positions) > 0
     if not bytes_ or int(positions[0]) not in _BY_NUMBER:
         came = int(positions[0]) if bytes_ else f"{tuple(positions.shape)} {positions.dtype}"
