@@ -24,7 +24,7 @@ from torch import Tensor
 from compresslab.data.images import Images, Splits
 from compresslab.data.location import DATA
 from compresslab.data.torchvision_import import import_torchvision
-from compresslab.errors import CompressionError, DamagedFile, NotAvailable
+from compresslab.errors import DamagedFile, NotAvailable
 
 __all__ = ["CLASSES", "FILES", "cache_folder", "fashion_mnist", "read_manifest", "unpack"]
 
@@ -157,7 +157,7 @@ def _verified(packed: Path, expected: dict) -> bytes:
     return content
 
 
-def _broken(packed: Path, came: str, expected: dict) -> CompressionError:
+def _broken(packed: Path, came: str, expected: dict) -> DamagedFile:
     return DamagedFile(
         f"{packed} {came}; expected {expected['bytes']:,} bytes with the SHA-256 {expected['sha256'][:12]}… "
         f"once unpacked. Get it back with: git checkout -- data/fashion_mnist/{packed.name}"

@@ -22,7 +22,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from compresslab.errors import CompressionError, Unsupported
+from compresslab.errors import Unsupported
+from compresslab.models.surgery import conv_settings
 
 __all__ = ["INPUT", "ActivationGrid", "Add", "Step", "StepNetwork", "fx_graph", "plain_layer", "trace"]
 
@@ -180,17 +181,7 @@ def plain_layer(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     if isinstance(layer, nn.Conv2d):
         reach = [d * k for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
         sample = layer.weight.new_zeros(1, layer.in_channels, *reach)
-        plain = nn.Conv2d(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,  # type: ignore[arg-type]
-            layer.dilation,
-            layer.groups,
-            padding_mode=layer.padding_mode,
-            device="meta",  # type: ignore[arg-type]
-        )
+        plain = nn.Conv2d(**conv_settings(layer), device="meta")
     else:
         sample = layer.weight.new_zeros(1, layer.in_features)
         plain = nn.Linear(layer.in_features, layer.out_features, device="meta")
@@ -268,7 +259,7 @@ def _passes(module: nn.Module) -> bool:
     return nothing or getattr(type(module), "only_rounds", False)
 
 
-def _unknown(node: fx.Node, operation: nn.Module | None) -> CompressionError:
+def _unknown(node: fx.Node, operation: nn.Module | None) -> Unsupported:
     called = node.target if node.op == "call_module" else node.name
     what = operation if operation is not None else getattr(node.target, "__name__", node.target)
     norm = isinstance(operation, nn.BatchNorm2d)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["evaluating", "replace_modules"]
+__all__ = ["conv_settings", "evaluating", "replace_modules"]
 
 
 def replace_modules(model: nn.Module, make: Callable[[str, nn.Module], nn.Module | None]) -> nn.Module:
@@ -31,6 +32,17 @@ def replace_modules(model: nn.Module, make: Callable[[str, nn.Module], nn.Module
         if new is not None:
             model.set_submodule(name, new)
     return model
+
+
+def conv_settings(layer: nn.Conv2d) -> dict[str, Any]:
+    """The arguments with which ``nn.Conv2d`` makes a layer of the same form, with weights of its own.
+
+    >>> nn.Conv2d(**conv_settings(nn.Conv2d(8, 4, 3, stride=2, bias=False)))
+    Conv2d(8, 4, kernel_size=(3, 3), stride=(2, 2), bias=False)
+    """
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    settings = {name: getattr(layer, name) for name in (*names, "padding_mode")}
+    return {**settings, "bias": layer.bias is not None}
 
 
 def _from_the_inside(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from compresslab.errors import CompressionError, DamagedFile
+from compresslab.errors import DamagedFile
 
 __all__ = ["keep_checkpoint", "resume_checkpoint"]
 
@@ -74,7 +74,7 @@ def resume_checkpoint(
     return history, _part(tensors, "best")
 
 
-def _another_run(place: Path, why: str) -> CompressionError:
+def _another_run(place: Path, why: str) -> DamagedFile:
     return DamagedFile(
         f"{place} is of another run ({why}); only the run that wrote it can go on from it. "
         "Delete it to start afresh, or name another file"

@@ -31,7 +31,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from compresslab.errors import CompressionError, Unsupported
+from compresslab.errors import Unsupported
 from compresslab.models.graph import Add, fx_graph
 
 __all__ = ["Group", "Member", "dependency_groups"]
@@ -241,7 +241,7 @@ class _Channels:
         return {name: Group(name, self.number[name], tuple(members)) for name, members in sets.items()}
 
 
-def _lost(name: str, what: Any) -> CompressionError:
+def _lost(name: str, what: Any) -> Unsupported:
     return Unsupported(
         f"{name} is {what}; channels are followed through Conv2d (dense or depthwise), Linear behind a "
         "Flatten, BatchNorm, pooling, Flatten, sums of two values, and activations that leave zero at zero: "

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.errors import DamagedFile, Unsupported
-from compresslab.models.surgery import replace_modules
+from compresslab.models.surgery import conv_settings, replace_modules
 from compresslab.storage.sparse_formats import FORMS, Form, checked_forms, from_smallest, to_smallest
 
 __all__ = ["SparseConv2d", "SparseLinear", "store_sparsely"]
@@ -42,18 +42,7 @@ class SparseConv2d(nn.Conv2d):
     forms: tuple[Form, ...]
 
     def __init__(self, layer: nn.Conv2d, *, forms: Sequence[Form] = FORMS) -> None:
-        super().__init__(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,  # type: ignore[arg-type]
-            layer.dilation,
-            layer.groups,
-            layer.bias is not None,
-            layer.padding_mode,
-            device="meta",  # type: ignore[arg-type]
-        )
+        super().__init__(**conv_settings(layer), device="meta")
         _take_over(self, layer, forms)
 
     def parts(self) -> dict[str, Tensor]:

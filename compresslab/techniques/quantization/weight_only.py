@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compresslab.errors import BadSetting, DamagedFile, Unsupported
-from compresslab.models.surgery import replace_modules
+from compresslab.models.surgery import conv_settings, replace_modules
 from compresslab.storage.packing import pack, unpack
 from compresslab.techniques.quantization.affine import (
     dequantize,
@@ -142,18 +142,7 @@ class QuantizedConv2d(nn.Conv2d):
     grid: Grid
 
     def __init__(self, layer: nn.Conv2d, grid: Grid) -> None:
-        super().__init__(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,  # type: ignore[arg-type]
-            layer.dilation,
-            layer.groups,
-            layer.bias is not None,
-            layer.padding_mode,
-            device="meta",  # type: ignore[arg-type]
-        )
+        super().__init__(**conv_settings(layer), device="meta")
         _take_over(self, layer, grid)
 
     def forward(self, x: Tensor) -> Tensor:
