@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from compresslab.checks.call import ALLOWED, Run, run
+from compresslab.checks.call import ALLOWED, Attempt, Run, run
 from compresslab.checks.exercise import Case, Exercise, Mistake, draw_cases
 from compresslab.errors import Unwritten, WrongAnswer
 
@@ -63,23 +63,11 @@ def run_mistakes(exercise: Exercise, cases: Sequence[Case]) -> dict[str, Run]:
 
 
 def _first_wrong(exercise: Exercise, cases: Sequence[Case], done: Run) -> WrongAnswer | None:
-    """The first thing that is wrong, in the order written, returned, quiet, raised, unchanged, judged."""
-    for (title, inputs), attempt in zip(cases, done.attempts, strict=False):
-        if attempt.raised == "NotImplementedError":
-            return Unwritten(NOT_WRITTEN)
-        if attempt.raised:
-            return WrongAnswer(f"your function raises {attempt.words} (case: {title})", case=title)
-        if attempt.changed:
-            return WrongAnswer(
-                f"your function changes its input ({attempt.changed}); leave it as it came (case: {title})",
-                case=title,
-            )
-        try:
-            exercise.judge(inputs, attempt.record)
-        except WrongAnswer as wrong:
-            return WrongAnswer(
-                f"{wrong.reason} (case: {title})", wrong.hint, **{"case": title, **wrong.details}
-            )
+    """The first case that is wrong, else what is wrong with the run as a whole."""
+    for case, attempt in zip(cases, done.attempts, strict=False):
+        wrong = _wrong_attempt(exercise, case, attempt)
+        if wrong:
+            return wrong
     if done.stopped:
         where = f" (case: {cases[len(done.attempts)][0]})" if len(done.attempts) < len(cases) else ""
         return WrongAnswer(f"{done.stopped}; look for a loop that never ends{where}")
@@ -87,6 +75,25 @@ def _first_wrong(exercise: Exercise, cases: Sequence[Case], done: Run) -> WrongA
         return WrongAnswer(f"your function printed {done.characters:,} characters; take the print() out")
     if len(done.attempts) < len(cases):
         return WrongAnswer(f"only {len(done.attempts)} of {len(cases)} cases left a record")
+    return None
+
+
+def _wrong_attempt(exercise: Exercise, case: Case, attempt: Attempt) -> WrongAnswer | None:
+    """What is wrong in one case, in this order: unwritten, raised, input changed, judged."""
+    title, inputs = case
+    if attempt.raised == "NotImplementedError":
+        return Unwritten(NOT_WRITTEN)
+    if attempt.raised:
+        return WrongAnswer(f"your function raises {attempt.words} (case: {title})", case=title)
+    if attempt.changed:
+        return WrongAnswer(
+            f"your function changes its input ({attempt.changed}); leave it as it came (case: {title})",
+            case=title,
+        )
+    try:
+        exercise.judge(inputs, attempt.record)
+    except WrongAnswer as wrong:
+        return WrongAnswer(f"{wrong.reason} (case: {title})", wrong.hint, **{"case": title, **wrong.details})
     return None
 
 

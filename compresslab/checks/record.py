@@ -219,6 +219,22 @@ def _array(content: bytes) -> np.ndarray:
 
 
 def _flatten(node: object, arrays: dict[str, np.ndarray]) -> object:
+    """The node as JSON values; its arrays go to ``arrays``, and their names stand for them."""
+    match node:
+        case torch.Tensor() | np.ndarray() | Recorded():
+            return _flatten_values(node, arrays)
+        case dict():
+            return {"dict": [[key, _flatten(value, arrays)] for key, value in node.items()]}
+        case tuple():
+            return {"tuple": [_flatten(value, arrays) for value in node]}
+        case list():
+            return [_flatten(value, arrays) for value in node]
+        case None | bool() | int() | float() | str():
+            return node
+    raise BadSetting(f"a case or record holds numbers, strings and tensors, got {type(node).__name__}")
+
+
+def _flatten_values(node: torch.Tensor | np.ndarray | Recorded, arrays: dict[str, np.ndarray]) -> object:
     def keep(array: np.ndarray) -> str:
         arrays[f"array_{len(arrays)}"] = array
         return f"array_{len(arrays) - 1}"
@@ -228,41 +244,37 @@ def _flatten(node: object, arrays: dict[str, np.ndarray]) -> object:
         return {"tensor": keep(record.array), "dtype": record.dtype, "strides": node.stride()}  # type: ignore[arg-type]
     if isinstance(node, np.ndarray):
         return {"array": keep(node)}
-    if isinstance(node, Recorded):
-        fields = {"type": node.type, "text": node.text, "dtype": node.dtype}
-        items = None if node.items is None else [_flatten(item, arrays) for item in node.items]
-        plain = node.dtype in _PLAIN and node.array is not None and node.array.ndim == 0
-        values = None if node.array is None else node.array.item() if plain else keep(node.array)
-        return {"record": fields, "values": values, "items": items}
-    if isinstance(node, dict):
-        return {"dict": [[key, _flatten(value, arrays)] for key, value in node.items()]}
-    if isinstance(node, tuple):
-        return {"tuple": [_flatten(value, arrays) for value in node]}
-    if isinstance(node, list):
-        return [_flatten(value, arrays) for value in node]
-    if node is None or isinstance(node, bool | int | float | str):
-        return node
-    raise BadSetting(f"a case or record holds numbers, strings and tensors, got {type(node).__name__}")
+    fields = {"type": node.type, "text": node.text, "dtype": node.dtype}
+    items = None if node.items is None else [_flatten(item, arrays) for item in node.items]
+    plain = node.dtype in _PLAIN and node.array is not None and node.array.ndim == 0
+    values = None if node.array is None else node.array.item() if plain else keep(node.array)
+    return {"record": fields, "values": values, "items": items}
 
 
 def _unflatten(node: Any, arrays: _Members) -> Any:
-    if isinstance(node, list):
-        return [_unflatten(value, arrays) for value in node]
-    if not isinstance(node, dict):
-        return node
+    """What ``_flatten`` wrote, from JSON values and the arrays that they name."""
+    match node:
+        case list():
+            return [_unflatten(value, arrays) for value in node]
+        case {"tuple": values}:
+            return tuple(_unflatten(value, arrays) for value in values)
+        case {"dict": pairs}:
+            return {key: _unflatten(value, arrays) for key, value in pairs}
+        case dict():
+            return _unflatten_values(node, arrays)
+    return node
+
+
+def _unflatten_values(node: dict, arrays: _Members) -> torch.Tensor | np.ndarray | Recorded:
     if "tensor" in node:
         if not arrays.trusted:
             raise ValueError("a tensor where a record belongs")
         return _tensor(arrays[node["tensor"]], node["dtype"], node["strides"])
     if "array" in node:
         return arrays[node["array"]]
-    if "record" in node:
-        items = None if node["items"] is None else tuple(_unflatten(item, arrays) for item in node["items"])
-        values = arrays[node["values"]] if isinstance(node["values"], str) else node["values"]
-        return _checked(node["record"], values, items)
-    if "tuple" in node:
-        return tuple(_unflatten(value, arrays) for value in node["tuple"])
-    return {key: _unflatten(value, arrays) for key, value in node["dict"]}
+    items = None if node["items"] is None else tuple(_unflatten(item, arrays) for item in node["items"])
+    values = arrays[node["values"]] if isinstance(node["values"], str) else node["values"]
+    return _checked(node["record"], values, items)
 
 
 def _tensor(values: np.ndarray, dtype: str, strides: list[int]) -> torch.Tensor:

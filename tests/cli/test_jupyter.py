@@ -205,17 +205,15 @@ def test_the_environments_programs_come_first_activated_or_not(mine):
     assert jupyter_environment({}, mine)["JUPYTER_TOKEN"] != jupyter_environment({}, mine)["JUPYTER_TOKEN"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent in another way on Windows")
-def test_jupyterlab_answers_on_the_printed_address_and_ctrl_c_ends_it(labs, mine, tmp_path):
-    copy_labs(labs, mine)
+def start_jupyterlab(mine: Path, folder: Path) -> subprocess.Popen:
+    """``launch`` in a process of its own, with empty folders for settings: this machine's do not matter."""
     code = (
         "import signal, sys, pathlib; from compresslab.cli.jupyter import launch; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a background job of a shell ignores it
         f"sys.exit(launch(pathlib.Path({str(mine)!r}), say=lambda words: print(words, flush=True)))"
     )
-    # empty folders for JupyterLab's own settings, so that this machine's do not matter
-    folders = {name: str(tmp_path / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "HOME")}
-    process = subprocess.Popen(
+    folders = {name: str(folder / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "HOME")}
+    return subprocess.Popen(
         [sys.executable, "-c", code],
         env=os.environ | folders | {"CI": "true"},
         stdin=subprocess.DEVNULL,
@@ -223,12 +221,23 @@ def test_jupyterlab_answers_on_the_printed_address_and_ctrl_c_ends_it(labs, mine
         stderr=subprocess.DEVNULL,
         text=True,
     )
+
+
+def said_at_start(process: subprocess.Popen) -> str:
+    words = ""
+    while not words.endswith("Stop it with Ctrl-C.\n"):
+        line = process.stdout.readline()
+        assert line, f"JupyterLab ended: {words}"
+        words += line
+    return words
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent in another way on Windows")
+def test_jupyterlab_answers_on_the_printed_address_and_ctrl_c_ends_it(labs, mine, tmp_path):
+    copy_labs(labs, mine)
+    process = start_jupyterlab(mine, tmp_path)
     try:
-        words = ""
-        while not words.endswith("Stop it with Ctrl-C.\n"):
-            line = process.stdout.readline()
-            assert line, f"JupyterLab ended: {words}"
-            words += line
+        words = said_at_start(process)
         address = re.search(r"http://\S+", words)[0]
         assert "no display here" in words
         direct, cookies = urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor()

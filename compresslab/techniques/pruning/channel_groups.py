@@ -144,29 +144,37 @@ _SUMS: tuple[Callable | str, ...] = (operator.add, operator.iadd, torch.add, "ad
 def _follow(
     node: fx.Node, given: list[_Value], channels: _Channels, modules: Mapping[str, nn.Module]
 ) -> _Value:
-    """What a node makes of the values that it is given; its layer is noted as a member."""
+    """What a node makes of the values that it is given; a layer with weights is noted as a member."""
     if node.op != "call_module":
         return _call(node, given, channels)
     name, layer = str(node.target), modules[str(node.target)]
     match layer:
-        case nn.Conv2d() if layer.groups == 1:
-            channels.share(Member(name, "Conv2d", READS), given[0], layer.in_channels)
-            return channels.write(name, "Conv2d", layer.out_channels, "maps")
-        case nn.Conv2d() if layer.groups == layer.in_channels == layer.out_channels:
-            channels.share(Member(name, "Conv2d", FILTERS), given[0], layer.in_channels)
-            return given[0]
-        case nn.Linear() if given[0].layout != "maps":
-            channels.share(Member(name, "Linear", READS), given[0], layer.in_features)
-            return channels.write(name, "Linear", layer.out_features, "rows")
-        case nn.BatchNorm1d() | nn.BatchNorm2d():
-            channels.share(Member(name, type(layer).__name__, SCALES), given[0], layer.num_features)
-            return given[0]
+        case nn.Conv2d() | nn.Linear() | nn.BatchNorm1d() | nn.BatchNorm2d():
+            return _member(name, layer, given[0], channels)
         case nn.Flatten() if (layer.start_dim, layer.end_dim) == (1, -1):
             return _Value(given[0].written_by, "flat" if given[0].layout == "maps" else given[0].layout)
         case Add():
             return _sum(name, given, channels)
     if isinstance(layer, _THROUGH) or getattr(type(layer), "only_rounds", False):
         return given[0]
+    raise _lost(name, layer)
+
+
+def _member(name: str, layer: nn.Module, value: _Value, channels: _Channels) -> _Value:
+    """What a layer with weights makes of a value; which channels it reads and writes is noted."""
+    match layer:
+        case nn.Conv2d() if layer.groups == 1:
+            channels.share(Member(name, "Conv2d", READS), value, layer.in_channels)
+            return channels.write(name, "Conv2d", layer.out_channels, "maps")
+        case nn.Conv2d() if layer.groups == layer.in_channels == layer.out_channels:
+            channels.share(Member(name, "Conv2d", FILTERS), value, layer.in_channels)
+            return value
+        case nn.Linear() if value.layout != "maps":
+            channels.share(Member(name, "Linear", READS), value, layer.in_features)
+            return channels.write(name, "Linear", layer.out_features, "rows")
+        case nn.BatchNorm1d() | nn.BatchNorm2d():
+            channels.share(Member(name, type(layer).__name__, SCALES), value, layer.num_features)
+            return value
     raise _lost(name, layer)
 
 

@@ -204,16 +204,8 @@ def _do(operation: nn.Module, inputs: Sequence[Terms], to_grid: ToGrid) -> Terms
         case ActivationGrid():
             scale, zero_point = operation.scale, int(operation.zero_point)
             return (Integers(to_grid(inputs[0], scale, zero_point), scale, zero_point),)
-        case QuantizedConv2d():
-            w, b, scale = _layer(operation, a.scale)
-            settings = {
-                name: getattr(operation, name) for name in ("stride", "padding", "dilation", "groups")
-            }
-            sums = integer_conv2d(a.q, w, b, zero_point=a.zero_point, **settings)
-            return (Integers(sums, scale.reshape(-1, 1, 1)),)
-        case QuantizedLinear():
-            w, b, scale = _layer(operation, a.scale)
-            return (Integers(integer_linear(a.q, w, b, zero_point=a.zero_point), scale),)
+        case QuantizedConv2d() | QuantizedLinear():
+            return (_sums(operation, a),)
         case Add():
             return inputs[0] + inputs[1]
         case nn.ReLU():  # nothing to do: the grid after it begins at zero, and clamps
@@ -227,6 +219,16 @@ def _do(operation: nn.Module, inputs: Sequence[Terms], to_grid: ToGrid) -> Terms
         f"{operation} has no integers; QuantizedConv2d, QuantizedLinear, ReLU, sums, AdaptiveAvgPool2d(1) "
         "and Flatten have: try quantize_static(model, inputs) on the network as it is now"
     )
+
+
+def _sums(layer: QuantizedConv2d | QuantizedLinear, a: Integers) -> Integers:
+    """The sums of products of a layer."""
+    w, b, scale = _layer(layer, a.scale)
+    if isinstance(layer, QuantizedLinear):
+        return Integers(integer_linear(a.q, w, b, zero_point=a.zero_point), scale)
+    settings = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
+    sums = integer_conv2d(a.q, w, b, zero_point=a.zero_point, **settings)
+    return Integers(sums, scale.reshape(-1, 1, 1))
 
 
 def _layer(layer: Any, input_scale: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
