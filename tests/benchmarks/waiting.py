@@ -2,7 +2,8 @@
 
 A process trains the baseline with two threads, once with OpenMP's own way to wait and once with
 ``OMP_WAIT_POLICY=PASSIVE``, in turns A B B A. First one process at a time: the cost. Then two at the same
-time, as with two notebooks open: the gain. Each times its own steps; the import of torch is left out.
+time, as with two notebooks open: the gain. Each times its own steps; the import of torch is left out. Where
+the machine is busy with something else, the least seconds come next to those of a quiet one.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def main(rounds: int = 10) -> None:
 
 
 def said(seconds: Tensor) -> str:
-    return f"{float(median(seconds)):.2f} s"
+    return f"{float(median(seconds)):.2f} s (least {float(seconds.min()):.2f} s)"
 
 
 def measured(processes: int) -> tuple[float, float]:
