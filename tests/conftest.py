@@ -1,14 +1,14 @@
-"""What the tests share: one thread, so that they repeat; no deadline, so that a busy machine fails none.
+"""Shared test configuration: one thread, so that results repeat; no deadlines, so that a busy machine passes.
 
-A test that is marked ``alone`` measures or limits time, memory or processes, so it needs the machine for
-itself: ``make test`` runs all others first, on both cores, and then these, one after the other.
+A test marked ``alone`` measures or limits time, memory or processes and needs an otherwise idle machine:
+``make test`` first runs all other tests on both cores, and then these, one after the other.
 """
 
 import os
 from concurrent.futures import Executor, Future
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported; see jobs/openmp.py
-os.environ.pop("COLUMNS", None)  # readline sets it for pytest's workers; a test says how wide a terminal is
+os.environ.pop("COLUMNS", None)  # readline sets it in pytest's workers; tests set the terminal's width
 
 import hypothesis
 import pytest
@@ -22,7 +22,7 @@ hypothesis.settings.load_profile("patient")
 
 
 class AtOnce(Executor):
-    """Runs each task when it is handed in."""
+    """An executor that runs each task when it is submitted."""
 
     def submit(self, task, /, *args, **settings):
         future = Future()
@@ -35,5 +35,5 @@ class AtOnce(Executor):
 
 @pytest.fixture
 def at_once():
-    """What runs long runs in the tests: here and now, without processes."""
+    """An executor that runs experiments immediately, in this process."""
     return AtOnce()

@@ -1,4 +1,4 @@
-"""The labs: one folder per lab, with its ``LAB``, its figures and one module per exercise (``EXERCISE``)."""
+"""Labs: one folder per lab, with its ``LAB``, its figures and one module per exercise (``EXERCISE``)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["all_labs", "find_lab"]
 
 @functools.cache
 def all_labs() -> tuple[Lab, ...]:
-    """Every lab there is, in the order of their numbers."""
+    """Return all labs, ordered by number."""
     folders = [
         importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__) if m.ispkg
     ]
-    labs = [folder.LAB for folder in folders if hasattr(folder, "LAB")]  # figures/ is no lab
+    labs = [folder.LAB for folder in folders if hasattr(folder, "LAB")]  # figures/ has no LAB
     return tuple(sorted(labs, key=lambda lab: lab.name))
 
 
 def find_lab(name: str) -> Lab:
-    """The lab of this name, or the only one whose name begins or ends so (``00``, ``measuring``).
+    """Return the lab of this name, or the only one whose name begins or ends with it (``00``, ``measuring``).
 
     Raises:
-        CompressionError: no lab is called so, or several are.
+        CompressionError: no lab matches, or several do.
     """
     found = [lab for lab in all_labs() if lab.name == name]
     found = found or [

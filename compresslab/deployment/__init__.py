@@ -1,6 +1,6 @@
-"""Deployment: a network as an ONNX file (``writing``), and ONNX Runtime, which runs it (``running``).
+"""Deployment: export of a network to ONNX (``export``), and inference with ONNX Runtime (``runtime``).
 
-``steps`` is what the two have in common with the techniques; neither of them knows any technique.
+Neither module depends on a technique; both use the computation graph of ``models.graph``.
 """
 
 from compresslab.deployment.export import quantize_dynamic_onnx, write_onnx

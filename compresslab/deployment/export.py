@@ -1,12 +1,12 @@
-"""An ONNX file of a network: one node for each of its steps, and its weights.
+"""ONNX export: a file with one node per operation of the network, and its weights.
 
-A quantized network is written as *QDQ*. Where a value lives on a grid stands a pair QuantizeLinear →
-DequantizeLinear; weights are stored as int8, one byte each, and biases as int32, behind a DequantizeLinear.
-Read word for word that is the simulation in floats; an engine recognizes the pattern, and computes in
-integers.
+A quantized network is written in the *QDQ* format. A pair QuantizeLinear → DequantizeLinear marks each
+activation that is on an integer grid. Weights are stored as int8, one byte each, and biases as int32, each
+followed by a DequantizeLinear. Executed literally, the file is the simulation in floats; an engine recognizes
+the pattern and computes in integers.
 
-What it saves: three quarters of the file. What it costs: scales and names, which is 7 % of the file for the
-lab's network. What is left out: any step that ``steps`` does not know.
+What it saves: three quarters of the file. What it costs: scales and names, 7 % of the file for the lab's
+network. What is left out: every operation that ``models.graph`` does not support.
 
 Source of the scheme: Jacob et al. 2018, arXiv:1712.05877.
 """
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 __all__ = ["quantize_dynamic_onnx", "write_onnx"]
 
-OPSET, IR_VERSION = 17, 8  # what the engines of the last years read
+OPSET, IR_VERSION = 17, 8  # supported by the engines of the last years
 
 
 def write_onnx(model: nn.Module, path: str | Path, *, image_shape: Sequence[int] = (1, 28, 28)) -> int:
-    """Writes the model as one ONNX file, whole or not at all; returns its size in bytes.
+    """Write the model atomically to one ONNX file and return its size in bytes; the model is not changed.
 
-    A network from ``quantize_static`` keeps its integers and grids. Any other is traced and written in
-    floats; its BatchNorms must have been folded. The batch size stays open. The model is left alone.
+    A network from ``quantize_static`` keeps its integers and grids. Any other network is traced and written
+    in floats; its BatchNorms must be folded first. The batch size is not fixed.
 
     Args:
         model: images (n, *image_shape) → logits (n, classes).
@@ -48,7 +48,8 @@ def write_onnx(model: nn.Module, path: str | Path, *, image_shape: Sequence[int]
         image_shape: channels, height and width of one image.
 
     Raises:
-        CompressionError: an operation that can't be written (which, and where), or a place that can't be.
+        CompressionError: an operation has no ONNX form here (the text names it), or the path can't be
+            written.
     """
     from onnx import TensorProto, helper
 
@@ -66,26 +67,27 @@ def write_onnx(model: nn.Module, path: str | Path, *, image_shape: Sequence[int]
 
 
 def quantize_dynamic_onnx(source: str | Path, target: str | Path) -> int:
-    """ONNX Runtime's own dynamic quantization of a float file, for comparison; returns the new file's bytes.
+    """Quantize a float file with ONNX Runtime's dynamic quantization; return the new file's size in bytes.
 
-    Weights in 8 bits, one scale a tensor; the range of each layer's input is looked up at every call.
+    It serves for comparison. Weights have 8 bits and one scale per tensor; the range of each layer's input is
+    computed at every call.
 
     Raises:
-        CompressionError: the source is missing or no ONNX file, or the target can't be written.
+        CompressionError: the source is missing or is not an ONNX file, or the target can't be written.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = read_onnx(source)
-    del model.graph.value_info[:]  # stored shapes of values that the quantizer renames make it fail
+    del model.graph.value_info[:]  # the quantizer renames values, and fails on their stored shapes
     with tempfile.TemporaryDirectory() as folder, _quiet():
         made = Path(folder) / "dynamic.onnx"
-        # unsigned: not every version of the engine has a ConvInteger for signed weights
+        # unsigned, because some versions of the engine have no ConvInteger for signed weights
         quantize_dynamic(model, made, weight_type=QuantType.QUInt8)
         return _write_whole(Path(target), made.read_bytes())
 
 
 class _Graph:
-    """The nodes and stored tensors of a graph in the making; a node is called like its output."""
+    """The nodes and stored tensors of the graph that is being built; a node has the name of its output."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -104,7 +106,7 @@ class _Graph:
         return name
 
     def integers(self, name: str, q: Tensor, scale: Tensor) -> str:
-        """Stored integers and their DequantizeLinear, with one scale for each entry of the first axis."""
+        """Add stored integers and their DequantizeLinear, with one scale per entry of the first axis."""
         zeros = self.tensor(f"{name}_zero_point", torch.zeros(len(scale), dtype=q.dtype))
         stored = [self.tensor(f"{name}_integers", q), self.tensor(f"{name}_scale", scale), zeros]
         return self.node("DequantizeLinear", stored, name, axis=0)
@@ -113,7 +115,7 @@ class _Graph:
 def _write_step(
     graph: _Graph, name: str, inputs: Sequence[str], operation: nn.Module, input_scale: Tensor | None
 ) -> None:
-    """One step as nodes, the last one called ``name``; input_scale is None where no grid comes before."""
+    """Add the nodes of one operation, the last one called ``name``; no grid precedes: input_scale is None."""
     match operation:
         case ActivationGrid():
             grid = [
@@ -152,7 +154,7 @@ def _write_step(
 def _write_weights(
     graph: _Graph, name: str, layer: nn.Conv2d | nn.Linear, input_scale: Tensor | None
 ) -> list[str]:
-    """The layer's weight and bias: integers where the weight has one scale a channel, floats otherwise."""
+    """Add the layer's weight and bias: integers if the weight has a scale per channel, else floats."""
     scale = _channel_scales(layer)
     if scale is None:
         weights = [graph.tensor(f"{name}_weight", plain_layer(layer).weight)]
@@ -163,13 +165,13 @@ def _write_weights(
         return weights
     if scale is None or input_scale is None:
         return [*weights, graph.tensor(f"{name}_bias", layer.bias)]
-    step = scale * input_scale  # of the grid that the sums are on
+    step = scale * input_scale  # of the grid of the accumulated sums
     q_bias = (layer.bias.detach().double() / step.double()).round().to(torch.int32)
     return [*weights, graph.integers(f"{name}_bias", q_bias, step)]
 
 
 def _channel_scales(layer: nn.Conv2d | nn.Linear) -> Tensor | None:
-    """The scales (out,) of a weight on symmetric grids, one a channel; None where it is on no such grid."""
+    """The scales (out,) of a weight on symmetric grids, one per channel, or None."""
     grid, channels = getattr(layer, "grid", None), len(layer.weight)
     if not getattr(grid, "signed", False) or grid.scale.numel() not in (1, channels):  # type: ignore[union-attr]
         return None
@@ -194,7 +196,7 @@ def _write_whole(place: Path, content: bytes) -> int:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the advice that the quantizer logs at every call."""
+    """Disable the warnings that the quantizer logs at every call."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,12 +1,12 @@
-"""ONNX Runtime runs the file: no Python in the loop, and kernels that multiply bytes.
+"""Inference with ONNX Runtime: no Python per operation, and integer kernels for quantized networks.
 
-Before the first image the engine rewrites the graph: it joins what can be done in one go, and where a
-DequantizeLinear, an operation and a QuantizeLinear follow each other it takes the operation's integer kernel
-(QLinearConv, QGemm, QLinearAdd). ``Deployed.node_kinds`` says what it really runs.
+Before the first image the engine optimizes the graph: it fuses operations, and it replaces each sequence of
+DequantizeLinear, an operation and QuantizeLinear by the operation's integer kernel (QLinearConv, QGemm,
+QLinearAdd). ``Deployed.node_kinds`` lists the operations that it runs.
 
-What it saves: most of the time, where the processor has the instructions (VNNI). What it costs: an engine
-beside PyTorch. What is left out: other engines, graphics cards, more than one input. An ONNX file has no
-checksum: a damaged weight in a file that is otherwise whole goes unseen.
+What it saves: most of the time, on a processor with VNNI instructions. What it costs: an engine in addition
+to PyTorch. What is left out: other engines, graphics cards, more than one input. An ONNX file has no
+checksum, so a damaged weight in an otherwise intact file is not detected.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from compresslab.errors import BadSetting, DamagedFile
 
-if TYPE_CHECKING:  # a quarter of a second each: only who deploys waits for them
+if TYPE_CHECKING:  # each takes a quarter of a second to import
     import onnx
     import onnxruntime
 
@@ -32,13 +32,13 @@ __all__ = ["Deployed", "has_vnni", "load_deployed", "read_onnx"]
 
 @dataclass(frozen=True)
 class Deployed:
-    """A network in ONNX Runtime: called with images (n, 1, 28, 28), it returns logits (n, classes), float32.
+    """A network in ONNX Runtime: images (n, 1, 28, 28) → logits (n, classes), float32.
 
     Attributes:
-        path: the file it was read from.
+        path: the ONNX file.
         storage_bytes: the size of that file.
         threads: processor threads that the engine uses.
-        session: the engine's own handle.
+        session: the engine's session.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class Deployed:
         return torch.from_numpy(logits)
 
     def node_kinds(self) -> dict[str, int]:
-        """How many nodes of each kind the engine runs once it has rewritten the graph, by name."""
+        """Return the number of nodes of each kind in the graph as optimized by the engine."""
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "rewritten.onnx"
             _session(self.path.read_bytes(), self.threads, rewritten=place)
@@ -67,12 +67,13 @@ class Deployed:
 
 
 def load_deployed(path: str | Path, *, threads: int = 1) -> Deployed:
-    """The network of an ONNX file, ready to run on this processor.
+    """Load an ONNX file into ONNX Runtime on the CPU.
 
-    Such a file is data and not code; a hostile one may still ask for much memory or time.
+    The file contains data and no code, but a malicious one may still use much memory or time.
 
     Raises:
-        CompressionError: missing, damaged, no ONNX, or more than the engine can run; or not one thread.
+        CompressionError: the file is missing, damaged, no ONNX file or beyond the engine's abilities, or
+            ``threads`` is not positive.
     """
     if not isinstance(threads, int) or threads < 1:
         raise BadSetting(f"threads is a whole number from 1 up, got {threads}; 1 is the steadiest")
@@ -91,10 +92,10 @@ def load_deployed(path: str | Path, *, threads: int = 1) -> Deployed:
 
 
 def read_onnx(path: str | Path) -> onnx.ModelProto:
-    """The graph of an ONNX file, all of its weights inside; one that names other files is refused.
+    """Read the graph of an ONNX file; a file that refers to other files for its weights is refused.
 
     Raises:
-        CompressionError: missing, empty, damaged, or no such file at all.
+        CompressionError: the file is missing, empty, damaged or no ONNX file, or has external weights.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -115,12 +116,12 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
 
 
 def has_vnni() -> bool:
-    """Whether this processor multiplies bytes and sums the products in 32 bits in one instruction (VNNI).
+    """Return whether this processor multiplies bytes and adds the products in 32 bits (VNNI).
 
-    Other x86 processors sum pairs in 16 bits on the way, which overflow: quantize for those with
-    ``reduce_range=True``. Where torch can't tell, the answer is False, the careful one.
+    Other x86 processors first add pairs of products in 16 bits, which can overflow: quantize for those with
+    ``reduce_range=True``. If torch can't detect it, the result is False, the safe choice.
     """
-    supported = getattr(torch.cpu, "_is_vnni_supported", None)  # private, so it may go
+    supported = getattr(torch.cpu, "_is_vnni_supported", None)  # private, so it may disappear
     return supported is not None and bool(supported())
 
 
@@ -132,15 +133,15 @@ def _session(content: bytes, threads: int, *, rewritten: Path | None = None) -> 
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4  # what is wrong comes as an exception
+    options.log_severity_level = 4  # fatal only: errors arrive as exceptions
     if rewritten is not None:
         options.optimized_model_filepath = str(rewritten)
     cpu = ["CPUExecutionProvider"]
-    return onnxruntime.InferenceSession(content, options, cpu, enable_fallback=0)  # it would print
+    return onnxruntime.InferenceSession(content, options, cpu, enable_fallback=0)  # a fallback prints
 
 
 def _all_parts(message) -> Iterator[object]:
-    """A protobuf message and all messages inside it: graphs, nodes, tensors, at any depth."""
+    """Iterate over a protobuf message and all messages inside it, at any depth: graphs, nodes, tensors."""
     yield message
     for description, value in message.ListFields():
         if description.message_type is not None:

@@ -1,12 +1,12 @@
-"""Activation memory: the numbers that a network must hold while it runs, beside its weights.
+"""Peak activation memory of an evaluation run.
 
-An activation lives from the operator that writes it to the last one that reads it; the peak is the most that
-is alive at one operator. For a chain of linear layers
+An activation is alive from the operator that writes it to the last operator that reads it. The peak is the
+largest sum of live activations at any operator. For a chain of linear layers
 
-    peak = max over the layers (in + out) · bytes of a number.
+    peak = max over the layers (in + out) · bytes per number.
 
-This is the least that a run without recomputation can do with. PyTorch itself may hold more (a variable in a
-``forward`` keeps its tensor), and so may an operator for its own scratch; both are left out, and parameters.
+This is a lower bound for a run without recomputation. Left out: memory that PyTorch holds longer (a variable
+in a ``forward`` keeps its tensor), an operator's own workspace, and the parameters.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["peak_activation_bytes"]
 
 
 def peak_activation_bytes(model: nn.Module, inputs: Tensor) -> int:
-    """The most bytes of activations that are alive at once in an evaluation run on the first of ``inputs``.
+    """Return the peak bytes of live activations in an evaluation run on the first sample of ``inputs``.
 
-    The input counts, parameters and buffers do not. Memory that views share counts once, and whole.
+    The input counts; parameters and buffers do not. Memory shared by views counts once, with its full size.
     """
     sample = one_at_a_time(inputs)
     with evaluating(model), _Lifetimes(sample) as lifetimes:
@@ -34,9 +34,10 @@ def peak_activation_bytes(model: nn.Module, inputs: Tensor) -> int:
 
 
 class _Lifetimes(TorchDispatchMode):
-    """Notes of each storage the operator that first wrote it and the last one that read it.
+    """Record for each storage which operator first wrote it and which one last read it.
 
-    A storage that is read before any operator wrote it is a parameter, a buffer or a constant: no activation.
+    A storage that is read before any operator has written it is a parameter, a buffer or a constant, and
+    does not count.
     """
 
     def __init__(self, sample: Tensor) -> None:
@@ -44,7 +45,7 @@ class _Lifetimes(TorchDispatchMode):
         self.now = 0
         storage = sample.untyped_storage()
         self.born, self.last = {storage._cdata: 0}, {storage._cdata: 0}
-        self.kept = {storage._cdata: storage}  # all are kept, so that no address is used twice
+        self.kept = {storage._cdata: storage}  # all are kept alive, so that no address is reused
         self.constant: set[int] = set()
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
@@ -63,7 +64,7 @@ class _Lifetimes(TorchDispatchMode):
         return result
 
     def peak(self, outputs: object) -> int:
-        """The most bytes alive at any operator, given what the model returned (which lives to the end)."""
+        """Return the peak of live bytes; ``outputs``, which the model returned, live until the end."""
         self.last |= {storage._cdata: self.now for storage in _storages(outputs)}
         change = dict.fromkeys(range(self.now + 2), 0)
         for key, start in self.born.items():

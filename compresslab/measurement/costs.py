@@ -1,10 +1,10 @@
-"""What a network costs before any clock runs: parameters, file bytes, multiplications.
+"""Costs of a network, in total and per layer: parameters, file size and MACs.
 
-*MACs* (one multiplication and one addition) are half of what torch's ``FlopCounterMode`` counts: matrix
-products and convolutions. By convention, element-wise work, normalisation, pooling and softmax cost nothing.
-The counter says 0, silently, for every operator that it does not know, so every operator is watched here, and
-one that is neither counted nor listed below as free is an error. (Not seen: a product spelled as element-wise
-multiplication and a sum, and work outside torch.)
+*MACs* (one multiplication and one addition each) are half of the operations that torch's ``FlopCounterMode``
+counts: matrix products and convolutions. By convention, element-wise operations, normalisation, pooling and
+softmax cost nothing. The counter silently counts 0 for every operator that it does not know. So every
+operator is checked here, and one that is neither counted nor listed below as free raises an error. Not
+detected: a product written as an element-wise multiplication and a sum, and work outside torch.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ __all__ = [
     "storage_bytes",
 ]
 
-# The aten operators that cost no MACs by convention. An in-place variant has the name of the other plus "_".
+# The aten operators that cost no MACs by convention. An in-place variant has the same name plus "_".
 FREE = frozenset(
     word
     for line in (
-        # look at the same memory, move it, make new memory, draw random numbers
+        # view, move or allocate memory, draw random numbers
         "alias as_strided detach diagonal expand lift_fresh narrow permute select slice split",
         "split_with_sizes squeeze t transpose unbind unfold unsqueeze unsafe_split unsafe_chunk view",
         "_unsafe_view _reshape_alias _to_copy cat stack clone copy contiguous flip roll repeat",
@@ -76,11 +76,17 @@ FREE = frozenset(
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one layer costs for one sample; the layers' parameters and MACs sum to the whole model's.
+    """The costs of one layer per sample; the layers' parameters and MACs sum to those of the model.
 
-    ``output_shape`` has no batch dimension; ``storage_bytes`` are those of its tensors in the file (the
-    file's table of names is no layer's); ``output_bytes`` are of what it returns; ``latency_ms`` is the
-    median of a few timed runs.
+    Attributes:
+        name: path of the module in the model.
+        kind: name of its class.
+        output_shape: without the batch dimension; () if the layer did not run.
+        parameters: numbers in its own parameters.
+        storage_bytes: size of its tensors in the file; the file's header belongs to no layer.
+        macs: multiply-accumulates.
+        output_bytes: size of the tensors that it returns.
+        latency_ms: median of a few timed runs, without its children.
     """
 
     name: str
@@ -94,21 +100,21 @@ class LayerCost:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many numbers the model learns; a parameter that is used in two places counts once."""
+    """Return the number of learned values; a parameter shared by two modules counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def storage_bytes(model: nn.Module) -> int:
-    """Bytes of a file that really holds the model: written by ``storage``, asked of the disk, removed."""
+    """Return the size of the model's file in bytes: ``storage`` writes it to a temporary folder."""
     return _ledger(model).total
 
 
 def count_macs(model: nn.Module, inputs: Tensor) -> int:
-    """Multiply-accumulates of one evaluation run on the first of ``inputs``: exactly ``FlopCounterMode / 2``.
+    """Return the MACs of one evaluation run on the first sample of ``inputs``: ``FlopCounterMode / 2``.
 
     Raises:
-        CompressionError: an operator that may multiply and that the counter does not know: which, and what
-            to do.
+        CompressionError: an operator may multiply and the counter does not know it; the text names it and
+            the alternatives.
     """
     sample = one_at_a_time(inputs)
     with evaluating(model), _counting() as macs:
@@ -119,11 +125,11 @@ def count_macs(model: nn.Module, inputs: Tensor) -> int:
 def layer_costs(
     model: nn.Module, inputs: Tensor, *, rounds: int = 7, threads: int = 1, clock: Clock = time.perf_counter
 ) -> tuple[LayerCost, ...]:
-    """What each layer costs on the first of ``inputs``, in the order in which the layers first run.
+    """Return each layer's costs on the first sample of ``inputs``, in the order in which layers first run.
 
-    A layer is a module without children; a module with children is listed where it has parameters or MACs
-    of its own. Layers with parameters that never ran come last. One that ran twice has the sums of both
-    runs.
+    A layer is a module without children; a module with children is listed only if it has parameters or MACs
+    of its own. Layers with parameters that did not run come last. For a layer that ran twice, the MACs and
+    times of both runs are added.
 
     Raises:
         CompressionError: as ``count_macs``.
@@ -131,10 +137,10 @@ def layer_costs(
     sample, names = one_at_a_time(inputs), {module: name for name, module in model.named_modules()}
     with evaluating(model), pinned(threads):
         with _counting() as macs:
-            counted, outputs = _metered(model, sample, macs)
+            counted, outputs = _run_with_counter(model, sample, macs)
         for _ in range(WARM_UP):
             model(sample)
-        timed = [_metered(model, sample, clock)[0] for _ in range(rounds)]
+        timed = [_run_with_counter(model, sample, clock)[0] for _ in range(rounds)]
     ledger, parameters = _ledger(model), _own_parameters(model)
     shown = [
         module for module in outputs if not _has_children(module) or counted[module] or parameters[module]
@@ -161,7 +167,7 @@ def _ledger(model: nn.Module) -> Ledger:
 
 
 def _own_parameters(model: nn.Module) -> dict[nn.Module, int]:
-    """Numbers in each module's own parameters, given to the first module that has them."""
+    """The number of values in each module's own parameters; shared ones count for the first module."""
     seen: set[nn.Parameter] = set()
     counts = {}
     for module in model.modules():
@@ -176,7 +182,7 @@ def _has_children(module: nn.Module) -> bool:
 
 
 class _Watch(TorchDispatchMode):
-    """Lets every operator pass that is counted or free, and stops at any other."""
+    """Raise for every operator that is neither counted nor free."""
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         name = operator.overloadpacket.__name__
@@ -197,35 +203,36 @@ class _Watch(TorchDispatchMode):
 
 @contextlib.contextmanager
 def _counting() -> Iterator[Callable[[], int]]:
-    """A function that says how many MACs have been done inside the block so far."""
+    """Yield a function that returns the MACs done inside the block so far."""
     with FlopCounterMode(display=False) as counter, _Watch():
         yield lambda: counter.get_total_flops() // 2
 
 
-def _metered(
-    model: nn.Module, sample: Tensor, meter: Callable[[], float]
+def _run_with_counter(
+    model: nn.Module, sample: Tensor, counter: Callable[[], float]
 ) -> tuple[dict[nn.Module, float], dict[nn.Module, list[Tensor]]]:
-    """What a growing meter (MACs, seconds) gained in each module less its children, and what each returned.
+    """Return the increase of a counter (MACs or seconds) in each module, and each module's outputs.
 
-    The hooks are torch's global ones: the model itself is not touched.
+    The increase in a module's children is subtracted. The hooks are torch's global ones, so the model itself
+    is not changed.
     """
     gained: dict[nn.Module, float] = {}
     outputs: dict[nn.Module, list[Tensor]] = {}
-    known = set(model.modules())  # what is made while the model runs belongs to the module that made it
-    # for each module that is running: the meter at its start, and the gain of its children
+    known = set(model.modules())  # a module created during the run counts for its creator
+    # for each running module: the counter at its start, and the increase in its children
     open_calls = [[0.0, 0.0]]
 
     def enter(module, args):
         if module not in known:
             return
-        outputs.setdefault(module, [])  # here, so that the order is that in which modules start
-        open_calls.append([meter(), 0.0])
+        outputs.setdefault(module, [])  # here, so that modules are ordered by their start
+        open_calls.append([counter(), 0.0])
 
     def leave(module, args, result):
         if module not in known:
             return
         start, inside = open_calls.pop()
-        gain = meter() - start
+        gain = counter() - start
         open_calls[-1][1] += gain
         gained[module] = gained.get(module, 0) + gain - inside
         outputs[module] = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]

@@ -1,6 +1,6 @@
-"""Where a network's costs sit, layer by layer: as a table and as a picture of shares.
+"""Layer profile: each layer's parameters, bytes, MACs and latency, as a table and as a bar chart.
 
-A layer with MACs has a row of its own, in the order in which the layers run; the others are summed by kind.
+Each layer with MACs has its own row, in execution order; the others are summed by kind.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["draw_layers", "layer_table"]
 
 
 def layer_table(costs: Sequence[LayerCost]) -> Table:
-    """Each layer's parameters, file bytes, MACs and milliseconds, and their sums.
+    """Return the table of each layer's parameters, file bytes, MACs and milliseconds, with their sums.
 
     Raises:
         CompressionError: there are no layers.
@@ -35,7 +35,7 @@ def layer_table(costs: Sequence[LayerCost]) -> Table:
 
 
 def draw_layers(costs: Sequence[LayerCost]) -> Figure:
-    """Where parameters, file bytes, MACs and time sit: each layer's share of the whole, in four panels.
+    """Draw each layer's share of the parameters, file bytes, MACs and time, in four panels.
 
     Raises:
         CompressionError: there are no layers.
@@ -44,8 +44,8 @@ def draw_layers(costs: Sequence[LayerCost]) -> Figure:
     figure = new_figure(12, 1.2 + 0.22 * len(bars))
     panels = figure.subplots(1, 4, sharey=True)
     titles = ("parameters", "storage bytes", "MACs", "latency, ms")
-    for number, (axes, title) in enumerate(zip(panels, titles, strict=True)):
-        amounts = [amount[number] for amount in bars.values()]
+    for column, (axes, title) in enumerate(zip(panels, titles, strict=True)):
+        amounts = [costs_of_row[column] for costs_of_row in bars.values()]
         whole = sum(amounts)
         shares = [100 * amount / whole if whole else 0.0 for amount in amounts]
         drawn = axes.barh(range(len(bars)), shares, color="0.6", edgecolor="black", linewidth=0.5)
@@ -61,7 +61,7 @@ def draw_layers(costs: Sequence[LayerCost]) -> Figure:
 
 
 def _bars(costs: Sequence[LayerCost]) -> dict[str, tuple[int, int, int, float]]:
-    """{label: (parameters, storage bytes, MACs, ms)}: layers with MACs alone, then the others by kind."""
+    """{label: (parameters, storage bytes, MACs, ms)}: layers with MACs, then the others summed by kind."""
     if not costs:
         raise BadSetting("costs has at least one layer, got none; layer_costs(model, inputs) makes them")
     groups: dict[str, list[LayerCost]] = {f"{c.name} ({c.kind})": [c] for c in costs if c.macs}

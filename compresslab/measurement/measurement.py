@@ -1,8 +1,9 @@
-"""Measure: what a model gets right, and what it costs, in one value with its units.
+"""Measurement of one model: accuracy, file size, MACs, activation memory and latency.
 
-The same for every model, compressed by whatever means: there is no branch per technique. Accuracy comes from
-the images given; bytes from a file that is really written; MACs and activation memory from watched runs;
-latency from the honest clock. What each number leaves out, ``costs``, ``memory`` and ``clock`` say.
+Every model is measured in the same way, however it was compressed: there is no branch per technique. Accuracy
+is taken on the given images; bytes are the size of a written file; MACs and activation memory are counted
+during a run; latency is timed. What each number leaves out is described in ``costs``, ``activations`` and
+``timing``.
 """
 
 from __future__ import annotations
@@ -43,20 +44,20 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one model gets right and what it costs. Shares are fractions; costs are for one sample (batch 1).
+    """The accuracy and the costs of one model. Shares are fractions; costs are per sample (batch size 1).
 
     Attributes:
-        name: what tables and pictures call it.
+        name: label in tables and figures.
         accuracy: share of the images whose largest logit is their label.
-        parameters: numbers that it learns, shared ones once.
-        storage_bytes: size of its file.
-        macs_per_sample: multiply-accumulates of one run at batch 1.
-        peak_activation_bytes: most bytes of activations alive at once, batch 1.
-        latency_ms: median of one run at batch 1 on one thread; ``latency_ms_low`` and ``_high`` are its 95
-            % interval.
-        correct: (images,) bool, which images it gets right.
-        model: the model itself, so that ``compare`` can clock two in turns.
-        sample: (1, 1, 28, 28), the image that it was clocked on.
+        parameters: learned values, shared ones counted once.
+        storage_bytes: size of the model's file.
+        macs_per_sample: multiply-accumulates per sample.
+        peak_activation_bytes: peak of live activations at batch size 1.
+        latency_ms: median time of a run at batch size 1 on one thread; ``latency_ms_low`` and
+            ``latency_ms_high`` are its 95 % confidence interval.
+        correct: (images,) bool, whether each image is classified correctly.
+        model: the model itself, so that ``compare`` can time two models alternately.
+        sample: (1, 1, 28, 28), the image used for timing.
     """
 
     name: str
@@ -82,18 +83,19 @@ def measure(
     seed: int = 0,
     clock: Clock = time.perf_counter,
 ) -> Measurement:
-    """What the model gets right on ``data`` and what it costs; the model, and its mode, are left alone.
+    """Measure the model's accuracy on ``data`` and its costs; the model and its mode are not changed.
 
     Args:
         model: images (n, 1, 28, 28) → logits (n, 10).
-        data: labelled images: validation to choose by, test once at the end.
-        name: what tables and pictures call it.
-        rounds: timed runs at batch 1.
-        seed: of the latency's resampling.
-        clock: seconds since some fixed moment.
+        data: labelled images: validation for choices, test once at the end.
+        name: label in tables and figures.
+        rounds: timed runs at batch size 1.
+        seed: of the bootstrap for the latency's interval.
+        clock: returns seconds since a fixed moment.
 
     Raises:
-        CompressionError: no images, something else than logits (n, classes), or MACs that can't be counted.
+        CompressionError: there are no images, the model does not return logits (n, classes), or its MACs
+            can't be counted.
     """
     if len(data) == 0:
         raise BadSetting("data has at least one image, got none; try the validation split of fashion_mnist()")
@@ -117,10 +119,10 @@ def measure(
 
 
 def accuracy_drop(baseline: Measurement, other: Measurement, *, seed: int = 0) -> Interval:
-    """How much accuracy was lost, as a fraction: baseline less other, with its paired bootstrap interval.
+    """Return the loss of accuracy as a fraction, baseline minus other, with its paired bootstrap interval.
 
-    Paired: each resampled image is taken from both, so what both get wrong cancels, and the interval is
-    narrower than the two accuracies' own.
+    Paired: the same resampled images are used for both models, so errors that both make cancel, and the
+    interval is narrower than those of the two accuracies.
 
     Raises:
         CompressionError: the two were measured on different numbers of images.
@@ -134,12 +136,12 @@ def accuracy_drop(baseline: Measurement, other: Measurement, *, seed: int = 0) -
 
 
 def paired_drop(before: Tensor, after: Tensor, *, seed: int = 0) -> Interval:
-    """``accuracy_drop`` of two ``right_answers`` (images,) on the same images."""
+    """``accuracy_drop`` from two results (images,) of ``right_answers`` on the same images."""
     return bootstrap(before.double() - after.double(), torch.mean, seed=seed)
 
 
 def right_answers(model: Callable[[Tensor], Tensor], data: Images) -> Tensor:
-    """(images,) bool: the largest logit is the label. The model may be whatever is called like one."""
+    """Return (images,) bool: whether the largest logit is the label. The model may be any callable."""
     with evaluating(model):
         return torch.cat(
             [_logits(model, inputs).argmax(dim=1) == labels for inputs, labels in data.batches()]

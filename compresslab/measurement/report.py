@@ -1,7 +1,7 @@
-"""Report: several measurements beside one baseline, as a table, a picture and JSON.
+"""Report: measurements compared with a baseline, as a table, a figure and JSON.
 
-Every ratio says what it divides and every difference carries its interval. The first row is the baseline
-against itself: its speed-up is the noise floor of this machine, the yardstick for all others.
+Every ratio states what it divides and every difference has its interval. The first row compares the baseline
+with itself: its speed-up is the noise floor of this machine, against which the others are judged.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ MARKERS = "osD^vP*Xh"
 
 @dataclass(frozen=True)
 class Row:
-    """One model beside the baseline. Shares are fractions; costs are for one sample.
+    """One model compared with the baseline. Shares are fractions; costs are per sample.
 
     Attributes:
         name: of the model.
-        accuracy: share of the images that it gets right.
-        drop: the baseline's accuracy less this one's; negative where accuracy was gained.
-        storage_bytes: size of its file.
-        file_ratio: the baseline's file / this file, both written by ``storage``.
-        macs_per_sample: multiply-accumulates of one run.
-        macs_ratio: the baseline's MACs / these; None where these are 0.
-        latency_ms: median of one run, batch 1, one thread.
-        speedup: the baseline's time / this time, measured in turns; batch 1, one thread.
+        accuracy: share of correctly classified images.
+        drop: the baseline's accuracy minus this model's; negative if accuracy was gained.
+        storage_bytes: size of the model's file.
+        file_ratio: the baseline's file size / this one, both written by ``storage``.
+        macs_per_sample: multiply-accumulates per sample.
+        macs_ratio: the baseline's MACs / this model's; None if these are 0.
+        latency_ms: median time of a run, batch size 1, one thread.
+        speedup: the baseline's time / this model's, measured alternately; batch size 1, one thread.
     """
 
     name: str
@@ -67,11 +67,11 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """The speed-up in words: faster, slower, or no measurable difference."""
+        """The speed-up as a verdict: faster, slower, or no measurable difference."""
         return self.speedup.verdict
 
     def cells(self) -> tuple[str, ...]:
-        """The row as text, in the order of the table's headings."""
+        """The cells of the row as text, in the order of the table's headings."""
         drop = (100 * value for value in (self.drop.value, self.drop.low, self.drop.high))
         return (
             self.name,
@@ -89,7 +89,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """The rows, baseline first; prints as a table, in a notebook as HTML."""
+    """The rows, baseline first; shown as a table, in a notebook as HTML."""
 
     rows: tuple[Row, ...]
 
@@ -114,11 +114,11 @@ class Report:
         return json.dumps({"baseline": self.rows[0].name, "rows": rows}, indent=1)
 
     def draw(self) -> Figure:
-        """Accuracy against file size, the Pareto picture; a dashed line joins what none beats in both."""
+        """Draw accuracy against file size; a dashed line joins the Pareto-optimal models."""
         figure = new_figure(7, 4.5)
         axes = figure.add_subplot()
-        for number, row in enumerate(self.rows):
-            _draw_point(axes, row, marker=MARKERS[number % len(MARKERS)], baseline=number == 0)
+        for index, row in enumerate(self.rows):
+            _draw_point(axes, row, marker=MARKERS[index % len(MARKERS)], baseline=index == 0)
         best = _pareto(self.rows)
         axes.plot(
             [row.storage_bytes / 1000 for row in best],
@@ -145,17 +145,17 @@ def compare(
     seed: int = 0,
     clock: Clock = time.perf_counter,
 ) -> Report:
-    """The measurements beside the baseline; the models are clocked anew, in turns, on the baseline's sample.
+    """Compare measurements with a baseline; each model is timed again, alternately with the baseline.
 
     Args:
-        baseline: what every ratio and difference is taken against.
+        baseline: the reference of every ratio and difference; its sample is used for timing.
         others: measured on the same images.
-        rounds: ratios a speed-up is the median of.
-        seed: of the resampling.
-        clock: seconds since some fixed moment.
+        rounds: time ratios, whose median is the speed-up.
+        seed: of the bootstrap.
+        clock: returns seconds since a fixed moment.
 
     Raises:
-        CompressionError: two measurements of one name, or of different images.
+        CompressionError: two measurements have the same name, or their numbers of images differ.
     """
     names = [measured.name for measured in (baseline, *others)]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -183,7 +183,7 @@ def compare(
 
 
 def _pareto(rows: Sequence[Row]) -> list[Row]:
-    """The rows that no other beats in both size and accuracy, smallest file first."""
+    """The Pareto front of file size and accuracy, smallest file first."""
     best: list[Row] = []
     for row in sorted(rows, key=lambda row: (row.storage_bytes, -row.accuracy)):
         if not best or row.accuracy > best[-1].accuracy:

@@ -1,8 +1,9 @@
-"""Several runs of the same thing: their mean, and how far the mean of other runs may lie from it.
+"""Confidence intervals: over seeds by Student's t, over images and timing rounds by the bootstrap.
 
-A training run has chance in it, so one accuracy says little. A few runs with other seeds give a mean and an
-interval by Student's t; with three runs it is honest and wide. Differences are taken seed by seed, since runs
-of the same seed see the images in the same order. What is left out: that the test images, too, are a sample.
+The result of a training run depends on chance, so one accuracy says little. A few runs with different seeds
+give a mean and a confidence interval by Student's t, which is wide for three runs. Differences are taken seed
+by seed, because runs with the same seed see the images in the same order. What an interval over seeds leaves
+out: the test images, too, are a sample.
 
 Source: "Student" (W. S. Gosset) 1908, "The probable error of a mean".
 """
@@ -30,12 +31,12 @@ __all__ = [
     "median",
 ]
 
-# the value that |t| stays below in 95 % of all cases, by degrees of freedom (runs - 1); a test asks scipy
+# the 97.5 % quantile of Student's t for 1, 2, … degrees of freedom (runs - 1); a test compares with scipy
 _STUDENT = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
 
 
 def mean_over_seeds(values: Sequence[float]) -> Interval:
-    """The mean of 2 to 10 runs, and the 95 % interval of the mean.
+    """Return the mean of 2 to 10 runs with the 95 % confidence interval of the mean.
 
     >>> print(mean_over_seeds([0.86, 0.87, 0.88]))
     0.87 [0.85, 0.89]
@@ -47,7 +48,7 @@ def mean_over_seeds(values: Sequence[float]) -> Interval:
 
 
 def interval_of_one_more(values: Sequence[float]) -> Interval:
-    """The mean of 2 to 10 runs, and the interval that one more run falls into in 95 % of all cases.
+    """Return the mean of 2 to 10 runs with the 95 % prediction interval of one more run.
 
     Raises:
         CompressionError: fewer than two runs, or more than ten.
@@ -56,10 +57,10 @@ def interval_of_one_more(values: Sequence[float]) -> Interval:
 
 
 def gain_over_seeds(values: Sequence[float], baseline: Sequence[float]) -> Interval:
-    """How much more the runs reach than the baseline's runs of the same seeds: the mean, with its interval.
+    """Return the mean gain over the baseline's runs with the same seeds, and its 95 % confidence interval.
 
     Raises:
-        CompressionError: not as many runs of the one as of the other, or not 2 to 10.
+        CompressionError: the numbers of runs differ, or are not 2 to 10.
     """
     if len(values) != len(baseline):
         raise BadSetting(
@@ -80,12 +81,12 @@ def _interval(values: Sequence[float], width: float) -> Interval:
     return Interval(mean, mean - reach, mean + reach)
 
 
-LEVEL, DRAWS = 0.95, 1000  # share of the resampled values inside the interval, and how many are drawn
+LEVEL, DRAWS = 0.95, 1000  # share of resampled values inside the interval; number of resamples
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value and the interval that 95 % of its bootstrap values lie in: low ≤ value ≤ high.
+    """A measured value and its 95 % confidence interval: low ≤ value ≤ high.
 
     >>> print(Interval(1.50, 1.42, 1.61), "-", Interval(1.02, 0.97, 1.06).verdict)
     1.50 [1.42, 1.61] - no measurable difference
@@ -104,7 +105,7 @@ class Interval:
 
     @property
     def verdict(self) -> str:
-        """The interval of a speed-up in words: a difference is one only where it keeps clear of 1."""
+        """The verdict on a speed-up: faster or slower only if the interval does not cover 1."""
         if self.low > 1:
             return "faster"
         return "slower" if self.high < 1 else "no measurable difference"
@@ -114,16 +115,16 @@ class Interval:
 
 
 def bootstrap(samples: Tensor, statistic: Callable[[Tensor], Tensor], *, seed: int = 0) -> Interval:
-    """The statistic of samples (n,), with the interval that its values on resampled samples lie in."""
+    """Return the statistic of samples (n,) with its 95 % percentile bootstrap interval."""
     generator = torch.Generator().manual_seed(seed)
     n, value = len(samples), float(statistic(samples))
     drawn = torch.stack(
         [statistic(samples[torch.randint(n, (n,), generator=generator)]) for _ in range(DRAWS)]
     )
     low, high = (float(torch.quantile(drawn, share)) for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return Interval(value, min(low, value), max(high, value))  # so that value is inside, in every odd case
+    return Interval(value, min(low, value), max(high, value))  # so that the value always lies inside
 
 
 def median(samples: Tensor) -> Tensor:
-    """The middle value, or the mean of the two middle ones (``torch.median`` takes the lower)."""
+    """Return the middle value, or the mean of the two middle ones (``torch.median`` returns the lower)."""
     return torch.quantile(samples, 0.5)

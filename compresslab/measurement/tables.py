@@ -1,4 +1,4 @@
-"""What a report is made of: a table that reads well in a shell and in a notebook, and an empty figure."""
+"""Tables for a terminal or a notebook, and empty figures to draw in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Table", "new_figure"]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under their headings; the first column is a name, the others are numbers.
+    """A table of text; the first column has names, the others have numbers.
 
     >>> print(Table(("layer", "MACs"), (("conv", "1,806,336"), ("head", "1,120"))))
     layer       MACs
@@ -45,11 +45,11 @@ class Table:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, inches wide and high; drawing it is the only thing that loads the plotting library."""
-    import matplotlib.pyplot as plt  # teaches the notebook to show figures, which Figure() alone does not
+    """Return an empty figure of this size in inches; matplotlib is loaded only here."""
+    import matplotlib.pyplot as plt  # sets up the notebook to display figures, which Figure() does not
 
     figure = plt.figure(figsize=(width, height), layout="constrained")
-    plt.close(figure)  # an open figure would be shown a second time at the end of the cell
+    plt.close(figure)  # an open figure would be shown again at the end of the cell
     return figure
 
 

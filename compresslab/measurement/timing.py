@@ -1,13 +1,13 @@
-"""The honest clock: how many times faster, and how sure of that we are.
+"""Timing: latency, and paired speed-ups with confidence intervals.
 
-A single timing says little: processors change their frequency, other programs come and go, the first runs
-fill caches. So both networks run in turns, A B B A, on pinned threads and after a warm-up; each round gives
-one ratio (A + A) / (B + B), in which a drift that grows steadily cancels; the median of the rounds is the
-speed-up, and resampling the rounds gives its interval. A network against itself (A/A) shows the noise floor
-of the machine.
+A single timing is unreliable: processors change their frequency, other programs run, and the first runs fill
+caches. So both networks run alternately, A B B A, on a fixed number of threads and after a warm-up. Each
+round gives one ratio (A + A) / (B + B), in which linear drift cancels. The median of the rounds is the
+speed-up, and resampling the rounds gives its interval. A network timed against itself (A/A) shows the noise
+floor of the machine.
 
-What it costs: seconds instead of one run. What is left out: energy (not measured by this kit), and latency
-under load. Nothing is graded or asserted on a time.
+What it costs: seconds instead of one run. What is left out: energy, and latency under load. Nothing is graded
+or asserted on a time.
 
 Source of the interval: Efron 1979, "Bootstrap methods: another look at the jackknife" (percentile bootstrap).
 """
@@ -28,9 +28,9 @@ from compresslab.models.surgery import evaluating
 
 __all__ = ["latency", "noise_floor", "one_at_a_time", "pinned", "speedup"]
 
-Runnable = Callable[[Tensor], object]  # an nn.Module, or anything else that is called with the inputs
-Clock = Callable[[], float]  # seconds since some fixed moment
-WARM_UP = 3  # runs before the clock starts
+Runnable = Callable[[Tensor], object]  # an nn.Module, or any other callable on the inputs
+Clock = Callable[[], float]  # returns seconds since a fixed moment
+WARM_UP = 3  # runs before the first timed one
 
 
 def speedup(
@@ -43,22 +43,22 @@ def speedup(
     seed: int = 0,
     clock: Clock = time.perf_counter,
 ) -> Interval:
-    """How many times faster than the baseline the candidate is on these inputs; above 1 is faster.
+    """Return the baseline's time / the candidate's time on these inputs; above 1, the candidate is faster.
 
-    Both run in evaluation mode without gradients, four times a round in the order A B B A, and come back in
-    the mode they came in. It says nothing of other batch sizes, thread counts or machines.
+    Both run in evaluation mode without gradients, in the order A B B A per round; their modes are restored
+    afterwards. The result holds for this batch size, thread count and machine only.
 
     Args:
         baseline: A, called with ``inputs``.
         candidate: B, called with ``inputs``.
-        inputs: what both are called with, e.g. (1, 1, 28, 28).
-        rounds: ratios to take, at least 5.
-        threads: processor threads that torch may use meanwhile.
-        seed: of the resampling.
-        clock: seconds since some fixed moment.
+        inputs: the batch for both, such as (1, 1, 28, 28).
+        rounds: number of ratios, at least 5.
+        threads: processor threads that torch uses meanwhile.
+        seed: of the bootstrap.
+        clock: returns seconds since a fixed moment.
 
     Raises:
-        CompressionError: too few rounds or threads, or a clock that stands still.
+        CompressionError: too few rounds or threads, or a clock that does not advance.
     """
     _check(rounds, threads)
     with pinned(threads), evaluating(baseline, candidate):
@@ -69,7 +69,7 @@ def speedup(
 
 
 def noise_floor(model: Runnable, inputs: Tensor, **settings) -> Interval:
-    """The speed-up of a model over itself: 1, but for this machine's noise. Settings are ``speedup``'s."""
+    """Return the speed-up of a model over itself: 1 up to this machine's noise. Settings as ``speedup``."""
     return speedup(model, model, inputs, **settings)
 
 
@@ -82,7 +82,7 @@ def latency(
     seed: int = 0,
     clock: Clock = time.perf_counter,
 ) -> Interval:
-    """Milliseconds of one run on these inputs, the median of the rounds (to compare, ``speedup``)."""
+    """Return the median milliseconds of a run on these inputs. To compare two models use ``speedup``."""
     _check(rounds, threads)
     with pinned(threads), evaluating(model):
         _warm_up(model, inputs)
@@ -92,7 +92,7 @@ def latency(
 
 @contextlib.contextmanager
 def pinned(threads: int) -> Iterator[None]:
-    """Torch computes with this many threads inside the block, and with as many as before after it."""
+    """Set torch's number of threads inside the block, and restore it afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -102,10 +102,10 @@ def pinned(threads: int) -> Iterator[None]:
 
 
 def one_at_a_time(inputs: Tensor) -> Tensor:
-    """The first input alone, as a batch of one in memory of its own.
+    """Return the first sample as a batch of one, copied.
 
     Raises:
-        CompressionError: there is no first input.
+        CompressionError: the batch is empty.
     """
     if inputs.dim() < 1 or len(inputs) == 0:
         raise BadSetting(

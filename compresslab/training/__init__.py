@@ -1,1 +1,1 @@
-"""Training: one seeded, resumable loop, and the recipes of the shipped networks."""
+"""Training: a seeded, resumable training loop, and the recipes of the pretrained networks."""

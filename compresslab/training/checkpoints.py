@@ -1,7 +1,7 @@
-"""The state of a training run between two epochs, in one safetensors file that cannot run code when loaded.
+"""Training checkpoints: the state of a run after an epoch, in one safetensors file, which contains no code.
 
-The file holds ``model/…`` (the weights now), ``best/…`` (those of the best epoch so far), ``momentum/…`` (the
-optimizer's, by the number of its parameter) and, as a note, the run's settings and history.
+The file holds ``model/…`` (the current weights), ``best/…`` (the weights of the best epoch so far),
+``momentum/…`` (the optimizer's buffers, by parameter index) and, as metadata, the run's settings and history.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def keep_checkpoint(
     history: list[dict],
     settings: Mapping[str, object],
 ) -> None:
-    """Writes the run's state to ``place``, whole or not at all: an interruption leaves the epoch before."""
+    """Save the run's state atomically: an interruption leaves the checkpoint of the epoch before."""
     state = [optimizer.state[parameter].get("momentum_buffer") for parameter in _parameters(optimizer)]
-    tensors = {f"momentum/{number}": tensor for number, tensor in enumerate(state) if tensor is not None}
+    tensors = {f"momentum/{index}": tensor for index, tensor in enumerate(state) if tensor is not None}
     tensors |= {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
@@ -47,10 +47,10 @@ def keep_checkpoint(
 def resume_checkpoint(
     place: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, settings: Mapping[str, object]
 ) -> tuple[list[dict], _Weights]:
-    """The history and the best weights so far; model and optimizer get the state that ``place`` keeps.
+    """Restore the state of model and optimizer; return the history and the best weights so far.
 
     Raises:
-        CompressionError: the file is damaged, or of a run with other settings or another network.
+        CompressionError: the file is damaged, or belongs to other settings or another network.
     """
     try:
         with safe_open(place, "pt") as file:
@@ -66,9 +66,9 @@ def resume_checkpoint(
         raise _another_run(place, f"its settings are {theirs}, these are {dict(settings)}")
     try:
         model.load_state_dict(_part(tensors, "model"))
-        for number, parameter in enumerate(_parameters(optimizer)):
-            if f"momentum/{number}" in tensors:
-                optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum/{number}"]
+        for index, parameter in enumerate(_parameters(optimizer)):
+            if f"momentum/{index}" in tensors:
+                optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum/{index}"]
     except RuntimeError as error:
         raise _another_run(place, "its weights are not of this network") from error
     return history, _part(tensors, "best")

@@ -1,12 +1,14 @@
-"""One training loop for every lab: seeded, with a progress bar, interruptible, repeatable.
+"""The training loop of all labs: seeded, resumable and reproducible, with a progress bar.
 
 Stochastic gradient descent with momentum (0.9) and weight decay (5e-4, not on biases and norms) under a
-one-cycle learning rate: up in the first fifth of the steps, then down to zero along a cosine. All that is
-random in an epoch comes from (seed, epoch), so a run that was interrupted and resumed ends with the same
-weights, bit for bit, as one that was not.
+one-cycle learning rate: a linear rise in the first fifth of the steps, then a cosine to zero. All randomness
+in an epoch is seeded by (seed, epoch), so an interrupted and resumed run ends with the same weights, bit for
+bit, as an uninterrupted one.
 
-Source: Smith and Topin 2017, "Super-convergence", arXiv:1708.07120. The loss of a method (distillation,
-sparsity, fake quantization) is a function of (model, images, labels), so this loop need not know it.
+The loss of a method (distillation, sparsity, fake quantization) is passed in as a function of (model, images,
+labels).
+
+Source: Smith and Topin 2017, "Super-convergence", arXiv:1708.07120.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _WARM_UP = 0.2  # share of the steps in which the learning rate rises
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch reached: the mean training loss, and the share of validation images it gets right."""
+    """The result of one epoch: mean training loss, and validation accuracy as a fraction."""
 
     loss: float
     validation_accuracy: float
@@ -44,7 +46,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """The network of the best epoch (by validation), and the whole history."""
+    """The network of the epoch with the best validation accuracy, and the history of all epochs."""
 
     model: nn.Module
     history: tuple[Epoch, ...]
@@ -57,7 +59,7 @@ class Trained:
 def cross_entropy(
     model: nn.Module, images: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
 ) -> Tensor:
-    """The mean cross-entropy of the model's logits, in nats; the default loss of ``fit``."""
+    """Return the mean cross-entropy of the model's logits, in nats; the default loss of ``fit``."""
     return nn.functional.cross_entropy(model(images).float(), labels, label_smoothing=label_smoothing)
 
 
@@ -75,31 +77,32 @@ def fit(
     precision: torch.dtype = torch.float32,
     checkpoint: Path | None = None,
 ) -> Trained:
-    """A trained copy of the model, chosen by validation accuracy; the given model is left alone.
+    """Train a copy of the model and return the epoch with the best validation accuracy.
 
     Args:
-        model: images (n, 1, 28, 28) → logits (n, classes).
-        train: images to learn from, in batches of 128.
-        validation: images to choose the epoch by.
+        model: images (n, 1, 28, 28) → logits (n, classes). Not changed.
+        train: training images, in batches of 128.
+        validation: images for the choice of the epoch.
         epochs: passes over ``train``, at least 1.
         learning_rate: the peak of the one-cycle schedule.
         seed: of the order of the images and of their augmentation.
         loss: (model, images, labels) → scalar to minimise.
-        augmented: crops, flips and erased rectangles (see ``augment``) on the training images.
-        after_step: called with the model after every step, to keep a property such as a mask.
-        precision: float32, or bfloat16 to autocast where the processor multiplies it faster.
-        checkpoint: a file that keeps the state after every epoch; a run that finds it goes on from there.
+        augmented: whether training images are shifted, mirrored and partly erased (see ``augment``).
+        after_step: called with the model after every step, for example to apply a mask again.
+        precision: float32, or bfloat16 for autocast on processors that multiply it faster.
+        checkpoint: a file for the state after every epoch; if it exists, the run resumes from it.
 
     Raises:
-        CompressionError: a setting out of range, a loss no longer finite, or a checkpoint of another run.
+        CompressionError: a setting is out of range, the loss is no longer finite, or the checkpoint belongs
+            to another run.
     """
     _check(train, validation, epochs, learning_rate, precision)
     model = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(model, learning_rate)
     settings: dict[str, object] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
     settings |= {"images": len(train), "augmented": augmented, "precision": str(precision)}
-    history, best = _so_far(checkpoint, model, optimizer, settings)
-    steps = math.ceil(len(train) / BATCH_SIZE)  # of one epoch
+    history, best = _resume(checkpoint, model, optimizer, settings)
+    steps = math.ceil(len(train) / BATCH_SIZE)  # per epoch
     every = epochs * steps
     bar = tqdm(total=every, initial=len(history) * steps, desc="training", unit="batch", leave=False)
 
@@ -126,8 +129,8 @@ def fit(
     return Trained(model.eval(), tuple(history))
 
 
-def _so_far(checkpoint, model, optimizer, settings) -> tuple[list[Epoch], dict[str, Tensor]]:
-    """What an interrupted run left: its epochs and best weights; model and optimizer get its state."""
+def _resume(checkpoint, model, optimizer, settings) -> tuple[list[Epoch], dict[str, Tensor]]:
+    """Restore model and optimizer from a checkpoint, if it exists; return its epochs and best weights."""
     if checkpoint is None or not checkpoint.exists():
         return [], {}
     history, best = resume_checkpoint(checkpoint, model, optimizer, settings=settings)
@@ -135,7 +138,7 @@ def _so_far(checkpoint, model, optimizer, settings) -> tuple[list[Epoch], dict[s
 
 
 def _descend(model, optimizer, batches, rates, loss, precision, done) -> float:
-    """The mean loss of one step a batch, each at its own learning rate; calls ``done`` after each."""
+    """Take one step per batch, each at its own learning rate, and return the mean loss."""
     model.train()
     total = torch.zeros(())
     for (images, labels), rate in zip(batches, rates, strict=True):
@@ -152,13 +155,13 @@ def _descend(model, optimizer, batches, rates, loss, precision, done) -> float:
 
 
 def accuracy(model: nn.Module, images: Images, *, precision: torch.dtype = torch.float32) -> float:
-    """The share of images whose largest logit is their label; the model runs in evaluation mode meanwhile."""
+    """Return the share of images whose largest logit is their label, in evaluation mode."""
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
         return int(right_answers(model, images).sum()) / len(images)
 
 
 def fast_precision() -> torch.dtype:
-    """bfloat16 where this processor multiplies it natively (training is twice as fast), else float32."""
+    """Return bfloat16 if this processor multiplies it natively (training is twice as fast), else float32."""
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return torch.bfloat16 if supported is not None and supported() else torch.float32
 
@@ -201,7 +204,7 @@ def _optimizer(model: nn.Module, learning_rate: float) -> torch.optim.SGD:
 
 
 def _one_cycle(progress: float) -> float:
-    """Share of the peak learning rate at a share of the run: 0 → 1 in the first fifth, then a cosine to 0.
+    """The learning rate as a share of its peak: 0 → 1 in the first fifth of the run, then a cosine to 0.
 
     >>> [round(_one_cycle(p), 2) for p in (0.0, 0.1, 0.2, 0.6, 1.0)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
@@ -212,11 +215,11 @@ def _one_cycle(progress: float) -> float:
 
 
 def _shuffled(train: Images, seed: int, epoch: int, augmented: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """The epoch's batches: inputs (≤ 128, 1, 28, 28), labels (≤ 128,); all chance is in (seed, epoch)."""
+    """Iterate over the epoch's batches: inputs (≤ 128, 1, 28, 28), labels (≤ 128,), seeded."""
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
     order = torch.randperm(len(train), generator=generator)
     for index in order.split(BATCH_SIZE):
         pixels = train.pixels[index]
         inputs = normalize(augment(pixels, generator) if augmented else pixels)
-        # convolutions run a fifth faster with the channels last
+        # convolutions are a fifth faster in channels_last
         yield inputs.contiguous(memory_format=torch.channels_last), train.labels[index]

@@ -1,6 +1,6 @@
-"""How each shipped network was trained: a recipe, the run that follows it, the card that says what came out.
+"""Training recipes of the pretrained networks, and the run that writes weights and model card.
 
-``compresslab train NAME`` repeats it. The epoch is chosen by validation; test is read once, at the end.
+``compresslab train NAME`` repeats a run. The epoch is chosen by validation; test is read once, at the end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["RECIPES", "Recipe", "train_baseline"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What ``fit`` is told: passes over the data, peak learning rate, label smoothing, seed, augmentation."""
+    """Settings of ``fit``: passes over the data, peak learning rate, label smoothing, seed, augmentation."""
 
     epochs: int
     learning_rate: float = 0.1
@@ -46,10 +46,10 @@ RECIPES = {
 def train_baseline(
     name: str, data: Splits, *, folder: Path = DATA / "baselines", recipe: Recipe | None = None
 ) -> dict[str, object]:
-    """The card of a network trained by its recipe; writes ``folder/name.safetensors`` and the card beside it.
+    """Train a network by its recipe, write ``folder/name.safetensors`` and its model card; return the card.
 
-    The state after every epoch is kept in ``folder/name.checkpoint.safetensors``, from which an interrupted
-    run goes on; the file is removed at the end.
+    The state after every epoch is saved in ``folder/name.checkpoint.safetensors``, from which an interrupted
+    run resumes; the file is removed at the end.
 
     Raises:
         CompressionError: there is no recipe for ``name``.
@@ -73,7 +73,7 @@ def train_baseline(
         checkpoint=checkpoint,
     )
     if isinstance(model, Mirrored):
-        model.network = trained.model  # it learnt without the mirror, and looks into it from now on
+        model.network = trained.model  # trained without the mirror image, which is used from now on
     else:
         model = trained.model
     card = {

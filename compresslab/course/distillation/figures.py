@@ -1,7 +1,7 @@
-"""The pictures of lab 02: what a teacher knows, as soft targets, as attention and as relations.
+"""Figures of lab 02: a teacher's knowledge as soft targets, as attention maps and as relations.
 
-Plain functions from tensors to a figure; the widget moves the settings of the first. What the student
-gained from each is drawn by ``gain_pictures``.
+Plain functions from tensors to a figure, and a widget for the settings of the first. The student's gains are
+drawn by ``course.figures.gains``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TINT = (0.45, 0.68, 0.85)  # of a bar
 
 
 def draw_soft_targets(image: Tensor, logits: Tensor, *, temperature: float = 4.0) -> Figure:
-    """An image, and how a network shares it among the classes at a temperature; outlined: at T = 1.
+    """Draw an image and a network's probabilities for it at a temperature; outlined: at T = 1.
 
     Args:
         image: (1, 28, 28), of any range.
@@ -52,7 +52,7 @@ def draw_soft_targets_at(
     """``draw_soft_targets`` at several temperatures, side by side.
 
     Raises:
-        CompressionError: there isn't one logit for each class, or a temperature that isn't above 0.
+        CompressionError: there is not one logit per class, or a temperature is not above 0.
     """
     if logits.shape != (len(CLASSES),):
         raise BadSetting(
@@ -65,15 +65,15 @@ def draw_soft_targets_at(
         1, 1 + len(temperatures), width_ratios=[1, *[1.9 if wide else 1] * len(temperatures)]
     )
     _show(left, image, title=f"the network says\n{CLASSES[int(logits.argmax())]}")
-    for place, (axes, temperature) in enumerate(zip(panels, temperatures, strict=True)):
-        _draw_shares(axes, logits, temperature)
-        axes.set_yticks(range(len(CLASSES)), CLASSES if place == 0 else [""] * len(CLASSES), fontsize=8)
+    for index, (axes, temperature) in enumerate(zip(panels, temperatures, strict=True)):
+        _draw_probabilities(axes, logits, temperature)
+        axes.set_yticks(range(len(CLASSES)), CLASSES if index == 0 else [""] * len(CLASSES), fontsize=8)
         axes.invert_yaxis()
     return figure
 
 
-def _draw_shares(axes: Axes, logits: Tensor, temperature: float) -> None:
-    """Bars of softmax(z / T) with their values; outlined behind them, softmax(z)."""
+def _draw_probabilities(axes: Axes, logits: Tensor, temperature: float) -> None:
+    """Draw bars of softmax(z / T) with their values and, as outlines behind them, softmax(z)."""
     shares, plain = (soften(logits.detach(), temperature=t).tolist() for t in (temperature, 1.0))
     axes.barh(range(len(shares)), shares, 0.8, color=TINT, edgecolor="black", linewidth=0.5)
     axes.barh(range(len(plain)), plain, 0.8, fill=False, edgecolor="black", linestyle="--", linewidth=1)
@@ -85,14 +85,14 @@ def _draw_shares(axes: Axes, logits: Tensor, temperature: float) -> None:
 
 
 def explore_soft_targets(images: Tensor, logits: Tensor) -> ipywidgets.VBox:
-    """``draw_soft_targets`` under two sliders: which image, and the temperature from 1 to 20.
+    """``draw_soft_targets`` under two sliders: the image, and the temperature from 1 to 20.
 
     Args:
         images: (n, 1, 28, 28).
         logits: (n, 10), the network's for these images.
 
     Raises:
-        CompressionError: there isn't one row of logits for each image.
+        CompressionError: there is not one row of logits per image.
     """
     import ipywidgets
 
@@ -113,16 +113,16 @@ def explore_soft_targets(images: Tensor, logits: Tensor) -> ipywidgets.VBox:
 
 
 def draw_attention(image: Tensor, maps: Mapping[str, Tensor]) -> Figure:
-    """An image, and where each network looks: its attention map, enlarged, with the image's outline on it.
+    """Draw an image and each network's attention map, enlarged, with the image's outline on it.
 
-    Maps of different sizes share one scale: 1 is what a map that is spread evenly has everywhere.
+    Maps of different sizes share one scale, on which a uniform map is 1 everywhere.
 
     Args:
         image: (1, 28, 28), of any range.
-        maps: network → attention map (side · side,), row by row; its length doesn't matter.
+        maps: network → attention map (side · side,), row by row; its norm does not matter.
 
     Raises:
-        CompressionError: a map that is no square.
+        CompressionError: a map is not square.
     """
     squares = {name: _square(name, map) for name, map in maps.items()}
     top = max(float(square.max()) for square in squares.values())
@@ -143,7 +143,7 @@ def draw_attention(image: Tensor, maps: Mapping[str, Tensor]) -> Figure:
 
 
 def _square(name: str, map: Tensor) -> Tensor:
-    """A map (side · side,) as (side, side), where an even map would be 1 everywhere."""
+    """Return a map (side · side,) as (side, side), scaled so that a uniform map is 1 everywhere."""
     side = math.isqrt(map.numel())
     if map.dim() != 1 or side == 0 or side * side != len(map):
         raise BadSetting(
@@ -160,24 +160,24 @@ def _show(axes: Axes, image: Tensor, *, title: str) -> None:
 
 
 def draw_relations(embeddings: Mapping[str, Tensor], labels: Tensor) -> Figure:
-    """How alike each network finds each pair of images: cosine similarities, the images sorted by class.
+    """Draw each network's cosine similarities between the embeddings of images, sorted by class.
 
     Args:
-        embeddings: network → (n, d), of the same n images; each network has a d of its own.
-        labels: (n,) whole numbers, places in ``CLASSES``.
+        embeddings: network → (n, d) for the same n images; d may differ between networks.
+        labels: (n,) integers, indices into ``CLASSES``.
 
     Raises:
-        CompressionError: a network that hasn't one embedding for each label.
+        CompressionError: a network does not have one embedding per label.
     """
     order = labels.argsort(stable=True)
     present, counts = labels.unique(return_counts=True)
-    ends = counts.cumsum(0) - 0.5  # borders lie between pixels
+    ends = counts.cumsum(0) - 0.5  # lines between pixels
     names, middles = [CLASSES[label] for label in present.tolist()], ends - counts / 2
-    alike = {name: _similarities(name, z, labels)[order][:, order] for name, z in embeddings.items()}
-    least = min(float(matrix.min()) for matrix in alike.values())
-    figure = new_figure(1.6 + 2.9 * len(alike), 3.6)
-    panels = figure.subplots(1, len(alike), squeeze=False)[0]
-    for axes, (name, matrix) in zip(panels, alike.items(), strict=True):
+    similarities = {name: _similarities(name, z, labels)[order][:, order] for name, z in embeddings.items()}
+    least = min(float(matrix.min()) for matrix in similarities.values())
+    figure = new_figure(1.6 + 2.9 * len(similarities), 3.6)
+    panels = figure.subplots(1, len(similarities), squeeze=False)[0]
+    for axes, (name, matrix) in zip(panels, similarities.items(), strict=True):
         shown = axes.imshow(matrix.numpy(), cmap="viridis", vmin=least, vmax=1)
         for end in ends[:-1].tolist():
             axes.axhline(end, color="white", linewidth=0.7)

@@ -1,7 +1,7 @@
-"""The pictures of what distillation gains: by method, by place in the taxonomy, by count, by teacher.
+"""Figures of gains in accuracy: by method, by cell of the taxonomy, by count and by teacher.
 
-Plain functions from measured intervals to a figure. Gains and accuracies come as fractions and are written
-in points and percent.
+Plain functions from measured intervals to a figure. Gains and accuracies are given as fractions and drawn in
+points and percent.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ STRATEGIES = {  # the columns
     "online": "peers that learn together",
     "self": "the student's own family",
 }
-TINT = (0.45, 0.68, 0.85)  # of a bar and of the best cell: black text on it stays readable
-STYLES = ("o-", "s--", "^:", "D-.", "v-", "P--")  # of the series, which need no colours
+TINT = (0.45, 0.68, 0.85)  # fills bars and the best cell; black text on it is readable
+STYLES = ("o-", "s--", "^:", "D-.", "v-", "P--")  # of series, distinguishable without colour
 
 
 def draw_gains(gains: Mapping[str, Interval], *, label: str, against: str = "student alone") -> Figure:
-    """A bar from low to high for each gain, best first; one that may be nothing (it covers 0) is hollow.
+    """Draw a bar from low to high for each gain, best first; a bar that covers 0 is hollow.
 
     Args:
         gains: method → gain, a fraction; drawn in points (hundredths).
         label: of the axis, with its unit, such as "gain in test accuracy, points".
-        against: what the dashed line at 0 stands for.
+        against: the reference, a dashed line at 0.
     """
     figure = new_figure(7, 1.1 + 0.3 * len(gains))
     axes = figure.add_subplot()
@@ -64,20 +64,22 @@ def draw_gains(gains: Mapping[str, Interval], *, label: str, against: str = "stu
     axes.annotate(against, (0, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
     axes.set_yticks(range(len(ranked)), list(ranked))
     axes.set(xlabel=f"{label}\n(bar: 95 % interval; hollow: covers 0)", ylim=(len(ranked) - 0.4, -0.6))
-    axes.use_sticky_edges = False  # a bar keeps its distance from the frame
+    axes.use_sticky_edges = False  # keeps a margin between bars and frame
     axes.autoscale(axis="x")
     return figure
 
 
 def draw_taxonomy(cells: Mapping[tuple[str, str], Mapping[str, Interval]]) -> Figure:
-    """The taxonomy as a map: what is distilled × how, each cell with its methods' gains, shaded by its best.
+    """Draw the taxonomy of distillation, knowledge × strategy; each cell lists its methods' gains.
+
+    A cell is shaded by its best gain.
 
     Args:
         cells: (row, column) → method → gain, a fraction; the rows are response, feature and relation, the
-            columns offline, online and self. A cell that isn't given is drawn empty.
+            columns offline, online and self. A cell that is not given is drawn empty.
 
     Raises:
-        CompressionError: a cell that the map hasn't.
+        CompressionError: a cell outside these rows and columns.
     """
     for row, column in cells:
         if row not in KNOWLEDGE or column not in STRATEGIES:
@@ -105,12 +107,12 @@ def draw_taxonomy(cells: Mapping[tuple[str, str], Mapping[str, Interval]]) -> Fi
 
 
 def _lines(row: str, cells: Mapping[tuple[str, str], Mapping[str, Interval]]) -> int:
-    """How many lines of text a row of the map is high: its fullest cell's, at least two, and one for air."""
+    """The height of a row in lines of text: those of its longest cell, at least two, plus a blank line."""
     return 1 + max(2, *(len(cells.get((row, column), ())) for column in STRATEGIES))
 
 
 def _head(axes: Axes, name: str, words: str, *, place: tuple[float, float], align: str) -> None:
-    """A name in bold above what it means."""
+    """Write a name in bold above its explanation."""
     axes.annotate(f"{name}\n", place, ha=align, va="center", weight="bold")
     axes.annotate(f"\n{words}", place, ha=align, va="center", fontsize=8)
 
@@ -118,7 +120,7 @@ def _head(axes: Axes, name: str, words: str, *, place: tuple[float, float], alig
 def _draw_cell(
     axes: Axes, methods: Mapping[str, Interval], *, corner: tuple[int, int], height: int, top: float
 ) -> None:
-    """One cell: its methods, best first, on a shade between white (no gain) and the tint (the map's best)."""
+    """Draw a cell: its methods, best first, shaded from white (no gain) to the tint (the overall best)."""
     x, y = corner
     ranked = _best_first(methods)
     best = max((gain.value for gain in ranked.values()), default=0.0)
@@ -132,7 +134,7 @@ def _draw_cell(
         text or "not tried here", (x + 0.5, y + height / 2), ha="center", va="center", fontsize=9
     )
     if ranked:
-        written.set_fontfamily("monospace")  # so that the numbers stand below one another
+        written.set_fontfamily("monospace")  # aligns the numbers
     else:
         written.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 2})
 
@@ -150,11 +152,11 @@ def _points(gain: Interval) -> str:
 def draw_accuracy(
     curves: Mapping[str, Sequence[tuple[int, Interval]]], *, against: str = "parameters"
 ) -> Figure:
-    """Test accuracy against a count, such as parameters; a line for each series, named at its right end.
+    """Draw test accuracy against a count, such as parameters; each line is named at its right end.
 
     Args:
         curves: series → (count, accuracy as a fraction) of each of its networks, in any order.
-        against: what is counted.
+        against: the name of the count.
     """
     from matplotlib.ticker import EngFormatter, LogLocator
 
@@ -174,7 +176,7 @@ def draw_accuracy(
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter("")
     (first, last), (low, high) = axes.get_xlim(), axes.get_ylim()
-    axes.set_xlim(first, last * (last / first) ** 0.25)  # room for the names
+    axes.set_xlim(first, last * (last / first) ** 0.25)  # space for the names
     heights = apart([height for _, height in ends.values()], gap=0.07 * (high - low))
     for (name, (count, _)), height in zip(ends.items(), heights, strict=True):
         axes.annotate(name, (count, height), (9, 0), textcoords="offset points", va="center", fontsize=9)
@@ -182,7 +184,7 @@ def draw_accuracy(
 
 
 def draw_by_teacher(points: Sequence[tuple[str, float, Interval]], *, alone: Interval) -> Figure:
-    """The student's test accuracy against its teacher's; dashed, with its interval: the student alone.
+    """Draw the student's test accuracy against its teacher's; dashed, with its interval: the student alone.
 
     Args:
         points: (teacher, its accuracy, its student's accuracy), all fractions.
@@ -196,9 +198,9 @@ def draw_by_teacher(points: Sequence[tuple[str, float, Interval]], *, alone: Int
     axes.axhline(100 * alone.value, color="black", linestyle="--", linewidth=1)
     draw_intervals(axes, percent, students, style="o", label="with a teacher", times=100)
     first, last = axes.get_xlim()
-    places, grid = apart(percent, gap=0.04 * (last - first)), ("data", "axes fraction")
-    for name, x, student, place in zip(names, percent, students, places, strict=True):
-        tip, above = (x, 100 * student.high), (place, 1.03)
+    label_positions, grid = apart(percent, gap=0.04 * (last - first)), ("data", "axes fraction")
+    for name, x, student, label_x in zip(names, percent, students, label_positions, strict=True):
+        tip, above = (x, 100 * student.high), (label_x, 1.03)
         axes.annotate("", tip, above, textcoords=grid, arrowprops={"arrowstyle": "-", "linestyle": ":"})
         axes.annotate(name, tip, above, textcoords=grid, rotation=35, rotation_mode="anchor", fontsize=9)
     middle = (1.01, 100 * alone.value)
@@ -211,7 +213,7 @@ def draw_by_teacher(points: Sequence[tuple[str, float, Interval]], *, alone: Int
 def draw_intervals(
     axes: Axes, x: Sequence[float], values: Sequence[Interval], *, style: str, label: str, times: float = 1.0
 ) -> None:
-    """A mark for each value and a bar from its low to its high; ``times`` 100 draws fractions in percent."""
+    """Draw a mark and an error bar for each value; ``times=100`` draws fractions in percent."""
     y = [times * v.value for v in values]
     below = [times * (v.value - v.low) for v in values]
     above = [times * (v.high - v.value) for v in values]
@@ -228,13 +230,13 @@ def draw_intervals(
     )
 
 
-def apart(places: Sequence[float], *, gap: float) -> list[float]:
-    """The places in their order, each moved up until it is a gap above the next lower one.
+def apart(positions: Sequence[float], *, gap: float) -> list[float]:
+    """Return the positions in their order, each raised until it is a gap above the next lower one.
 
     >>> apart([2.0, 1.0, 1.1], gap=0.5)
     [2.0, 1.0, 1.5]
     """
-    moved, lowest = list(places), -math.inf
-    for index in sorted(range(len(places)), key=places.__getitem__):
-        moved[index] = lowest = max(places[index], lowest + gap)
+    moved, lowest = list(positions), -math.inf
+    for index in sorted(range(len(positions)), key=positions.__getitem__):
+        moved[index] = lowest = max(positions[index], lowest + gap)
     return moved

@@ -1,4 +1,4 @@
-"""A student's guesses beside what was measured."""
+"""Figure of a student's guesses beside the measured values."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["draw_guesses"]
 
 
 def draw_guesses(guesses: Mapping[str, float], measured: Mapping[str, float | Interval]) -> Figure:
-    """Each guess beside what was measured, as factors on a logarithmic axis; an interval is drawn as a bar.
+    """Draw each guess beside the measured value, as factors on a logarithmic axis; intervals are bars.
 
     Args:
-        guesses: what → the student's factor, above 0.
-        measured: the same names → the measured factor, or its interval.
+        guesses: quantity → the student's factor, above 0.
+        measured: the same quantities → the measured factor, or its interval.
 
     Raises:
-        CompressionError: a guess that is no positive number.
+        CompressionError: a guess is not a positive number.
     """
     for name, guess in guesses.items():
         if isinstance(guess, bool) or not isinstance(guess, int | float) or not 0 < guess < math.inf:

@@ -1,4 +1,4 @@
-"""Sliders around plain drawing functions. Each widget has a static twin in the cell above it."""
+"""Sliders for plain drawing functions. The cell above each widget shows a static version of its figure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["explore"]
 
 
 def explore(draw: Callable[..., Figure], **settings: ipywidgets.ValueWidget) -> ipywidgets.VBox:
-    """A picture under its sliders; it is drawn again whenever one moves.
+    """Return a widget of sliders above a figure, which is drawn again after each change.
 
     Args:
         draw: keyword settings → a figure.

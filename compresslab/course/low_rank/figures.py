@@ -1,7 +1,7 @@
-"""The pictures of lab 04: how much of a layer a few ranks hold, as a curve, as its kernels and as a plan.
+"""Figures of lab 04: singular value spectra, filter banks at a rank, and ranks per layer.
 
-Plain functions from tensors and numbers to a figure; the widget at the end only moves the rank of one.
-What the ranks cost and buy is drawn by ``thinness_pictures``.
+Plain functions from tensors and numbers to a figure, and a widget for the rank of one of them. Accuracy
+against cost is drawn by ``course.low_rank.tradeoff_figures``.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_filters", "draw_filters_at_rank", "draw_rank_plan", "draw_spectra", "explore_filters"]
 
-MOST, COLUMNS = 0.9, 5  # of the energy: where spectra are compared; of the small multiples
+MOST, COLUMNS = 0.9, 5  # share of the energy at which spectra are compared; panels per row
 
 
 def draw_spectra(trained: Mapping[str, Tensor], random: Mapping[str, Tensor]) -> Figure:
-    """The share of each layer's energy that its largest singular values hold, beside a random layer's.
+    """Draw the share of energy in each layer's largest singular values, beside that of a random matrix.
 
-    Energy is the sum of squares, so a curve doesn't change with the norm. Dotted: 90 % of it, with the first
-    rank that reaches as much in the title, trained and random.
+    Energy is the sum of squares, so a curve does not depend on the norm. Dotted: 90 % of the energy; the
+    title has the smallest rank that reaches it, trained and random.
 
     Args:
-        trained: layer → its singular values (rank,), falling. Not changed.
+        trained: layer → its singular values (rank,), decreasing. Not changed.
         random: the same layers → as many singular values of a random matrix of the same size.
 
     Raises:
-        CompressionError: no layer, other layers in one than in the other, or values that are no spectrum.
+        CompressionError: there is no layer, the two have different layers, or values are not a spectrum.
     """
     if not trained or {*trained} != {*random}:
         raise BadSetting(
@@ -62,7 +62,7 @@ def draw_spectra(trained: Mapping[str, Tensor], random: Mapping[str, Tensor]) ->
     for axes in panels[len(trained) :]:
         axes.set_visible(False)
     for axes in panels[max(0, len(trained) - columns) : len(trained)]:
-        axes.tick_params(labelbottom=True)  # also where the row below ends earlier
+        axes.tick_params(labelbottom=True)  # also above an unused panel
     figure.supxlabel("rank kept, % of the full rank", fontsize=10)
     figure.supylabel("energy kept, % of the sum of squares", fontsize=10)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=9)
@@ -70,7 +70,7 @@ def draw_spectra(trained: Mapping[str, Tensor], random: Mapping[str, Tensor]) ->
 
 
 def _energy_kept(values: Tensor, *, name: str) -> list[float]:
-    """(rank,) singular values → the percent of their energy in the first 0, 1, …, rank of them."""
+    """Singular values (rank,) → the percentage of their energy in the first 0, 1, …, rank of them."""
     s = values.detach().double().cpu()
     if s.dim() != 1 or not torch.isfinite(s).all() or (s < 0).any() or (s.diff() > 0).any() or s.sum() == 0:
         raise BadSetting(
@@ -82,7 +82,7 @@ def _energy_kept(values: Tensor, *, name: str) -> list[float]:
 
 
 def _draw_spectrum(axes: Axes, kept: list[float], kept_random: list[float], *, name: str) -> None:
-    """Two curves from 0 to 100 % and, in the title, the first ranks at which they hold most of the energy."""
+    """Draw two curves from 0 to 100 %; the title has the smallest ranks that reach 90 % of the energy."""
     full = len(kept) - 1
     share = [100 * rank / full for rank in range(full + 1)]
     axes.plot(share, kept, "-", color="black", linewidth=1.6, label="trained")
@@ -96,17 +96,17 @@ def _draw_spectrum(axes: Axes, kept: list[float], kept_random: list[float], *, n
 
 
 def draw_filters(weight: Tensor, versions: Mapping[str, Tensor], *, corner: int = 8) -> Figure:
-    """A filter bank beside versions of it, by its first kernels; each title has the version's relative error.
+    """Draw the first kernels of a filter bank and of its approximations, with their relative errors.
 
     Mid-grey is 0, white positive and black negative, on one scale for all panels.
 
     Args:
         weight: (out, in, height, width), the original. Not changed.
-        versions: name, such as "rank 4" → that version, in the weight's shape.
-        corner: how many filters and how many inputs are drawn, from the first on.
+        versions: name, such as "rank 4" → an approximation in the weight's shape.
+        corner: the number of filters and of inputs drawn, from the first on.
 
     Raises:
-        CompressionError: no version, one of another shape, or a weight that is no convolution's.
+        CompressionError: there is no version, one has another shape, or the weight is not a convolution's.
     """
     _check_bank(weight)
     if not versions:
@@ -137,7 +137,7 @@ def _check_bank(weight: Tensor) -> None:
 
 
 def _draw_bank(axes: Axes, bank: Tensor, original: Tensor, *, corner: int) -> None:
-    """The corner's kernels as one image, white lines between them, on the original's scale."""
+    """Draw the corner's kernels as one image, with white lines between them, on the original's scale."""
     reach, (filters, inputs) = _reach(original, corner), _counts(original, corner)
     height, width = original.shape[2:]
     image = bank.detach().float().cpu()[:corner, :corner].transpose(1, 2)  # (filters, height, inputs, width)
@@ -146,18 +146,18 @@ def _draw_bank(axes: Axes, bank: Tensor, original: Tensor, *, corner: int) -> No
     axes.hlines([n * height - 0.5 for n in range(1, filters)], -0.5, inputs * width - 0.5, **white)
     axes.vlines([n * width - 0.5 for n in range(1, inputs)], -0.5, filters * height - 0.5, **white)
     for set_ticks, count, size in ((axes.set_yticks, filters, height), (axes.set_xticks, inputs, width)):
-        ends = sorted({0, count - 1})  # more numbers would double the time that a slider's redraw takes
+        ends = sorted({0, count - 1})  # more tick labels would double the time of a redraw
         set_ticks([n * size + (size - 1) / 2 for n in ends], [*map(str, ends)], fontsize=8)
     axes.tick_params(length=0)
 
 
 def _counts(weight: Tensor, corner: int) -> tuple[int, int]:
-    """How many filters and inputs the corner has."""
+    """The numbers of filters and inputs in the corner."""
     return min(corner, weight.shape[0]), min(corner, weight.shape[1])
 
 
 def _reach(weight: Tensor, corner: int) -> float:
-    """The magnitude drawn as white or black: that of the corner's largest weights, the top 1 % cut off."""
+    """The magnitude drawn as white or black: the 99 % quantile of the corner's magnitudes."""
     drawn = weight.detach()[:corner, :corner].float().abs()
     return max(float(drawn.quantile(0.99)), 1e-12)
 
@@ -176,18 +176,18 @@ def _legend(weight: Tensor, corner: int) -> str:
 
 
 def draw_filters_at_rank(weight: Tensor, *, rank: int, corner: int = 8) -> Figure:
-    """A filter bank, its nearest one of this rank, and what every rank costs in error and in weights.
+    """Draw a filter bank, its best approximation of this rank, and the error and weights of every rank.
 
-    The bank is taken as the matrix (out, in · height · width). Ringed: this rank; dotted: the break-even
-    rank, from which on the two factors have more weights than the whole bank.
+    The bank is read as the matrix (out, in · height · width). Ringed: this rank; dotted: the break-even rank,
+    above which the two factors have more weights than the bank.
 
     Args:
         weight: (out, in, height, width). Not changed.
         rank: from 1 to the smaller side of the matrix.
-        corner: how many filters and how many inputs are drawn, from the first on.
+        corner: the number of filters and of inputs drawn, from the first on.
 
     Raises:
-        CompressionError: a weight that is no convolution's, or a rank that it hasn't.
+        CompressionError: the weight is not a convolution's, or the rank is impossible for it.
     """
     _check_bank(weight)
     matrix = weight.detach().flatten(1)
@@ -210,7 +210,7 @@ def draw_filters_at_rank(weight: Tensor, *, rank: int, corner: int = 8) -> Figur
 
 
 def _draw_costs(above: Axes, below: Axes, matrix: Tensor, *, rank: int) -> None:
-    """The error of every rank, and below it the weights of its two factors as a share of the matrix's."""
+    """Draw the error of every rank and, below it, the weights of its factors as a share of the matrix's."""
     rows, columns = matrix.shape
     ranks = range(min(rows, columns) + 1)
     errors = [100 * error for error in dropped_error(matrix).tolist()]
@@ -234,10 +234,10 @@ def _draw_costs(above: Axes, below: Axes, matrix: Tensor, *, rank: int) -> None:
 
 
 def explore_filters(weight: Tensor, *, corner: int = 8) -> ipywidgets.VBox:
-    """``draw_filters_at_rank`` under a slider over its ranks; it begins at a quarter of the full one.
+    """``draw_filters_at_rank`` under a slider over its ranks, starting at a quarter of the full rank.
 
     Raises:
-        CompressionError: a weight that is no convolution's.
+        CompressionError: the weight is not a convolution's.
     """
     import ipywidgets
 
@@ -250,14 +250,14 @@ def explore_filters(weight: Tensor, *, corner: int = 8) -> ipywidgets.VBox:
 
 
 def draw_rank_plan(plans: Mapping[str, Mapping[str, int]], *, full: Mapping[str, int]) -> Figure:
-    """The share of its full rank that each layer keeps, a panel of bars a plan; hatched: left whole.
+    """Draw the share of its full rank that each layer keeps, one panel per plan; hatched: not factorized.
 
     Args:
-        plans: plan, such as "by energy" → layer → rank; a layer that a plan leaves out stays whole.
+        plans: plan, such as "by energy" → layer → rank; a layer that is missing is not factorized.
         full: layer → its full rank, in the order of the bars, from the top.
 
     Raises:
-        CompressionError: no plan, no layer, a layer without its full rank, or a rank that it hasn't.
+        CompressionError: there is no plan or no layer, a layer has no full rank, or a rank is impossible.
     """
     if not plans or not full:
         raise BadSetting(
@@ -284,7 +284,7 @@ def draw_rank_plan(plans: Mapping[str, Mapping[str, int]], *, full: Mapping[str,
 
 
 def _draw_plan(axes: Axes, ranks: Mapping[str, int], full: Mapping[str, int]) -> None:
-    """A bar a layer, the rank it keeps beside it."""
+    """Draw one bar per layer, with the rank that it keeps beside it."""
     shares = [100 * ranks.get(layer, whole) / whole for layer, whole in full.items()]
     bars = axes.barh(range(len(full)), shares, 0.7, color=TINT, edgecolor="black", linewidth=0.5)
     for bar, layer in zip(bars, full, strict=True):

@@ -1,7 +1,7 @@
-"""What low rank costs and what it buys: error by rank, accuracy by MACs, measured speed by MACs.
+"""Trade-off figures of lab 04: error by rank, accuracy by MACs, measured speed-up by MACs.
 
-Plain functions from measured numbers to a figure. A MAC ratio is the baseline's MACs / the network's: 4 is a
-quarter of the work. Accuracies come as fractions and are drawn in percent.
+Plain functions from measured numbers to a figure. A MAC ratio is the baseline's MACs / the network's: 4 means
+4× lower MACs. Accuracies are given as fractions and drawn in percent.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ def draw_errors_by_rank(
     break_even: float | None = None,
     measured: str = "outputs",
 ) -> Figure:
-    """The relative error of one layer against its rank, a line for each way to factorise it.
+    """Draw the relative error of one layer against its rank, one line per factorization.
 
     Args:
-        errors: way, such as "plain" or "whitened" → one relative error a rank. Not changed.
-        ranks: those of the errors, rising; 0, 1, 2, … if none are given, as ``svd.dropped_error`` has them.
-        break_even: the rank from which on the factors are no smaller than the layer: a dotted line.
-        measured: what the errors are of, such as "outputs" or "weights".
+        errors: factorization, such as "plain" or "whitened" → one relative error per rank. Not changed.
+        ranks: of the errors, increasing; by default 0, 1, 2, …, as in ``svd.dropped_error``.
+        break_even: the rank from which the factors are no smaller than the layer: a dotted line.
+        measured: the quantity that has the error, such as "outputs" or "weights".
 
     Raises:
-        CompressionError: no line, not one error a rank, or an error that is negative or no number.
+        CompressionError: there is no line, not one error per rank, or an error is negative or not finite.
     """
     lines = {name: torch.as_tensor(values).detach().double().cpu() for name, values in errors.items()}
     if not lines:
@@ -56,7 +56,7 @@ def draw_errors_by_rank(
     figure = new_figure(7, 3.8)
     axes = figure.add_subplot()
     for style, (name, line) in zip(cycle(STYLES), lines.items(), strict=False):
-        every = max(1, len(places) // 12)  # a mark at each of many ranks would hide the line
+        every = max(1, len(places) // 12)  # marks at all of many ranks would hide the line
         values = (100 * line).tolist()
         axes.plot(
             places,
@@ -95,18 +95,18 @@ def _check_errors(line: Tensor, count: int, *, name: str) -> None:
 def draw_accuracy_by_macs(
     before: Mapping[str, Curve], after: Mapping[str, Curve], *, baseline: float
 ) -> Figure:
-    """Test accuracy against the MAC ratio, a line for each split, before and after fine-tuning.
+    """Draw test accuracy against the MAC ratio, one line per method, before and after fine-tuning.
 
     Each panel has its own scale of accuracies; the dashed line is the same in both.
 
     Args:
-        before: split, such as "tucker" → (MAC ratio, accuracy or its interval), in any order.
-        after: the same splits → the same of their fine-tuned networks.
-        baseline: the whole network's test accuracy, a fraction.
+        before: method, such as "tucker" → (MAC ratio, accuracy or its interval), in any order.
+        after: the same methods → the same values of their fine-tuned networks.
+        baseline: the original network's test accuracy, a fraction.
 
     Raises:
-        CompressionError: other splits after than before, no line, one without points, a ratio that is not
-            above 0, or an accuracy that is no fraction.
+        CompressionError: before and after have different methods, there is no line, a line has no points, a
+            ratio is not above 0, or an accuracy is not a fraction.
     """
     if {*before} != {*after}:
         raise BadSetting(
@@ -131,14 +131,14 @@ def draw_accuracy_by_macs(
 
 
 def draw_cancellation(paths: Mapping[str, Sequence[float]], *, sweeps: Sequence[int]) -> Figure:
-    """How large CP's components are against what they add up to, a line for each way, sweep by sweep.
+    """Draw the size of CP's components relative to the size of their sum, by sweep, one line per variant.
 
     Args:
-        paths: way, such as "no ridge" → ``cp.cancellation`` after each of these sweeps.
-        sweeps: of alternating least squares, rising.
+        paths: variant, such as "no ridge" → ``cp.cancellation`` after each of these sweeps.
+        sweeps: of alternating least squares, increasing.
 
     Raises:
-        CompressionError: no line, no sweep, or not one number above 0 for each of the sweeps.
+        CompressionError: there is no line or no sweep, or not one number above 0 per sweep.
     """
     if not paths or not len(sweeps):
         raise BadSetting(
@@ -163,16 +163,16 @@ def draw_cancellation(paths: Mapping[str, Sequence[float]], *, sweeps: Sequence[
 
 
 def draw_speedups(points: Mapping[str, tuple[float, Interval]]) -> Figure:
-    """How many times faster networks were measured to be, against how many times fewer MACs they have.
+    """Draw networks' measured speed-ups against their MAC ratios.
 
-    The diagonal is the ideal, and what lies between it and a point is work that was saved but not time.
+    On the diagonal, time falls as much as MACs do; the distance from it shows MACs saved without saving time.
     A hollow mark's interval covers 1: no measurable difference.
 
     Args:
         points: network → (MAC ratio, measured speed-up over the baseline with its interval).
 
     Raises:
-        CompressionError: no point, or a ratio or a speed-up that is not above 0.
+        CompressionError: there is no point, or a ratio or a speed-up is not above 0.
     """
     if not points:
         raise BadSetting("points has at least one network, got none; try {'tucker': (2.8, speedup())}")
@@ -213,7 +213,7 @@ def _check_ratios(ratios: Sequence[tuple[str, float]]) -> None:
 
 
 def _take_ratios(axis: Axis) -> None:
-    """Ticks at 1×, 2×, 4×, … and nothing between them on a logarithmic axis."""
+    """Set the ticks of a logarithmic axis to 1×, 2×, 4×, … without minor ticks."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(base=2))

@@ -1,6 +1,6 @@
-"""Figures of lab 00: plain functions from numbers to a figure, which a cell shows and a slider may call.
+"""Figures of lab 00: plain functions from numbers to a figure, for a cell or a slider.
 
-Every axis is labelled with its unit, the baseline is named, and no picture needs its colours to be read.
+Every axis has a label with its unit, the baseline is named, and every figure is readable without colour.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["convolution_cost", "draw_classes", "draw_convolution_cost", "draw_ra
 
 
 def draw_classes(images: Images) -> Figure:
-    """The first image of each class, with its name."""
+    """Draw the first image of each class, with its name."""
     figure = new_figure(11, 1.7)
-    for place, name in enumerate(CLASSES):
-        axes = figure.add_subplot(1, len(CLASSES), place + 1)
-        first = int((images.labels == place).nonzero()[0])
+    for label, name in enumerate(CLASSES):
+        axes = figure.add_subplot(1, len(CLASSES), label + 1)
+        first = int((images.labels == label).nonzero()[0])
         axes.imshow(images.pixels[first, 0].numpy(), cmap="gray_r")
         axes.set_title(name, fontsize=8)
         axes.axis("off")
@@ -33,7 +33,7 @@ def draw_classes(images: Images) -> Figure:
 
 
 def draw_ratios(ratios: Mapping[str, Sequence[float]], *, truth: float = 1.0) -> Figure:
-    """Repeated estimates of one ratio, a row of dots a method: how far each strays from the truth."""
+    """Draw repeated estimates of one ratio, a row of dots per method, and the true ratio as a line."""
     figure = new_figure(7, 0.8 + 0.55 * len(ratios))
     axes = figure.add_subplot()
     for row, (name, values) in enumerate(ratios.items()):
@@ -50,7 +50,7 @@ def draw_ratios(ratios: Mapping[str, Sequence[float]], *, truth: float = 1.0) ->
 def convolution_cost(
     *, channels: int, kernel: int = 3, stride: int = 1, groups: int = 1, size: int = 28
 ) -> dict[str, int]:
-    """Costs of a convolution from ``channels`` to ``channels`` on a square image, padded by kernel // 2.
+    """Return the costs of a convolution, ``channels`` to ``channels``, on a square image, padding kernel // 2.
 
     >>> convolution_cost(channels=16)
     {'weights': 2304, 'MACs': 1806336, 'output numbers': 12544}
@@ -63,7 +63,7 @@ def convolution_cost(
 def draw_convolution_cost(
     *, channels: int = 16, kernel: int = 3, stride: int = 1, groups: int = 1, size: int = 28
 ) -> Figure:
-    """This convolution's costs as factors of the plain one: 16 channels, kernel 3, stride 1, one group."""
+    """Draw a convolution's costs as multiples of the plain one: 16 channels, kernel 3, stride 1."""
     plain = convolution_cost(channels=16, size=size)
     cost = convolution_cost(channels=channels, kernel=kernel, stride=stride, groups=groups, size=size)
     figure = new_figure(7, 2.2)
@@ -88,7 +88,7 @@ def draw_convolution_cost(
 
 
 def explore_convolution() -> ipywidgets.VBox:
-    """What a convolution costs, by its channels, kernel, stride and groups, beside a plain 3 × 3."""
+    """``draw_convolution_cost`` under sliders for channels, kernel, stride and groups."""
     import ipywidgets
 
     def choose(name: str, values: list[int], value: int) -> ipywidgets.SelectionSlider:

@@ -1,7 +1,7 @@
-"""The pictures of lab 03: what a mask leaves of a layer, of its weights, and which layers bear one.
+"""Figures of lab 03: pruning masks, histograms of pruned weights, and the sensitivity of layers.
 
-Plain functions from tensors and numbers to a figure; the widget at the end only moves the settings of one.
-Curves against sparsity are drawn by ``sparsity_pictures``.
+Plain functions from tensors and numbers to a figure, and a widget for the settings of one of them. Curves
+against sparsity are drawn by ``course.pruning.tradeoff_figures``.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ __all__ = [
     "explore_pruning",
 ]
 
-DARK = (0.03, 0.12, 0.25)  # of the largest weight; the smallest that stays has the tint, none is white
+DARK = (0.03, 0.12, 0.25)  # the largest weight; the smallest kept weight has the tint, none is white
 
 
 def draw_granularities(weight: Tensor, masks: Mapping[str, Tensor], *, corner: int = 8) -> Figure:
-    """What masks leave of a weight, side by side: its first kernels, darker where larger, white where pruned.
+    """Draw the first kernels of a weight under several masks: darker is larger, white is pruned.
 
     Args:
         weight: (out, in, height, width), or (out, in), where a kernel is one weight. Not changed.
         masks: granularity → a bool mask in the weight's shape.
-        corner: how many filters and how many inputs are drawn, from the first on.
+        corner: the number of filters and of inputs drawn, from the first on.
 
     Raises:
-        CompressionError: no mask, a mask of another shape or type, a weight that isn't a layer's.
+        CompressionError: there is no mask, a mask has another shape or dtype, or the weight has neither two
+            nor four dimensions.
     """
     if not masks:
         raise BadSetting("masks has at least one mask, got none; try {'fine': fine_grained_mask(...)}")
@@ -63,12 +64,12 @@ def draw_granularities(weight: Tensor, masks: Mapping[str, Tensor], *, corner: i
 
 
 def _counts(weight: Tensor, corner: int) -> tuple[int, int]:
-    """How many filters and inputs the corner has."""
+    """The numbers of filters and inputs in the corner."""
     return min(corner, weight.shape[0]), min(corner, weight.shape[1])
 
 
 def _draw_mask(axes: Axes, weight: Tensor, mask: Tensor, *, name: str, corner: int) -> None:
-    """The corner's kernels as one image, with thin lines between them; the title says what share is left."""
+    """Draw the corner's kernels as one image, with thin lines between them; the title has the share left."""
     if mask.shape != weight.shape or mask.dtype != torch.bool:
         raise BadSetting(
             f"a mask is bool, of its weight's shape {tuple(weight.shape)}, got {name!r} with "
@@ -81,16 +82,16 @@ def _draw_mask(axes: Axes, weight: Tensor, mask: Tensor, *, name: str, corner: i
     sides = ((axes.set_yticks, axes.axhline, len(there)), (axes.set_xticks, axes.axvline, there.shape[1]))
     for (set_ticks, draw_line, length), count in zip(sides, _counts(weight, corner), strict=True):
         step = length // count  # a kernel's height or width
-        for number in range(1, count):
-            draw_line(number * step - 0.5, color="0.55", linewidth=0.7)
-        middles = [number * step + (step - 1) / 2 for number in range(count)]
+        for index in range(1, count):
+            draw_line(index * step - 0.5, color="0.55", linewidth=0.7)
+        middles = [index * step + (step - 1) / 2 for index in range(count)]
         set_ticks(middles, list(map(str, range(count))), fontsize=7)
     axes.tick_params(length=0)
     axes.set_title(f"{name}: {mask.float().mean():.1%} left", fontsize=10)
 
 
 def _corner(values: Tensor, corner: int) -> Tensor:
-    """(out, in, height, width) or (out, in) → the first kernels laid out as (out · height, in · width)."""
+    """(out, in, height, width) or (out, in) → the first kernels arranged as (out · height, in · width)."""
     if values.dim() not in (2, 4):
         raise BadSetting(
             f"a weight is (out, in) or (out, in, height, width), got {tuple(values.shape)}; "
@@ -101,17 +102,17 @@ def _corner(values: Tensor, corner: int) -> Tensor:
 
 
 def draw_weight_histograms(before: Tensor, pruned: Tensor, tuned: Tensor) -> Figure:
-    """The weights that are not zero, as trained, pruned and fine-tuned, one above the other.
+    """Draw histograms of the nonzero weights as trained, pruned and fine-tuned, one above the other.
 
-    Dashed: ± the threshold, the smallest magnitude that pruning left. The height of each panel is its own.
+    Dashed: ± the threshold, the smallest magnitude that pruning left. Each panel has its own vertical scale.
 
     Args:
-        before: trained, of any shape: a layer's weights, or those of all layers in a row. Not changed.
-        pruned: the same ones after pruning, 0 where pruned.
-        tuned: the same ones after fine-tuning.
+        before: trained weights of any shape: of one layer, or of all layers concatenated. Not changed.
+        pruned: the same weights after pruning, 0 where pruned.
+        tuned: the same weights after fine-tuning.
 
     Raises:
-        CompressionError: they are not equally many, or pruning left none.
+        CompressionError: the numbers of weights differ, or pruning left none.
     """
     stages = {"trained": before, "pruned": pruned, "fine-tuned": tuned}
     flat = {name: w.detach().flatten().float().cpu() for name, w in stages.items()}
@@ -139,10 +140,10 @@ def draw_weight_histograms(before: Tensor, pruned: Tensor, tuned: Tensor) -> Fig
 
 
 def _edges(reach: float, threshold: float) -> Tensor:
-    """Edges of about 120 bins from -reach to reach, the threshold one of them unless it is a bin's width."""
+    """Return edges of about 120 bins from -reach to reach; a threshold wider than a bin is an edge."""
     width = reach / 60
     if threshold > width:
-        width = threshold * (1 - 1e-6) / round(threshold / width)  # what equals -threshold lies beyond it
+        width = threshold * (1 - 1e-6) / round(threshold / width)  # -threshold lies beyond the edge
     count = int(reach / width) + 1
     return width * torch.arange(-count, count + 1)
 
@@ -154,7 +155,7 @@ def draw_sensitivity(
     weights: Mapping[str, int],
     unit: str = "KL divergence, nats",
 ) -> Figure:
-    """What each layer's pruning alone does, by sparsity, beside how many weights the layer has.
+    """Draw the effect of pruning each layer alone, by sparsity, beside the number of its weights.
 
     Args:
         damages: {layer: one damage a sparsity}, as ``scan_sensitivity`` finds them.
@@ -190,7 +191,7 @@ def draw_sensitivity(
 
 
 def _draw_heat(axes: Axes, rows: Sequence[Sequence[float]]) -> None:
-    """A cell for each number, written in it; darker where larger, by its square root, white from 0 down."""
+    """Draw a heat map with its numbers; shades follow their square root, white from 0 down."""
     top = max(max(value for row in rows for value in row), 1e-12)
     shades = [[(max(value, 0.0) / top) ** 0.5 for value in row] for row in rows]
     axes.imshow(shades, cmap="Greys", vmin=0, vmax=1.15, aspect="auto")
@@ -214,21 +215,22 @@ def draw_pruning(
     granularity: str,
     sparsity: float,
 ) -> Figure:
-    """One layer under one mask, beside the recorded accuracy of the network with all its layers pruned so.
+    """Draw one layer under a mask, beside the recorded accuracy of the network with all layers pruned so.
 
-    Black: the curve of this criterion and granularity, its chosen point ringed; grey: the criterion's others.
+    Black: the curve of this criterion and granularity, with the chosen point ringed; grey: the criterion's
+    other granularities.
 
     Args:
-        weight: the layer's, (out, in, height, width) or (out, in). Not changed.
+        weight: of the layer, (out, in, height, width) or (out, in). Not changed.
         recorded: {(criterion, granularity): [(sparsity, test accuracy), …]}, fractions.
         scores: {criterion: scores of the layer's weights, in their shape}.
         baseline: the dense network's test accuracy.
         criterion: one that has scores.
-        granularity: one of ``comparison.GRANULARITIES``.
+        granularity: a key of ``GRANULARITIES``.
         sparsity: one that was recorded for both.
 
     Raises:
-        CompressionError: a criterion without scores, or a point that was not recorded.
+        CompressionError: the criterion has no scores, or the point was not recorded.
     """
     curve = dict(recorded.get((criterion, granularity), ()))
     if criterion not in scores or granularity not in GRANULARITIES or sparsity not in curve:
@@ -244,7 +246,7 @@ def draw_pruning(
     _draw_mask(left, weight, mask, name=f"this layer, {granularity}", corner=8)
     left.set(xlabel="input channel (white: pruned)", ylabel="filter")
     every = [100 * as_interval(accuracy).value for line in recorded.values() for _, accuracy in line]
-    right.set_ylim(min(every) - 5, 100 * baseline + 9)  # whichever is chosen
+    right.set_ylim(min(every) - 5, 100 * baseline + 9)  # independent of the choice
     curves = {name: line for (asked, name), line in recorded.items() if asked == criterion}
     draw_accuracies(right, curves, baseline=baseline, chosen=(granularity, sparsity))
     accuracy = as_interval(curve[sparsity]).value
@@ -255,10 +257,10 @@ def draw_pruning(
 def explore_pruning(
     weight: Tensor, recorded: Recorded, *, scores: Mapping[str, Tensor], baseline: float
 ) -> ipywidgets.VBox:
-    """``draw_pruning`` under its three settings; the sparsities are those that every curve has.
+    """``draw_pruning`` under widgets for its three settings; sparsities are those that all curves share.
 
     Raises:
-        CompressionError: nothing recorded, or no sparsity that all curves share.
+        CompressionError: nothing was recorded, or the curves share no sparsity.
     """
     import ipywidgets
 
@@ -271,8 +273,8 @@ def explore_pruning(
             "record all at the same sparsities"
         )
 
-    def choose(place: int, name: str) -> ipywidgets.Dropdown:
-        return ipywidgets.Dropdown(options=list(dict.fromkeys(k[place] for k in recorded)), description=name)
+    def choose(index: int, name: str) -> ipywidgets.Dropdown:
+        return ipywidgets.Dropdown(options=list(dict.fromkeys(k[index] for k in recorded)), description=name)
 
     return explore(
         lambda **settings: draw_pruning(weight, recorded, scores=scores, baseline=baseline, **settings),

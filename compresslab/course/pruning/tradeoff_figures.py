@@ -1,6 +1,7 @@
-"""What sparsity costs and what it buys: accuracy, speed and bytes, a line for each way to prune or to store.
+"""Trade-off figures of lab 03: accuracy, speed and bytes against sparsity, and accuracy against a cost.
 
-Plain functions from measured numbers to a figure. Shares come as fractions; accuracies are drawn in percent.
+Plain functions from measured numbers to a figure. Shares are given as fractions; accuracies are drawn in
+percent.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ __all__ = [
 
 Curve = Sequence[tuple[float, Interval | float]]  # (sparsity, value) in any order
 ZEROS = "sparsity (share of the weights that are zero)"
-MARKERS = "sD^vP*Xh"  # of the points that are held against the baseline, a filled circle
+MARKERS = "sD^vP*Xh"  # of points other than the baseline, which is a filled circle
 
 
 def draw_accuracy_by_sparsity(curves: Mapping[str, Curve], *, baseline: float) -> Figure:
-    """Test accuracy against sparsity, a line for each criterion or granularity, named at its right end.
+    """Draw test accuracy against sparsity, one line per criterion or granularity, named at its right end.
 
     Args:
         curves: name → (sparsity, accuracy or its interval) of each of its networks, fractions.
         baseline: the dense network's test accuracy; the dashed line.
 
     Raises:
-        CompressionError: no line, one without points, or an accuracy that is no fraction.
+        CompressionError: there is no line, a line has no points, or an accuracy is not a fraction.
     """
     figure = new_figure(7, 3.8)
     draw_accuracies(figure.add_subplot(), curves, baseline=baseline)
@@ -52,16 +53,16 @@ def draw_accuracy_by_sparsity(curves: Mapping[str, Curve], *, baseline: float) -
 def draw_accuracies(
     axes: Axes, curves: Mapping[str, Curve], *, baseline: float, chosen: tuple[str, float] | None = None
 ) -> None:
-    """``draw_accuracy_by_sparsity`` on axes that may have limits already.
+    """``draw_accuracy_by_sparsity`` on given axes, whose limits may already be set.
 
     Args:
         axes: to draw on.
-        curves: as there.
-        baseline: as there.
+        curves: as in ``draw_accuracy_by_sparsity``.
+        baseline: as in ``draw_accuracy_by_sparsity``.
         chosen: a curve and one of its sparsities: that point is ringed and the other curves are grey.
 
     Raises:
-        CompressionError: as there.
+        CompressionError: as ``draw_accuracy_by_sparsity``.
     """
     for name, curve in [*curves.items(), ("the baseline", [(0.0, baseline)])]:
         for accuracy in (as_interval(value).value for _, value in curve):
@@ -70,7 +71,7 @@ def draw_accuracies(
                 raise BadSetting(
                     f"an accuracy is a fraction in [0, 1], got {accuracy:g} for {name!r}; {hint}"
                 )
-    axes.margins(y=0.1)  # room for the baseline's name
+    axes.margins(y=0.1)  # space for the baseline's name
     axes.axhline(100 * baseline, color="black", linestyle="--", linewidth=1, zorder=1)
     above: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 9}
     axes.annotate(
@@ -84,13 +85,13 @@ def draw_accuracies(
 
 
 def draw_csr_break_even(points: Mapping[str, Sequence[tuple[float, Interval]]]) -> Figure:
-    """How much faster than dense a sparse product is, by sparsity; shaded: where it is slower.
+    """Draw the speed-up of a sparse product over the dense one, by sparsity; shaded: slower.
 
     Args:
-        points: what was multiplied → (sparsity, dense time / sparse time with its interval), in any order.
+        points: product → (sparsity, dense time / sparse time with its interval), in any order.
 
     Raises:
-        CompressionError: no line, or one without points.
+        CompressionError: there is no line, or a line has no points.
     """
     figure = new_figure(7, 3.6)
     axes = figure.add_subplot()
@@ -106,18 +107,18 @@ def draw_csr_break_even(points: Mapping[str, Sequence[tuple[float, Interval]]]) 
 
 
 def draw_file_bytes(sizes: Mapping[float, Mapping[str, int]], *, dense: int) -> Figure:
-    """A layer's bytes in each sparse form, as shares of its dense bytes, by sparsity.
+    """Draw a layer's bytes in each sparse format, relative to its dense bytes, by sparsity.
 
-    The broad grey line is the values that are not zero, by themselves: what a form lies above it, its indices
-    cost. A form above the dashed line is larger than the dense file.
+    The broad grey line is the nonzero values alone; a format's distance above it is the cost of its indices.
+    A format above the dashed line is larger than the dense file.
 
     Args:
-        sizes: sparsity → form → bytes, as ``storage.forms.sizes`` counts them; "dense" is the dashed line.
+        sizes: sparsity → format → bytes, from ``storage.sparse_formats.sizes``; "dense" is the dashed line.
         dense: bytes of the layer with all its zeros, above 0.
 
     Raises:
-        CompressionError: no sparsity, one that is no fraction, other forms at one than at another, or dense
-            bytes that are not above 0.
+        CompressionError: there is no sparsity, one is not a fraction, the formats differ between sparsities,
+            or the dense bytes are not above 0.
     """
     forms = [name for name in next(iter(sizes.values()), {}) if name != "dense"]
     if not forms or any({*row} - {"dense"} != {*forms} for row in sizes.values()) or dense <= 0:
@@ -143,17 +144,17 @@ def draw_file_bytes(sizes: Mapping[float, Mapping[str, int]], *, dense: int) -> 
 def draw_tradeoffs(
     points: Mapping[str, tuple[Interval | float, Interval | float]], *, baseline: str, xlabel: str
 ) -> Figure:
-    """Test accuracy against a cost, such as a measured time; a dashed line joins what none beats in both.
+    """Draw test accuracy against a cost, such as a measured time; the dashed line is the Pareto front.
 
-    Against the bytes of files, ``compare(...).draw()`` draws the same of measurements.
+    ``compare(...).draw()`` draws the same figure of measurements against file size.
 
     Args:
         points: network → (cost, less is better, above 0; accuracy as a fraction), or their intervals.
-        baseline: the network that the others are held against; its mark is filled.
-        xlabel: what the cost is, with its unit.
+        baseline: the network that the others are compared with; its mark is filled.
+        xlabel: the cost with its unit.
 
     Raises:
-        CompressionError: no point is called as the baseline.
+        CompressionError: no point has the baseline's name.
     """
     if baseline not in points:
         raise BadSetting(
@@ -188,7 +189,7 @@ def draw_tradeoffs(
 
 
 def as_interval(value: Interval | float) -> Interval:
-    """The value if it is an interval, else one that begins and ends at it."""
+    """Return the value if it is an interval, else an interval of width 0."""
     return value if isinstance(value, Interval) else Interval(value, value, value)
 
 
@@ -200,7 +201,15 @@ def _draw_lines(
     alone: str | None = None,
     also: Mapping[str, float] | None = None,
 ) -> None:
-    """A line for each curve, named at its end; grey but for the one ``alone``. ``also``: names of heights."""
+    """Draw the curves and write their names, and those of ``also``, at the right.
+
+    Args:
+        axes: to draw on.
+        curves: name → its points.
+        times: factor of the values; 100 draws fractions in percent.
+        alone: if given, the only curve in black; the others are grey.
+        also: further names → their heights.
+    """
     if not curves or not all(curves.values()):
         empty = ", ".join(repr(name) for name, curve in curves.items() if not curve)
         raise BadSetting(
@@ -221,12 +230,15 @@ def _draw_lines(
 
 
 def _name_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
-    """Names right of the frame, as high as their lines end or, where it is crowded, above; dotted: whose."""
-    axes.get_xlim(), axes.get_ylim()  # the limits follow the lines only when asked
+    """Write the names right of the frame, at the height of their lines or, if crowded, above it.
+
+    A dotted line joins each name to the end of its line.
+    """
+    axes.get_xlim(), axes.get_ylim()  # the limits are updated only when they are read
     to_frame = axes.transData + axes.transAxes.inverted()
     heights = [float(to_frame.transform(end)[1]) for end in ends.values()]
     inches = axes.get_window_extent().height / axes.figure.dpi
-    gap = 13 / (72 * inches)  # of a line of text, in heights of the frame
+    gap = 13 / (72 * inches)  # height of a line of text, relative to the frame
     pointer = {"arrowstyle": "-", "linestyle": ":", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4}
     for (name, end), height in zip(ends.items(), apart(heights, gap=gap), strict=True):
         where: dict[str, Any] = {
@@ -239,7 +251,7 @@ def _name_ends(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
 
 
 def _take_factors(axes: Axes, low: float, high: float) -> None:
-    """A logarithmic y axis from low to high for factors of a baseline, which is the dashed line at 1."""
+    """Set a logarithmic y axis from low to high for multiples of a baseline, a dashed line at 1."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set(yscale="log", ylim=(low, high))

@@ -1,6 +1,6 @@
-"""The pictures of lab 01: a histogram and its grid, the price of a range, channels, errors, sensitivity.
+"""Figures of lab 01: quantization grids, clipping error, channel ranges, errors and layer sensitivity.
 
-Plain functions from tensors to a figure; the widget at the end only moves their settings.
+Plain functions from tensors to a figure, and a widget for the settings of one of them.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ RULES: Mapping[str, Callable[[Tensor, int, bool], tuple[Tensor, Tensor]]] = {
 def grid_error(
     weight: Tensor, *, bits: int, symmetric: bool = True, per_channel: bool = False, rule: str = "min and max"
 ) -> tuple[float, Tensor]:
-    """The root mean squared error of a weight on its grid, and the values of the (first channel's) grid.
+    """Return a weight's root mean squared quantization error, and the values of the (first channel's) grid.
 
     Args:
         weight: (out, ...), not changed.
         bits: 2 to 8.
         symmetric: whether zero is in the middle of the grid.
-        per_channel: whether each output channel has a scale of its own, from its min and max.
-        rule: how the range of the whole tensor is found: one of ``RULES``.
+        per_channel: whether each output channel has its own scale, from its minimum and maximum.
+        rule: determines the range of the whole tensor: a key of ``RULES``.
 
     Raises:
-        CompressionError: a rule that there isn't.
+        CompressionError: the rule is unknown.
     """
     if rule not in RULES:
         raise BadSetting(f"no rule is called {rule!r}; there are {', '.join(RULES)}")
@@ -82,7 +82,7 @@ def draw_grid(
     per_channel: bool = False,
     rule: str = "min and max",
 ) -> Figure:
-    """The histogram of a weight above the grid that it is rounded to; per channel, the first one's grid."""
+    """Draw a weight's histogram and the grid that it is rounded to; per channel, the first channel's grid."""
     error, grid = grid_error(weight, bits=bits, symmetric=symmetric, per_channel=per_channel, rule=rule)
     figure = new_figure(7, 2.6)
     axes = figure.add_subplot()
@@ -95,7 +95,7 @@ def draw_grid(
 
 
 def draw_clipping(samples: Tensor, *, bits: int = 4) -> Figure:
-    """What a range costs, by its width: the error of rounding, of cutting off, and both together."""
+    """Draw the rounding error, the clipping error and their sum against the clipping threshold."""
     top = float(samples.abs().max())
     thresholds = torch.linspace(0.02, 1.0, 80) * top
     rounding, cutting = zip(*(_two_errors(samples, float(t), bits) for t in thresholds), strict=True)
@@ -116,7 +116,7 @@ def draw_clipping(samples: Tensor, *, bits: int = 4) -> Figure:
 
 
 def _two_errors(samples: Tensor, threshold: float, bits: int) -> tuple[float, float]:
-    """Mean squared error of the values inside the threshold (rounding) and beyond it (cutting off)."""
+    """The mean squared errors of the values inside the threshold (rounding) and beyond it (clipping)."""
     scale = torch.tensor(threshold / (2 ** (bits - 1) - 1))
     error = (samples - dequantize(quantize(samples, scale, 0, bits=bits, signed=True), scale, 0)).square()
     beyond = samples.abs() > threshold
@@ -124,7 +124,7 @@ def _two_errors(samples: Tensor, threshold: float, bits: int) -> tuple[float, fl
 
 
 def draw_channels(weight: Tensor) -> Figure:
-    """The range of each output channel, widest first, beside the one range of the whole tensor."""
+    """Draw the range of each output channel, widest first, and the range of the whole tensor."""
     low, high = (end.flatten() for end in channel_range(weight))
     order = (high - low).argsort(descending=True)
     figure = new_figure(7, 2.6)
@@ -138,7 +138,7 @@ def draw_channels(weight: Tensor) -> Figure:
 
 
 def draw_errors(errors: Mapping[str, float], *, label: str) -> Figure:
-    """A bar for each layer, in the order in which they run."""
+    """Draw one bar per layer, in execution order."""
     figure = new_figure(7, 0.9 + 0.2 * len(errors))
     axes = figure.add_subplot()
     bars = axes.barh(range(len(errors)), list(errors.values()), color="0.6", edgecolor="black", linewidth=0.5)
@@ -151,17 +151,17 @@ def draw_errors(errors: Mapping[str, float], *, label: str) -> Figure:
 
 
 def draw_sensitivity(moved: Mapping[str, Mapping[int, float]]) -> Figure:
-    """How far each layer alone moves the network's answers at each number of bits, a mark for each.
+    """Draw each layer's sensitivity: how far quantizing it alone, to each bit width, moves the predictions.
 
     Args:
-        moved: layer → bits → mean divergence of the answers, in nats.
+        moved: layer → bits → mean KL divergence of the predictions, in nats.
     """
     figure = new_figure(7, 1.2 + 0.2 * len(moved))
     axes = figure.add_subplot()
     bits: Sequence[int] = sorted({b for row in moved.values() for b in row})
-    for marker, number in zip("vo^sD", bits, strict=False):
-        nats = [row.get(number, float("nan")) for row in moved.values()]
-        axes.plot(nats, range(len(moved)), marker, color="black", fillstyle="none", label=f"{number} bits")
+    for marker, b in zip("vo^sD", bits, strict=False):
+        nats = [row.get(b, float("nan")) for row in moved.values()]
+        axes.plot(nats, range(len(moved)), marker, color="black", fillstyle="none", label=f"{b} bits")
     axes.set_yticks(range(len(moved)), list(moved), fontsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log")
@@ -171,7 +171,7 @@ def draw_sensitivity(moved: Mapping[str, Mapping[int, float]]) -> Figure:
 
 
 def explore_grid(weight: Tensor) -> ipywidgets.VBox:
-    """``draw_grid`` under its settings: bits, symmetric or not, granularity, and the rule for the range."""
+    """``draw_grid`` under widgets for its settings: bits, symmetry, granularity, rule for the range."""
     import ipywidgets
 
     return explore(
