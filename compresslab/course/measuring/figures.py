@@ -50,7 +50,9 @@ def draw_ratios(ratios: Mapping[str, Sequence[float]], *, truth: float = 1.0) ->
 def convolution_cost(
     *, channels: int, kernel: int = 3, stride: int = 1, groups: int = 1, size: int = 28
 ) -> dict[str, int]:
-    """Return the costs of a convolution, ``channels`` to ``channels``, on a square image, padding kernel // 2.
+    """Return the costs of a convolution with ``channels`` inputs and outputs on a square image.
+
+    The padding is kernel // 2.
 
     >>> convolution_cost(channels=16)
     {'weights': 2304, 'MACs': 1806336, 'output numbers': 12544}
