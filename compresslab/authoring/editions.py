@@ -15,6 +15,7 @@ import nbformat
 from nbformat import NotebookNode
 from traitlets.config import Config
 
+from compresslab.authoring.edition_metadata import KEY, digest
 from compresslab.authoring.needs_answers import cells_that_need_answers
 from compresslab.authoring.source import MAY_RAISE
 from compresslab.errors import BadSource
@@ -26,7 +27,7 @@ with warnings.catch_warnings():  # nbgrader's dependencies announce removals tha
     from nbgrader.coursedir import CourseDirectory
     from nbgrader.preprocessors import NbGraderPreprocessor
 
-__all__ = ["STUB", "LetRunAllFinish", "nbgrader_settings", "student_edition"]
+__all__ = ["STUB", "LetRunAllFinish", "RememberCells", "nbgrader_settings", "student_edition"]
 
 STUB = 'raise NotImplementedError("your code goes here")'
 
@@ -40,11 +41,23 @@ class LetRunAllFinish(NbGraderPreprocessor):
         return nb, resources
 
 
+class RememberCells(NbGraderPreprocessor):
+    """Write a digest of each cell into the metadata, so that a student's changes can be told later."""
+
+    def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
+        nb.metadata.setdefault(KEY, {})["cells"] = {cell.id: digest(cell.source) for cell in nb.cells}
+        return nb, resources
+
+
 def nbgrader_settings() -> Config:
     """How this course uses nbgrader; what is not named here is nbgrader's default."""
     settings = course_settings()
     settings.ClearSolutions.code_stub = {"python": STUB}
-    settings.GenerateAssignment.preprocessors = [LetRunAllFinish, *GenerateAssignment().preprocessors]
+    settings.GenerateAssignment.preprocessors = [
+        LetRunAllFinish,
+        *GenerateAssignment().preprocessors,
+        RememberCells,
+    ]
     return settings
 
 

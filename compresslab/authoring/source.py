@@ -24,6 +24,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from compresslab.authoring.edition_metadata import edition_metadata
 from compresslab.checks.exercise import Exercise, Lab
 from compresslab.errors import BadSource
 
@@ -95,7 +96,7 @@ def instructor_notebook(lab: Lab, text: str) -> NotebookNode:
         elif cell.cell_type == "code":
             cells.append(new_code_cell(cell.source, metadata=cell.metadata))
     _identify(cells)
-    notebook = new_notebook(cells=cells, metadata=_METADATA)
+    notebook = new_notebook(cells=cells, metadata={**_METADATA, **edition_metadata(lab.name)})
     nbformat.validate(notebook)
     return notebook
 

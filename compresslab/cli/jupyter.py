@@ -32,6 +32,8 @@ __all__ = [
     "lab_names",
     "launch",
     "list_of_labs",
+    "new_backup",
+    "notebook_of",
     "reset_lab",
 ]
 
@@ -68,7 +70,9 @@ def lab_names(labs: Path = LABS) -> tuple[str, ...]:
     Raises:
         CompressionError: there is none, as when the package was installed without the repository.
     """
-    names = tuple(sorted(folder.name for folder in labs.glob("*") if _notebook(labs, folder.name).is_file()))
+    names = tuple(
+        sorted(folder.name for folder in labs.glob("*") if notebook_of(labs, folder.name).is_file())
+    )
     if not names:
         raise DamagedFile(
             f"no lab in {labs}; the labs come with the repository, not with the installed package alone. "
@@ -117,13 +121,11 @@ def reset_lab(name: str, *, now: datetime.datetime, labs: Path = LABS, target: P
     names = lab_names(labs)
     if name not in names:
         raise BadSetting(f"no lab is called {name!r}; there are {', '.join(names)}: try one of these")
-    notebook = _notebook(target, name)
-    backup = (
-        next(place for place in _backups(notebook, now) if not place.exists()) if notebook.exists() else None
-    )
+    notebook = notebook_of(target, name)
+    backup = new_backup(notebook, now) if notebook.exists() else None
     if backup is not None:
         notebook.rename(backup)
-    _copied(_notebook(labs, name), notebook)
+    _copied(notebook_of(labs, name), notebook)
     return backup
 
 
@@ -137,7 +139,7 @@ def list_of_labs(labs: Path = LABS) -> str:
         "",
     ]
     for name in lab_names(labs):
-        title, rest = _opening(_notebook(labs, name))
+        title, rest = _opening(notebook_of(labs, name))
         lines += [f"## [{title or name}]({name}/{name}.ipynb)", "", *rest, ""]
     return "\n".join(lines)
 
@@ -236,7 +238,8 @@ def _servers() -> list[dict]:
     return list(list_running_servers())
 
 
-def _notebook(labs: Path, name: str) -> Path:
+def notebook_of(labs: Path, name: str) -> Path:
+    """Return where a lab's notebook is, below ``labs/`` or ``my_labs/``."""
     return labs / name / f"{name}.ipynb"
 
 
@@ -255,8 +258,12 @@ def _copied(file: Path, place: Path) -> bool:
     return True
 
 
+def new_backup(notebook: Path, now: datetime.datetime) -> Path:
+    """Return a free name for a backup beside a notebook: two backups in one second keep both."""
+    return next(place for place in _backups(notebook, now) if not place.exists())
+
+
 def _backups(notebook: Path, now: datetime.datetime) -> Iterator[Path]:
-    """Names for a backup, the plain one first: two resets in one second keep both."""
     stem = f"{notebook.stem}.{now:%Y%m%d-%H%M%S}"
     yield notebook.with_name(f"{stem}.ipynb")
     yield from (notebook.with_name(f"{stem}-{number}.ipynb") for number in range(2, 1_000_000))

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from compresslab import __version__
 from compresslab.cli.app import Audience, LabName, command, console
 from compresslab.errors import BadSetting, DamagedFile
 
 if TYPE_CHECKING:
     from compresslab.checks.exercise import Lab
 
-__all__ = ["check", "doctor", "hint", "labs", "reset", "start"]
+__all__ = ["check", "doctor", "hint", "labs", "reset", "start", "update"]
 
 PROGRESS = ".progress.json"  # beside the student's notebook: the last check's score
 
@@ -24,15 +25,23 @@ PROGRESS = ".progress.json"  # beside the student's notebook: the last check's s
 @command(Audience.STUDENTS)
 def start() -> None:
     """Copy the labs to my_labs/ (never overwriting) and open JupyterLab on them."""
-    from compresslab.cli.jupyter import copy_labs, launch
+    from compresslab.cli.jupyter import MY_LABS, copy_labs, launch
+    from compresslab.cli.update import copies_of_other_editions
 
-    copied = copy_labs()
+    copied = copy_labs(target=MY_LABS)
     console.print(
         f"{len(copied)} new files in my_labs/; what was there stays as it is."
         if copied
         else "my_labs/ is up to date."
     )
-    raise typer.Exit(launch(say=lambda words: console.print(words, highlight=False, soft_wrap=True)))
+    for name, version in copies_of_other_editions(target=MY_LABS):
+        console.print(
+            f"my_labs/{name} was made by {version}; compresslab update {name.partition('_')[0]} puts your "
+            "cells into the new edition",
+            highlight=False,
+            soft_wrap=True,
+        )
+    raise typer.Exit(launch(MY_LABS, say=lambda words: console.print(words, highlight=False, soft_wrap=True)))
 
 
 @command(Audience.STUDENTS)
@@ -116,6 +125,29 @@ def reset(lab_name: LabName) -> None:
     backup = reset_lab(name, now=datetime.datetime.now(), target=MY_LABS)
     kept = f"; yours is kept as {backup.name}" if backup else ""
     console.print(f"{name} is as new{kept}.", highlight=False)
+
+
+@command(Audience.STUDENTS)
+def update(lab_name: LabName) -> None:
+    """Put your cells into this version's edition of a lab; your notebook is kept as a backup beside it."""
+    from compresslab.cli.jupyter import MY_LABS
+    from compresslab.cli.update import update_lab
+    from compresslab.course import find_lab
+
+    name = find_lab(lab_name).name
+    done = update_lab(name, now=datetime.datetime.now(), target=MY_LABS)
+    if done is None:
+        console.print(f"my_labs/{name} is the edition of {__version__} already.", highlight=False)
+        return
+    console.print(
+        f"my_labs/{name} is now the edition of {__version__}, with {len(done.kept)} cells of yours; run it "
+        f"from the top. Your notebook as it was is kept as {done.backup.name}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for cell in done.twice:
+        words = f"The cell {cell} is new, and you had changed it: your version stands below the new one."
+        console.print(words, highlight=False, markup=False, soft_wrap=True)
 
 
 def _mine(lab: Lab) -> Path:

@@ -1,6 +1,6 @@
 """What grading one lab needs, as one folder made once: ``compresslab bundle LAB --out DIR``.
 
-    bundle.json         the lab's name, the names (no more) of every lab's exercises, the secret key
+    bundle.json         the kit's version, the lab, the names (no more) of every lab's exercises, the secret key
     exercises/FAMILY/   the lab's exercises: inputs, probes, judges, named mistakes
     skeleton.json       the code that the lab ships in its cells, less holes and checks
     worker/compresslab/ the package as a student's code may see it: ``stripping.py``
@@ -26,6 +26,7 @@ from pathlib import Path
 
 import nbformat
 
+from compresslab import __version__
 from compresslab.checks.exercise import Lab
 from compresslab.course import all_labs
 from compresslab.data.location import REPOSITORY
@@ -93,7 +94,7 @@ def _fill(folder: Path, lab: Lab) -> None:
     (folder / "skeleton.json").write_text(json.dumps(_given_code(skeleton, lab), indent=1))
     names = {each.name: [exercise.name for exercise in each.exercises] for each in all_labs()}
     names[lab.name] = [exercise.name for exercise in lab.exercises]
-    head = {"format": FORMAT, "lab": lab.name, "key": secrets.token_hex(16), "labs": names}
+    head = {"format": FORMAT, "version": __version__, "lab": lab.name, "key": secrets.token_hex(16), "labs": names}
     (folder / "bundle.json").write_text(json.dumps(head, indent=1))
 
 
@@ -108,7 +109,7 @@ def open_bundle(folder: str | Path) -> Bundle:
         head = json.loads((place / "bundle.json").read_text())
         if head["format"] != FORMAT:
             raise ValueError(f"format {head['format']}, this kit reads {FORMAT}")
-        _refuse_another_kit(place)
+        _refuse_another_kit(place, head.get("version", "0.1.0"))
         family = head["lab"].partition("_")[2]
         return _read(place, _load(place / "exercises" / family, f"{EXERCISES}.{family}"))
     except CompressionError:
@@ -120,15 +121,15 @@ def open_bundle(folder: str | Path) -> Bundle:
         ) from error
 
 
-def _refuse_another_kit(place: Path) -> None:
+def _refuse_another_kit(place: Path, version: str) -> None:
     """A bundle's worker and the grader that talks to it are of one version, or nobody understands anybody."""
     for name in WORKER:
         page = Path(*name.split(".")[1:]).with_suffix(".py")
         ours = PACKAGE / page
         if ours.is_file() and (place / "worker" / "compresslab" / page).read_bytes() != ours.read_bytes():
             raise DamagedFile(
-                f"the bundle in {place} was made by another version of the kit ({page} differs); expected "
-                "one and the same; make a new bundle, or install the version that made it"
+                f"the bundle in {place} was made by another version of the kit ({version}, this is "
+                f"{__version__}; {page} differs); make a new bundle, or install the version that made it"
             )
 
 

@@ -11,7 +11,9 @@ import nbformat
 import pytest
 from made_lab import LAB, SOURCE, write_made_lab
 
+import compresslab
 from compresslab.authoring.build import build, execute, paths, reuse_outputs
+from compresslab.authoring.edition_metadata import digest
 from compresslab.authoring.editions import STUB, student_edition
 from compresslab.authoring.needs_answers import cells_that_need_answers
 from compresslab.authoring.source import MAY_RAISE, code_cells, holes, instructor_notebook, without_solution
@@ -83,7 +85,7 @@ def test_cells_that_begin_alike_have_different_ids():
 
 def test_jupytext_leaves_nothing_behind():
     notebook = instructor_notebook(LAB, SOURCE)
-    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert set(notebook.metadata) == {"kernelspec", "language_info", "compresslab"}
     assert {key for cell in notebook.cells for key in cell.metadata} == {"nbgrader", "tags"}
 
 
@@ -204,6 +206,18 @@ def test_a_build_writes_both_notebooks_and_the_metrics(course):
 
 def test_a_build_says_how_far_it_is(course):
     assert "cell 4 of 6: double" in course[1]
+
+
+@pytest.mark.parametrize("edition", ["solution", "student"])
+def test_both_editions_name_the_version_of_the_kit_and_the_lab(course, edition):
+    about = read(course, edition).metadata["compresslab"]
+    assert (about["version"], about["lab"]) == (compresslab.__version__, LAB.name)
+
+
+def test_the_students_edition_knows_each_of_its_cells_by_a_digest(course):
+    student = read(course, "student")
+    cells = student.metadata["compresslab"]["cells"]
+    assert cells == {cell.id: digest(cell.source) for cell in student.cells}
 
 
 @pytest.mark.parametrize("edition", ["solution", "student"])

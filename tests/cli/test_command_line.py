@@ -37,7 +37,7 @@ def desk(tmp_path, monkeypatch):
 
 
 GROUPS = {
-    "For students": ["start", "doctor", "labs", "check", "hint", "reset"],
+    "For students": ["start", "doctor", "labs", "check", "hint", "reset", "update"],
     "For authors": ["build", "verify", "train"],
     "For teachers": ["bundle", "sandbox", "grade"],
 }
