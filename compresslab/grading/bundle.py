@@ -1,6 +1,6 @@
 """What grading one lab needs, as one folder made once: ``compresslab bundle LAB --out DIR``.
 
-    bundle.json         the kit's version, the lab, the names (no more) of every lab's exercises, the secret key
+    bundle.json         the kit's version, the lab, the names (no more) of all labs' exercises, the secret key
     exercises/FAMILY/   the lab's exercises: inputs, probes, judges, named mistakes
     skeleton.json       the code that the lab ships in its cells, less holes and checks
     worker/compresslab/ the package as a student's code may see it: ``stripping.py``
@@ -94,7 +94,13 @@ def _fill(folder: Path, lab: Lab) -> None:
     (folder / "skeleton.json").write_text(json.dumps(_given_code(skeleton, lab), indent=1))
     names = {each.name: [exercise.name for exercise in each.exercises] for each in all_labs()}
     names[lab.name] = [exercise.name for exercise in lab.exercises]
-    head = {"format": FORMAT, "version": __version__, "lab": lab.name, "key": secrets.token_hex(16), "labs": names}
+    head = {
+        "format": FORMAT,
+        "version": __version__,
+        "lab": lab.name,
+        "key": secrets.token_hex(16),
+        "labs": names,
+    }
     (folder / "bundle.json").write_text(json.dumps(head, indent=1))
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from submissions import notebook, right_answers, saved, tiny
 
+import compresslab
 from compresslab.checks.record import to_bytes
 from compresslab.course import all_labs, find_lab
 from compresslab.errors import CompressionError
@@ -204,8 +205,12 @@ def test_a_bundle_of_another_format_is_told(copy):
 def test_a_bundle_of_another_version_of_the_kit_is_told(copy):
     place = copy / "worker" / "compresslab" / "grading" / "sandbox" / "messages.py"
     place.write_text(place.read_text() + "\n# from another time\n")
+    head = json.loads((copy / "bundle.json").read_text())
+    assert head["version"] == compresslab.__version__
+    (copy / "bundle.json").write_text(json.dumps(head | {"version": "0.0.7"}))
     with pytest.raises(
-        CompressionError, match=r"another version of the kit .*messages\.py differs.* make a new"
+        CompressionError,
+        match=r"another version of the kit \(0\.0\.7, this is .*messages\.py differs.* make a new",
     ):
         open_bundle(copy)
 
