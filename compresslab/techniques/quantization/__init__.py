@@ -1,4 +1,4 @@
-"""Quantization: fewer bits a number. A grid, a range for it, and arithmetic that stays on it."""
+"""Quantization: fewer bits per number, from weight-only to static, mixed-precision and trained."""
 
 from compresslab.techniques.quantization.affine import (
     channel_range,

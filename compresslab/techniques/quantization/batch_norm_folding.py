@@ -1,16 +1,16 @@
-"""Folding: a BatchNorm that follows a convolution is a part of that convolution, once training is over.
+"""BatchNorm folding: a convolution and the BatchNorm after it merged into one convolution.
 
-In evaluation mode BatchNorm subtracts a fixed mean and multiplies by a fixed number, channel by channel; the
-convolution before it is linear; so both are one convolution with other weights:
+In evaluation mode BatchNorm is an affine function of each channel with fixed coefficients, and the
+convolution before it is linear. So the two equal one convolution with other weights:
 
     norm(w ∗ x + b) = γ · (w ∗ x + b - μ) / √(σ² + ε) + β  =  w' ∗ x + b'
 
     w' = w · γ / √(σ² + ε),        b' = (b - μ) · γ / √(σ² + ε) + β
 
-What it saves: the layer's time and its four numbers a channel. For quantization it does more: one rounding
-between two convolutions instead of two. What it costs: nothing in the outputs; but channels that the norm
-held at one size now have weights of very different sizes, which is why weights want a scale for each channel.
-What is left out: training goes on worse without its norms, so fold last; a norm before its convolution.
+What it saves: the time of the norm and its four numbers per channel. Quantization also rounds once between
+two convolutions instead of twice. What it costs: nothing in the outputs, but the weights of different
+channels now have very different sizes, so they need one scale per channel. What is left out: a norm before
+its convolution, and training after folding, which works worse without norms: fold last.
 
 Source: Jacob et al. 2018, "Quantization and training of neural networks for efficient
 integer-arithmetic-only inference", arXiv:1712.05877, section 3.2.
@@ -33,15 +33,15 @@ __all__ = ["fold_batch_norm", "folded_weights"]
 def folded_weights(
     w: Tensor, b: Tensor, *, mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
 ) -> tuple[Tensor, Tensor]:
-    """The weights and biases of the one convolution that does what convolution and norm do.
+    """Return the weights and biases of the convolution that equals a convolution followed by its norm.
 
     Args:
         w: (out, in, height, width).
-        b: (out,), zeros where the convolution has no bias.
+        b: (out,), zeros if the convolution has no bias.
         mean: (out,), the norm's running mean.
-        variance: (out,), at least 0.
-        gamma: (out,), what the norm multiplies by.
-        beta: (out,), what it adds.
+        variance: (out,), the norm's running variance, at least 0.
+        gamma: (out,), the norm's weight.
+        beta: (out,), the norm's bias.
         epsilon: added to the variance, so that no channel is divided by zero.
 
     Returns:
@@ -59,13 +59,13 @@ def folded_weights(
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode in which every BatchNorm2d right after a Conv2d is folded into it.
+    """Return a copy, in evaluation mode, with every BatchNorm2d directly after a Conv2d folded into it.
 
-    Where the norm was, an Identity stays, so every name is as it was; other norms are left as they are. The
-    given model is left alone and nothing is shared with it.
+    An Identity replaces each folded norm, so no name changes; other norms stay. The given model is not
+    changed and shares nothing with the copy.
 
     Raises:
-        CompressionError: a forward that ``torch.fx`` can't follow.
+        CompressionError: ``torch.fx`` can't trace the forward.
     """
     folded = copy.deepcopy(model).eval()
     for convolution, norm in list(_pairs(folded)):
@@ -77,7 +77,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
 
 def _pairs(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """The names (convolution, norm) that can be folded: each used once, and no other reader between."""
+    """The names (convolution, norm) that can be folded: both run once, and only the norm reads the sums."""
     nodes = [node for node in fx_graph(model).nodes if node.op == "call_module"]
     used = [model.get_submodule(node.target) for node in nodes]
     for node, norm in zip(nodes, used, strict=True):
@@ -92,8 +92,8 @@ def _pairs(model: nn.Module) -> Iterator[tuple[str, str]]:
 
 @torch.no_grad()
 def _fold(convolution: Any, norm: Any) -> nn.Module:
-    """A new convolution that does what both did."""
-    new = plain_layer(convolution)  # of a compressed layer, the weight that it really multiplies with
+    """Return a new convolution that equals the two."""
+    new = plain_layer(convolution)  # for a compressed layer, its effective weight
     zeros = torch.zeros_like(norm.running_mean)
     w, b = folded_weights(
         new.weight,

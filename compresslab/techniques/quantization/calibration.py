@@ -1,25 +1,25 @@
-"""Calibration: from values that a tensor was seen to take, the range that its grid should span.
+"""Calibration: the quantization range of a tensor from samples of its values.
 
-The range decides the step. Too wide, and every value is rounded coarsely for the sake of a few outliers; too
-narrow, and the outliers are cut off. For b bits over the range from l to h
+The range determines the step. If it is too wide, all values are rounded coarsely because of a few outliers;
+if it is too narrow, the outliers are clipped. For b bits over the range from l to h
 
-    mean squared error ≈ step² / 12  +  mean of what is cut off²,        step = (h - l) / (2^b - 1)
+    mean squared error ≈ step² / 12  +  mean of (clipped part)²,        step = (h - l) / (2^b - 1)
 
-and the five rules below make this trade in five ways:
+and the five rules below make this trade-off in five ways:
 
-- ``min_max``: cut nothing. The rule for weights, and for 8 bits without outliers.
-- ``moving_average``: min and max of each batch, averaged over the batches: one odd batch does not decide.
-- ``percentile``: cut a fixed share of the values.
-- ``least_squares``: try many ranges and take the one whose quantized values are nearest to the values.
-- ``entropy``: try many ranges and take the one whose histogram loses least information.
+- ``min_max``: clip nothing. The rule for weights, and for 8 bits without outliers.
+- ``moving_average``: average the minima and maxima of the batches, so that no single batch decides.
+- ``percentile``: clip a fixed share of the values.
+- ``least_squares``: try many ranges and take the one with the smallest quantization error.
+- ``entropy``: try many ranges and take the one whose histogram loses the least information.
 
-What it costs: a few hundred samples are run once, before deployment; no labels. What is left out: the loss.
-All five look at one tensor at a time, and none knows which values matter to the network. Calibrate on
-training or validation data, never on test.
+What it saves: accuracy compared with a badly chosen range. What it costs: one run on a few hundred samples
+before deployment, without labels. What is left out: the loss. Each rule considers one tensor at a time and
+does not know which values matter to the network. Calibrate on training or validation data, never on test.
 
 Source: Jacob et al. 2018, arXiv:1712.05877 (min and max, moving averages); Migacz 2017, "8-bit inference with
-TensorRT", a talk at NVIDIA's GTC (entropy); the rules side by side: Wu et al. 2020, "Integer quantization for
-deep learning inference: principles and empirical evaluation", arXiv:2004.09602.
+TensorRT", a talk at NVIDIA's GTC (entropy); comparison of the rules: Wu et al. 2020, "Integer quantization
+for deep learning inference: principles and empirical evaluation", arXiv:2004.09602.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ Range = tuple[Tensor, Tensor]  # low and high, each of shape ()
 
 
 def min_max(samples: Tensor) -> Range:
-    """The smallest and the largest sample.
+    """Return the smallest and the largest sample.
 
     Args:
-        samples: values that the tensor took, any shape; as for every rule below. Not changed.
+        samples: observed values of the tensor, any shape; the same for every rule below. Not changed.
 
     Returns:
         low and high, each of shape () and of the samples' dtype.
 
     Raises:
-        CompressionError: no samples, or one that isn't a finite number.
+        CompressionError: there are no samples, or one is not finite.
 
     >>> min_max(torch.tensor([[0.5, -1.0], [2.0, 0.0]]))
     (tensor(-1.), tensor(2.))
@@ -61,16 +61,16 @@ def min_max(samples: Tensor) -> Range:
 
 
 def moving_average(batches: Iterable[Tensor], *, momentum: float = 0.9) -> Range:
-    """The moving average, over batches in their order, of each batch's smallest and largest value.
+    """Return the moving averages of the batches' smallest and largest values.
 
-        low ← momentum · low + (1 - momentum) · min(batch),        beginning with the first batch's own
+        low ← momentum · low + (1 - momentum) · min(batch),        starting from the first batch's minimum
 
     Args:
-        batches: one tensor of any shape a batch.
-        momentum: how much of the past stays at each batch, 0 ≤ momentum < 1; 0 keeps the last batch alone.
+        batches: one tensor of any shape per batch.
+        momentum: weight of the past, 0 ≤ momentum < 1; 0 uses the last batch only.
 
     Raises:
-        CompressionError: momentum out of range, no batches, or a value that isn't a finite number.
+        CompressionError: momentum is out of range, there are no batches, or a value is not finite.
     """
     if not 0 <= momentum < 1:
         raise BadSetting(f"momentum is a fraction in [0, 1), got {momentum}; try 0.9")
@@ -84,16 +84,16 @@ def moving_average(batches: Iterable[Tensor], *, momentum: float = 0.9) -> Range
 
 
 def percentile(samples: Tensor, *, share: float = 0.9999) -> Range:
-    """The range that the middle ``share`` of the samples lies in: as many are cut off below as above.
+    """Return the range of the middle ``share`` of the samples: as many are clipped below as above.
 
-    Exactly round(n · (1 - share) / 2) of n samples lie in order before low, and as many after high.
+    In sorted order, exactly round(n · (1 - share) / 2) of n samples precede low, and as many follow high.
 
     Args:
         samples: any shape.
         share: of the samples to keep, 0 < share ≤ 1.
 
     Raises:
-        CompressionError: share out of range, no samples, or one that isn't a finite number.
+        CompressionError: share is out of range, there are no samples, or one is not finite.
 
     >>> percentile(torch.arange(100.0), share=0.9)
     (tensor(5.), tensor(94.))
@@ -107,19 +107,19 @@ def percentile(samples: Tensor, *, share: float = 0.9999) -> Range:
 
 
 def least_squares(samples: Tensor, *, bits: int, symmetric: bool, candidates: int = 100) -> Range:
-    """The range, among ``candidates`` shrunk versions of min … max, with the least mean squared error.
+    """Return the range with the least mean squared error among ``candidates`` scaled versions of min … max.
 
-    Both ends are shrunk by the same factor, 1/candidates, 2/candidates, … 1. Each candidate quantizes all
-    samples once: give some ten thousand, not all activations of a data set.
+    Both ends are scaled by the same factor, 1/candidates, 2/candidates, … 1. Each candidate quantizes all
+    samples once: give about ten thousand, not all activations of a data set.
 
     Args:
         samples: any shape.
         bits: 2 to 8.
-        symmetric: the grid that will be used: see ``scale_and_zero_point``.
-        candidates: how many ranges to try.
+        symmetric: the kind of grid: see ``scale_and_zero_point``.
+        candidates: number of ranges to try.
 
     Raises:
-        CompressionError: bits or candidates out of range, no samples, or one that isn't a finite number.
+        CompressionError: bits or candidates are out of range, there are no samples, or one is not finite.
     """
     integer_range(bits, signed=symmetric)
     if not isinstance(candidates, int) or candidates < 1:
@@ -132,33 +132,33 @@ def least_squares(samples: Tensor, *, bits: int, symmetric: bool, candidates: in
         near = fake_quantize(samples, scale, zero, bits=bits, signed=symmetric)
         return float((near - samples).square().mean())
 
-    # of two equally good ranges the wider one: it leaves room for values that were not seen
+    # of two equally good ranges the wider one, in case larger values occur later
     factor = min((k / candidates for k in range(candidates, 0, -1)), key=error)
     return low * factor, high * factor
 
 
 def entropy(samples: Tensor, *, bits: int, symmetric: bool, bins: int = 2048) -> Range:
-    """The range whose histogram, once quantized, has the least Kullback–Leibler divergence from the original.
+    """Return the range whose quantized histogram has the least Kullback–Leibler divergence from the original.
 
-        KL(P ‖ Q) = Σ P log(P / Q),    P: the samples' magnitudes, cut off at t;    Q: P in few levels
+        KL(P ‖ Q) = Σ P log(P / Q),    P: the samples' magnitudes, clipped at t;    Q: P in few levels
 
-    The magnitudes |x| are counted in ``bins`` bins, and every bin's upper end t is tried. P has the bins up
-    to t, and what lies beyond counts in its last bin (that is what clamping does). Q has the same bins
-    *without* what lies beyond, merged into as many levels as the grid has on one side of zero; each level is
-    spread evenly over its bins that were not empty. Zeros (half of what a ReLU returns) are not counted: they
-    are on every grid, so they have no say in where it ends.
+    The magnitudes |x| are counted in ``bins`` bins, and the upper end t of every bin is tried. P has the bins
+    up to t, and its last bin also counts all values beyond t, as clamping does. Q has the same bins *without*
+    the values beyond t, merged into as many levels as the grid has on one side of zero; each level is spread
+    evenly over those of its bins that are not empty. Zeros (half of a ReLU's outputs) are not counted,
+    because every grid represents them exactly.
 
     Args:
         samples: any shape.
-        bits: 2 to 8: 2^(bits-1) levels, or 2^bits where the grid is asymmetric and all samples have one sign.
-        symmetric: the grid that will be used.
-        bins: of the histogram, more than there are levels.
+        bits: 2 to 8: 2^(bits-1) levels, or 2^bits if the grid is asymmetric and all samples have one sign.
+        symmetric: the kind of grid.
+        bins: of the histogram, more than the levels.
 
     Returns:
-        min and max of the samples, cut at -t and t; (-t, t) for a symmetric grid.
+        min and max of the samples, clipped at -t and t; (-t, t) for a symmetric grid.
 
     Raises:
-        CompressionError: bits or bins out of range, no samples, or one that isn't a finite number.
+        CompressionError: bits or bins are out of range, there are no samples, or one is not finite.
     """
     low, high = min_max(samples)
     integer_range(bits, signed=symmetric)
@@ -176,9 +176,9 @@ def entropy(samples: Tensor, *, bits: int, symmetric: bool, bins: int = 2048) ->
 
 
 def _divergence(counts: Tensor, upto: int, levels: int) -> float:
-    """KL(P ‖ Q) of the first ``upto`` bins: see ``entropy``; infinite where Q has nothing and P has."""
+    """KL(P ‖ Q) of the first ``upto`` bins: see ``entropy``; infinite if Q is 0 where P is not."""
     inside = counts[:upto]
-    level = torch.arange(upto) * levels // upto  # which level each bin belongs to
+    level = torch.arange(upto) * levels // upto  # the level of each bin
     total = torch.zeros(levels, dtype=counts.dtype).index_add_(0, level, inside)
     filled = torch.zeros(levels, dtype=counts.dtype).index_add_(0, level, (inside > 0).double())
     spread = torch.where(inside > 0, (total / filled)[level], 0.0)
@@ -189,7 +189,7 @@ def _divergence(counts: Tensor, upto: int, levels: int) -> float:
 
 
 def _checked(samples: Tensor) -> Tensor:
-    """The samples in one row."""
+    """Return the samples flattened, after checking them."""
     samples = samples.detach().flatten()
     if not len(samples) or not samples.isfinite().all():
         came = "one that is infinite or NaN" if len(samples) else "none"

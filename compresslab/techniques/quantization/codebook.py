@@ -1,23 +1,24 @@
-"""Codebooks: a layer's weights share a few values, and each weight is only the number of its value.
+"""Codebook quantization: weights clustered by k-means, stored as indices into a small table of values.
 
-Look at a layer's weights as points on a line and gather them into 2^bits clusters (k-means). The file holds
-the clusters' centres, the *codebook*, and for each weight the index of its centre, in few bits. Unlike an
-affine grid, the values lie where the weights are dense, not at equal steps.
+The weights of a layer are grouped into 2^bits clusters. The file holds the cluster centres, the *codebook*,
+and for each weight the index of its centre, in few bits. Unlike an affine grid, the values are dense where
+the weights are dense.
 
     indices[i] = argmin_k |w[i] - c[k]|,      c[k] = mean of the w[i] with indices[i] = k,      w ≈ c[indices]
 
-Afterwards the codebook is trained on, while the indices stay. All members of a cluster are one number, so by
-the chain rule the gradient of a centre is the *sum* over its members:
+The codebook can then be trained with fixed indices. All members of a cluster have one value, so by the chain
+rule the gradient of a centre is the *sum* over its members:
 
     ∂L/∂c[k] = Σ ∂L/∂w[i]   over the i with indices[i] = k
 
-What it saves: n · bits / 8 bytes and 4 · 2^bits for the codebook, in place of 4 n. What it costs: some
-accuracy, which training the codebook wins back in part; and time, for a weight is looked up before it is
-multiplied, and no processor multiplies indices. What is left out: Huffman coding of the indices (another
-quarter of the bytes in the paper), and pruning first.
+What it saves: the weights take n · bits / 8 + 4 · 2^bits bytes instead of 4 n. What it costs: accuracy, of
+which training the codebook recovers a part, and time, because each weight must be looked up before it is
+multiplied. What is left out: Huffman coding of the indices (another quarter of the bytes in the paper), and
+pruning first.
 
-Source: Han, Mao and Dally 2015, "Deep compression", arXiv:1510.00149, with its linear start: centres at equal
-steps from the smallest weight to the largest, so that the few large weights, which matter most, get some.
+Source: Han, Mao and Dally 2015, "Deep compression", arXiv:1510.00149, with its linear initialization: centres
+at equal steps from the smallest weight to the largest, so that the few large weights, which matter most, have
+centres nearby.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ __all__ = [
 
 
 def linear_start(values: Tensor, *, size: int) -> Tensor:
-    """The first centres: ``size`` of them at equal steps, from the smallest of the values to the largest.
+    """Return ``size`` initial centres at equal steps from the smallest value to the largest.
 
     >>> linear_start(torch.tensor([-1.0, 0.0, 0.0, 2.0]), size=4)
     tensor([-1.,  0.,  1.,  2.])
@@ -60,13 +61,13 @@ def linear_start(values: Tensor, *, size: int) -> Tensor:
 
 
 def nearest(values: Tensor, codebook: Tensor) -> Tensor:
-    """The index of the nearest centre of each value: int64, in the shape of the values.
+    """Return the index of each value's nearest centre: int64, in the shape of the values.
 
-    Halfway between two centres the smaller one counts; among equal centres, the first.
+    A value halfway between two centres gets the smaller one; among equal centres, the first is taken.
 
     Args:
         values: any shape. Not changed.
-        codebook: (size,) centres in any order.
+        codebook: (size,), centres in any order.
 
     >>> nearest(torch.tensor([[0.4, 0.5], [0.6, 9.0]]), torch.tensor([0.0, 1.0]))
     tensor([[0, 0],
@@ -78,19 +79,20 @@ def nearest(values: Tensor, codebook: Tensor) -> Tensor:
 
 
 def kmeans(values: Tensor, start: Tensor, *, steps: int = 100) -> Tensor:
-    """The centres (size,), rising, after at most ``steps`` rounds: each becomes the mean of its values.
+    """Return the centres (size,), increasing, after at most ``steps`` iterations of k-means.
 
-    On a line every cluster is a stretch of the sorted values, so that a round needs no distances: two centres
-    meet halfway, and the mean of a stretch is a difference of running sums. An empty cluster takes
-    the value that is farthest from its centre. The rounds end early once nothing moves.
+    In one dimension each cluster is an interval of the sorted values, so an iteration needs no distances: the
+    border between two centres is their midpoint, and the mean of an interval is a difference of cumulative
+    sums. An empty cluster takes the value that is farthest from its centre. The iterations end early if no
+    centre moves.
 
     Args:
         values: any shape, n finite numbers. Not changed.
-        start: (size,) the first centres.
-        steps: 0 or more.
+        start: (size,), the initial centres.
+        steps: at most this many iterations, 0 or more.
 
     Raises:
-        CompressionError: no values, or one that is not finite.
+        CompressionError: there are no values, or one is not finite.
 
     >>> kmeans(torch.tensor([0.0, 1.0, 8.0, 9.0]), torch.tensor([0.0, 9.0]))
     tensor([0.5000, 8.5000])
@@ -112,7 +114,7 @@ def kmeans(values: Tensor, start: Tensor, *, steps: int = 100) -> Tensor:
 
 
 def _fill_empty(x: Tensor, centres: Tensor, members: Tensor, totals: Tensor) -> None:
-    """Gives each empty cluster one of the values farthest from their centres; changes members and totals."""
+    """Give each empty cluster one of the values farthest from their centres; changes members and totals."""
     empty = (members == 0).nonzero().flatten()
     if len(empty):
         cluster = nearest(x, centres)
@@ -123,12 +125,12 @@ def _fill_empty(x: Tensor, centres: Tensor, members: Tensor, totals: Tensor) -> 
 
 
 def centroid_gradient(gradient: Tensor, indices: Tensor, *, size: int) -> Tensor:
-    """The gradient (size,) of each centre: the sum over the weights that it stands for; 0 if none.
+    """Return the gradient (size,) of the centres: the sum over the members of each cluster; 0 if empty.
 
     Args:
         gradient: of the weights, any shape.
-        indices: int64, in the same shape: which centre stands for the weight.
-        size: how many centres there are.
+        indices: int64, in the same shape: the centre of each weight.
+        size: number of centres.
 
     >>> gradient, indices = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([1, 1, 0])
     >>> centroid_gradient(gradient, indices, size=3)
@@ -139,7 +141,7 @@ def centroid_gradient(gradient: Tensor, indices: Tensor, *, size: int) -> Tensor
 
 
 class _LookUp(torch.autograd.Function):
-    """codebook[indices], whose backward pass is ``centroid_gradient``: torch's own adds one by one."""
+    """codebook[indices] with ``centroid_gradient`` as its backward pass, which is faster than torch's."""
 
     @staticmethod
     def forward(ctx, codebook, indices):
@@ -154,17 +156,17 @@ class _LookUp(torch.autograd.Function):
 
 
 class Codebook(nn.Module):
-    """A grid of 2^bits values for the weights of a layer: see ``weights.Grid``. The values can be trained.
+    """A trainable grid of 2^bits values for a layer's weights: a ``weight_only.Grid``.
 
-    A weight is told from others by its value alone: it finds its centre by being the nearest. So after each
-    step of a training ``follow`` has to move it to where its centre went, before another comes nearer.
+    A weight belongs to its nearest centre; the assignment is not stored. So after each training step
+    ``follow`` must move the weights with their centres, before another centre comes nearer.
 
     Args:
-        codebook: (2^bits,) the values. Copied.
+        codebook: (2^bits,), the values. Copied.
         bits: 1 to 8.
     """
 
-    before: Tensor  # where the weights' centres were when they were last followed
+    before: Tensor  # the centres at the last call of follow
 
     def __init__(self, codebook: Tensor, *, bits: int) -> None:
         super().__init__()
@@ -173,22 +175,22 @@ class Codebook(nn.Module):
         self.register_buffer("before", codebook.detach().clone())
 
     def forward(self, w: Tensor) -> Tensor:
-        # paper: the plain sum; here a share of it, or a rate that suits small layers is too high for large
+        # paper: the sum; here scaled down, or a learning rate for small layers is too high for large ones
         centres = scaled_gradient(self.codebook, 1 / math.sqrt(w.numel() / len(self.codebook)))
         return _LookUp.apply(centres, nearest(w, centres)).to(w.dtype)
 
     @torch.no_grad()
     def follow(self, w: Tensor) -> None:
-        """Moves the weights, in place, to where their centres are now."""
+        """Move the weights, in place, to the current positions of their centres."""
         w.copy_(self.codebook[nearest(w, self.before)])
         self.before.copy_(self.codebook)
 
     def parts(self, w: Tensor) -> dict[str, Tensor]:
-        """What the file holds of the weight: packed ``indices`` and the ``codebook``."""
+        """Return the stored form of the weight: packed ``indices`` and the ``codebook``."""
         return {"indices": pack(nearest(w, self.codebook), bits=self.bits), "codebook": self.codebook}
 
     def load_parts(self, tensors: Mapping[str, Tensor], *, shape: torch.Size) -> Tensor:
-        """The weight again, in its shape; the codebook becomes that of the file."""
+        """Load the codebook and return the weight in its shape."""
         self.codebook.copy_(tensors["codebook"])
         self.before.copy_(self.codebook)
         indices = unpack(tensors["indices"], bits=self.bits, count=shape.numel(), signed=False)
@@ -196,11 +198,11 @@ class Codebook(nn.Module):
 
 
 def share_weights(model: nn.Module, *, bits: int, skip: Collection[str] = ()) -> nn.Module:
-    """A copy of the model in which the weights of each Conv2d and Linear layer are 2^bits values.
+    """Return a copy in which the weights of each Conv2d and Linear layer take 2^bits values.
 
-    Each layer has a codebook of its own. In the copy the codebooks can be trained in the place of the
-    weights: give it to ``fit`` with ``after_step=follow_centroids``. The given model is left alone and
-    nothing is shared with it.
+    Each layer has its own codebook. The codebooks can be trained instead of the weights: call ``fit`` on the
+    copy with ``after_step=follow_centroids``. The given model is not changed and shares nothing with the
+    copy.
 
     Args:
         model: with at least one Conv2d or Linear layer.
@@ -222,9 +224,9 @@ def share_weights(model: nn.Module, *, bits: int, skip: Collection[str] = ()) ->
 
 
 def follow_centroids(model: nn.Module) -> None:
-    """Moves every shared weight to where its centre went: what ``fit`` calls after each step.
+    """Move every shared weight with its centre: the ``after_step`` of ``fit``.
 
-    So each weight keeps its cluster, even where two centres pass each other.
+    So each weight stays in its cluster, even if two centres pass each other.
     """
     for layer in model.modules():
         if isinstance(layer, QuantizedConv2d | QuantizedLinear) and isinstance(layer.grid, Codebook):

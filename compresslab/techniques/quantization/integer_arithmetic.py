@@ -1,24 +1,23 @@
-"""Integer arithmetic: the quantized network without a single float between its first grid and its last.
+"""Integer-only inference: a statically quantized network computed without floats.
 
-A convolution or linear layer sums products of integers in 32 bits. To bring the sum (on the grid s_x s_w) to
-the eight bits of the next grid it must be multiplied by the real number M = s_x s_w / s_y. That, too, is done
-in integers:
+A convolution or linear layer adds products of integers in 32 bits. To convert the sum (scale s_x s_w) to the
+8-bit grid of the output (scale s_y), it must be multiplied by the real number M = s_x s_w / s_y. This, too,
+is done in integers:
 
     M ≈ m · 2^(-n),  2^30 ≤ m ≤ 2^31,        q_y = clamp(((sum · m + 2^(n-1)) >> n) + z_y)
 
-one product in 64 bits, and one shift that rounds. The sum of two values on different grids is a sum of two
-such products; an average over an image is a sum whose grid is h · w times as fine.
+with one 64-bit product and one rounding shift. The sum of two values on different grids is a sum of two such
+products; an average over an image is a sum whose scale is divided by h · w.
 
-What it saves: an adder and a multiplier for bytes are far smaller than those for floats, and many
-microcontrollers have no others. What it costs: nothing in accuracy. Against the simulation in floats a result
-is one step off where the value lies next to the middle between two; the deeper the network, the more often
-some earlier value did. What is left out: speed. This page emulates, in float64, where sums of integers up to
-2^53 are exact. The fast kernels are ``deployment``'s; their processor has fast floats, so they multiply by M
-as a float32: ``in_float32`` does as they do.
+What it saves: adders and multipliers for bytes are far smaller than those for floats, and many
+microcontrollers have no others. What it costs: no accuracy. Compared with the simulation in floats, a result
+can differ by one step if the value is almost halfway between two; the deeper the network, the more often this
+happens. What is left out: speed. This module emulates integers in float64, which is exact up to 2^53. The
+fast kernels are in ``deployment``; they multiply by M in float32, as ``in_float32`` does.
 
 Source: Jacob et al. 2018, "Quantization and training of neural networks for efficient
-integer-arithmetic-only inference", arXiv:1712.05877, section 2.2. Paper: halves round away from zero; here:
-up, which is what a shift does.
+integer-arithmetic-only inference", arXiv:1712.05877, section 2.2. Paper: halves are rounded away from zero;
+here: up, because a shift does so.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Integers:
-    """What stands for real numbers: scale · (q - zero_point), q int32, scale broadcast against q."""
+    """A representation of real numbers: scale · (q - zero_point), q int32, scale broadcast against q."""
 
     q: Tensor
     scale: Tensor
@@ -64,12 +63,15 @@ ToGrid = Callable[[Sequence[Integers], Tensor, int], Tensor]  # terms, scale, ze
 
 
 def fixed_point(multiplier: Tensor) -> tuple[Tensor, Tensor]:
-    """Integers (m, n), int64 in the multiplier's shape, with m · 2^(-n) ≈ multiplier: 31 significant bits.
+    """Return integers (m, n), int64, with m · 2^(-n) ≈ multiplier and 31 significant bits.
 
-    A multiplier below 2^-31 has fewer, since no shift is longer than 62.
+    A multiplier below 2^-31 has fewer bits, because the longest shift is 62.
+
+    Args:
+        multiplier: floats, any shape, which m and n share.
 
     Raises:
-        CompressionError: a multiplier that isn't a positive number below 2^30.
+        CompressionError: a multiplier is not a positive number below 2^30.
 
     >>> fixed_point(torch.tensor(0.75))
     (tensor(1610612736), tensor(31))
@@ -86,11 +88,11 @@ def fixed_point(multiplier: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def requantize(accumulator: Tensor, multiplier: Tensor, zero_point: int) -> Tensor:
-    """The sums on a grid of 8 bits: clamp(round(accumulator · multiplier) + zero_point), in integers alone.
+    """Convert sums to an 8-bit grid in integers: clamp(round(accumulator · multiplier) + zero_point).
 
     Args:
-        accumulator: int32, any shape; on the grid s_x s_w.
-        multiplier: s_x s_w / s_y, broadcast against the accumulator, e.g. (out, 1, 1).
+        accumulator: int32, any shape, with the scale s_x s_w.
+        multiplier: s_x s_w / s_y, broadcast against the accumulator, such as (out, 1, 1).
         zero_point: of the new grid, 0 … 255.
 
     Returns:
@@ -103,7 +105,7 @@ def requantize(accumulator: Tensor, multiplier: Tensor, zero_point: int) -> Tens
 
 
 def in_fixed_point(terms: Sequence[Integers], scale: Tensor, zero_point: int) -> Tensor:
-    """The sum of the terms on the grid of scale and zero_point: int32 from 0 to 255, by integers alone."""
+    """Convert the sum of the terms to the grid of scale and zero_point: int32 from 0 to 255, in integers."""
     multipliers = [term.scale / scale for term in terms]
     _, n = fixed_point(reduce(torch.maximum, multipliers))  # one n, so that the products can be summed
     wide = [(multiplier.double() * 2.0**n).round().long() for multiplier in multipliers]
@@ -113,7 +115,7 @@ def in_fixed_point(terms: Sequence[Integers], scale: Tensor, zero_point: int) ->
 
 
 def in_float32(terms: Sequence[Integers], scale: Tensor, zero_point: int) -> Tensor:
-    """As ``in_fixed_point``, by float32 products in the order of ONNX Runtime's kernels; halves to even."""
+    """As ``in_fixed_point``, with float32 products in the order of ONNX Runtime's kernels; halves to even."""
     multipliers = [term.scale / scale for term in terms]
     if len(terms) == 1:  # a layer: product, rounding, zero point
         total = ((terms[0].q - terms[0].zero_point).float() * multipliers[0]).round() + zero_point
@@ -129,7 +131,7 @@ def in_float32(terms: Sequence[Integers], scale: Tensor, zero_point: int) -> Ten
 
 
 def _fused(q: Tensor, m: Tensor, total: Tensor) -> Tensor:
-    """Product and sum q · m + total, rounded once to float32; float64 holds the product exactly."""
+    """q · m + total, rounded once to float32; the product is exact in float64."""
     return (q.double() * m.double() + total.double()).float()
 
 
@@ -144,17 +146,17 @@ def integer_conv2d(
     dilation=1,
     groups=1,
 ) -> Tensor:
-    """The sums of a convolution of integers: int32 (n, out, height, width), exact.
+    """Return the exact sums of an integer convolution: int32 (n, out, height, width).
 
     Args:
         q: inputs, integers (n, in, height, width).
-        w: weights, integers (out, in / groups, height, width); their zero point is 0.
-        b: biases, integers (out,), on the grid of the sums.
-        zero_point: of the inputs; also what the padding is made of, since it stands for 0.0.
-        stride: as in ``conv2d``; so are padding, dilation and groups.
-        padding: rows and columns of zeros around the image.
-        dilation: distance between the rows (columns) that a kernel reads.
-        groups: parts of the channels that do not mix.
+        w: weights, integers (out, in / groups, height, width), with zero point 0.
+        b: biases, integers (out,), with the scale of the sums.
+        zero_point: of the inputs; padding has this value, which represents 0.0.
+        stride: as in ``conv2d``.
+        padding: as in ``conv2d``.
+        dilation: as in ``conv2d``.
+        groups: as in ``conv2d``.
     """
     bias = None if b is None else b.double()
     return F.conv2d((q - zero_point).double(), w.double(), bias, stride, padding, dilation, groups).to(
@@ -163,21 +165,21 @@ def integer_conv2d(
 
 
 def integer_linear(q: Tensor, w: Tensor, b: Tensor | None = None, *, zero_point: int) -> Tensor:
-    """The sums of a linear layer of integers: q (n, in), w (out, in), b (out,) → int32 (n, out), exact."""
+    """Return the exact sums of an integer linear layer: q (n, in), w (out, in), b (out,) → int32 (n, out)."""
     return F.linear((q - zero_point).double(), w.double(), None if b is None else b.double()).to(torch.int32)
 
 
 @torch.no_grad()
 def run_in_integers(network: StepNetwork, x: Tensor, *, to_grid: ToGrid = in_fixed_point) -> Tensor:
-    """What the quantized network answers when all its steps are done in integers: floats (n, classes).
+    """Run the quantized network with all operations in integers; return logits (n, classes), floats.
 
     Args:
-        network: from ``quantize_static``; left alone.
-        x: images (n, 1, 28, 28), floats: they are put on the first grid.
-        to_grid: how sums come back to eight bits: ``in_fixed_point``, or ``in_float32`` as the engine.
+        network: from ``quantize_static``. Not changed.
+        x: images (n, 1, 28, 28), floats, which are first quantized.
+        to_grid: converts sums to eight bits: ``in_fixed_point``, or ``in_float32`` as ONNX Runtime does.
 
     Raises:
-        CompressionError: a network that is not on grids.
+        CompressionError: the network is not quantized.
     """
     alive: dict[str, Terms] = {}
     for step, operation in network.walk():
@@ -198,7 +200,7 @@ def run_in_integers(network: StepNetwork, x: Tensor, *, to_grid: ToGrid = in_fix
 
 
 def _do(operation: nn.Module, inputs: Sequence[Terms], to_grid: ToGrid) -> Terms:
-    """One step on integers. What layers sum up has zero point 0, and waits for the grid after it."""
+    """Compute one operation on integers. A layer's sums have zero point 0; a later grid converts them."""
     a = inputs[0][0]
     match operation:
         case ActivationGrid():
@@ -208,7 +210,7 @@ def _do(operation: nn.Module, inputs: Sequence[Terms], to_grid: ToGrid) -> Terms
             return (_sums(operation, a),)
         case Add():
             return inputs[0] + inputs[1]
-        case nn.ReLU():  # nothing to do: the grid after it begins at zero, and clamps
+        case nn.ReLU():  # no operation: the grid after it starts at zero and clamps
             return inputs[0]
         case nn.AdaptiveAvgPool2d():
             sums = (a.q - a.zero_point).sum((2, 3), keepdim=True)
@@ -232,7 +234,7 @@ def _sums(layer: QuantizedConv2d | QuantizedLinear, a: Integers) -> Integers:
 
 
 def _layer(layer: Any, input_scale: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-    """A layer's integers: weights in their shape, biases (out,), and the scale of its sums (out,)."""
+    """The layer's integer weights in their shape, integer biases (out,), and the scale (out,) of its sums."""
     scale = layer.grid.scale.flatten() * input_scale
     b = None if layer.bias is None else (layer.bias.double() / scale.double()).round().long()
     return layer.grid.integers(layer.weight), b, scale

@@ -1,8 +1,8 @@
-"""Number formats: which numbers there are. Between two neighbours is nothing, so every value is rounded.
+"""Number formats: the values of float16, bfloat16, int8 and int4, and rounding to them.
 
-A *float* has a sign, an exponent and a fraction. Its numbers lie close together near zero and far apart away
-from it, so the *relative* error is the same everywhere. An *integer* grid has equal steps, so the *absolute*
-error is, and it needs a scale that says how wide a step is.
+A *float* has a sign, an exponent and a fraction. Its values are close together near zero and far apart away
+from it, so the *relative* rounding error is the same everywhere. An *integer* grid has equal steps, so the
+*absolute* error is the same everywhere, and it needs a scale for the width of a step.
 
     format      bits: sign, exponent, fraction    largest     relative step    numbers
     float32     1, 8, 23                          3.4e38      2^-23            about 4 billion
@@ -11,15 +11,14 @@ error is, and it needs a scale that says how wide a step is.
     int8        8                                 127 · s     –                256
     int4        4                                 7 · s       –                16
 
-float16 has the finer steps, bfloat16 the wider range: it is float32 with its last 16 bits rounded away, and
-reaches as far. Trained weights need neither range nor fine steps, which is why either usually costs no
-accuracy.
+float16 has the finer steps, bfloat16 the wider range: it is float32 without its last 16 bits and has the same
+range. Trained weights need neither a wide range nor fine steps, so both formats usually cost no accuracy.
 
-What it saves: 16 bits halve the file. What it costs: nothing but the rounding. What is left out: time. The
-weights are kept in 16 bits and computed with in 32; arithmetic in 16 bits is fast only where the processor
-has it. ``torch.qint8`` was a tensor type with its scale built in, for ``torch.ao.quantization``; the removal
-of both is announced (pytorch/pytorch#184982, pytorch/ao#2259), and what replaced them is what this kit
-uses as well: plain integers, and scales beside them.
+What it saves: 16 bits halve the file. What it costs: the rounding error. What is left out: speed. Weights are
+stored in 16 bits and used in 32; 16-bit arithmetic is fast only on processors that support it. Also left out:
+``torch.qint8``, a tensor type with a built-in scale for ``torch.ao.quantization``. The removal of both is
+announced (pytorch/pytorch#184982, pytorch/ao#2259); their replacement, also used here, is plain integers with
+separate scales.
 
 Source: IEEE 754 (float32, float16); Kalamkar et al. 2019, "A study of BFLOAT16 for deep learning training",
 arXiv:1905.12322.
@@ -43,11 +42,11 @@ INTEGERS = {torch.int8: 8, torch.int4: 4}  # type: ignore[attr-defined]  # int4 
 
 
 def format_values(dtype: torch.dtype, *, scale: float = 1.0) -> Tensor:
-    """All finite numbers of a format, in order: (numbers,) float64. Zero is there once.
+    """Return all finite values of a format in increasing order: (numbers,) float64, zero once.
 
     Args:
         dtype: torch.float16, torch.bfloat16, torch.int8 or torch.int4.
-        scale: the step of an integer format; a float format brings its own.
+        scale: the step of an integer format; not used for a float format.
 
     Raises:
         CompressionError: another dtype.
@@ -59,19 +58,19 @@ def format_values(dtype: torch.dtype, *, scale: float = 1.0) -> Tensor:
     if dtype in INTEGERS:
         half = 2 ** (INTEGERS[dtype] - 1)
         return torch.arange(-half, half, dtype=torch.float64) * scale
-    patterns = torch.arange(-(2**15), 2**15, dtype=torch.int16)  # every pattern of 16 bits, read as a float
+    patterns = torch.arange(-(2**15), 2**15, dtype=torch.int16)  # every 16-bit pattern, read as a float
     numbers = patterns.view(dtype).double()
     return numbers[numbers.isfinite()].unique()
 
 
 def round_to(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each x moved to the format's nearest number, in x's shape and dtype.
+    """Return each x rounded to the format's nearest value, in x's shape and dtype.
 
-    An integer format gets the symmetric step that makes the largest |x| its largest integer. What is beyond
-    float16's largest number becomes infinite.
+    An integer format has the symmetric scale that maps the largest |x| to its largest integer. Values beyond
+    float16's range become infinite.
 
     Raises:
-        CompressionError: a dtype that isn't float16, bfloat16, int8 or int4.
+        CompressionError: dtype is not float16, bfloat16, int8 or int4.
 
     >>> round_to(torch.tensor([0.1, 1.0]), torch.bfloat16).tolist(), round_to(torch.tensor([0.1, 1.0]), torch.int4).tolist()
     ([0.10009765625, 1.0], [0.1428571492433548, 1.0])
@@ -85,7 +84,7 @@ def round_to(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class FloatGrid(nn.Module):
-    """The numbers of a 16-bit float format, as a grid for weights: w → the nearest of them, in w's dtype."""
+    """A 16-bit float format as a grid for weights: w → the nearest values, in w's dtype."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -96,25 +95,25 @@ class FloatGrid(nn.Module):
         return w.to(self.dtype).to(w.dtype)
 
     def parts(self, w: Tensor) -> dict[str, Tensor]:
-        """What the file holds of the weight: itself, in 16 bits."""
+        """Return the stored form of the weight: 16 bits per number."""
         return {"weight": w.detach().to(self.dtype)}
 
     def load_parts(self, tensors: Mapping[str, Tensor], *, shape: torch.Size) -> Tensor:
-        """The weight again."""
+        """Return the weight in its shape."""
         return tensors["weight"].reshape(shape)
 
 
 def store_as(model: nn.Module, *, dtype: torch.dtype) -> nn.Module:
-    """A copy of the model whose Conv2d and Linear weights are kept in 16 bits and computed with in 32.
+    """Return a copy whose Conv2d and Linear weights are stored in 16 bits and used in 32.
 
-    Biases and normalisation stay in 32 bits. The given model is left alone and nothing is shared with it.
+    Biases and normalisation stay in 32 bits. The given model is not changed and shares nothing with the copy.
 
     Args:
         model: with at least one Conv2d or Linear layer.
         dtype: torch.float16 or torch.bfloat16.
 
     Raises:
-        CompressionError: another dtype, a weight beyond float16's range, or no such layer.
+        CompressionError: another dtype, a parameter beyond float16's range, or no such layer.
     """
     grid = FloatGrid(dtype)
     largest = torch.finfo(dtype).max

@@ -1,22 +1,22 @@
-"""Quantization-aware training: the network learns with its weights already on the grid.
+"""Quantization-aware training (QAT): training through the rounding of weights, with learned step sizes.
 
-Training keeps a float for every weight, but multiplies with its nearest number on the grid; so the loss is
-that of the quantized network, and the float beneath is pushed until it crosses into a better place.
+Training keeps a float for every weight but multiplies by its nearest value on the grid. So the loss is that
+of the quantized network, and updates of the float weight can move it to another value on the grid.
 
     ŵ = s · q,      q = clamp(round(w / s), lowest, highest)
 
-Rounding is flat almost everywhere: its gradient is 0, and nothing would learn. The *straight-through
-estimator* does as if rounding were not there, and keeps the clamp:
+Rounding is constant almost everywhere, so its gradient is 0 and nothing would be learned. The
+*straight-through estimator* treats the rounding as the identity and keeps the clamp:
 
-    ∂ŵ/∂w = 1  where round(w / s) lies in the range,  0 beyond it
+    ∂ŵ/∂w = 1  where round(w / s) lies in the range,  0 outside it
 
-The step learns too (*learned step size*, LSQ): the same rule gives it a gradient, which is made smaller by g,
-because all n weights of a channel pull at one number.
+The step is learned too (*learned step size quantization*, LSQ). The same rule gives its gradient, scaled by g
+because the gradients of all n weights of a channel add up in one number.
 
-    ∂ŵ/∂s = q - w / s  in the range,  lowest or highest beyond it;      g = 1 / √(n · highest)
+    ∂ŵ/∂s = q - w / s  in the range,  lowest or highest outside it;      g = 1 / √(n · highest)
 
-What it saves: nothing while it trains: the weights are still floats, and a file holds them as such, until
-``convert`` leaves only the integers. What it costs: a training. What is left out: activations on a grid, and
+What it saves: accuracy at few bits. The file shrinks only after ``convert``, which keeps just the integers;
+until then weights are stored as floats. What it costs: training. What is left out: quantized activations, and
 distillation from the float network.
 
 Source: straight-through: Bengio, Léonard and Courville 2013, arXiv:1308.3432; training with quantization:
@@ -55,17 +55,17 @@ __all__ = [
 def fake_quantize_straight_through(
     x: Tensor, scale: Tensor | float, zero_point: Tensor | int = 0, *, bits: int, signed: bool
 ) -> Tensor:
-    """What ``fake_quantize`` returns, with the straight-through gradient to x and, if it wants one, to scale.
+    """Return ``fake_quantize`` of x with the straight-through gradient to x and, if required, to scale.
 
-    Paper (LSQ): x has no gradient from the range's end on; here and in torch: from half a step beyond it,
-    because up to there x still rounds to a number in the range.
+    Paper (LSQ): x has no gradient beyond the end of the range; here and in torch: beyond half a step past the
+    end, because up to there x rounds to a value in the range.
 
     Args:
         x: floats, any shape. Not changed.
         scale: broadcast against x.
-        zero_point: the integer of 0.0.
+        zero_point: the integer that represents 0.0.
         bits: 2 to 8.
-        signed: which integers: see ``integer_range``.
+        signed: the range of the integers: see ``integer_range``.
 
     Raises:
         CompressionError: bits out of range.
@@ -83,13 +83,13 @@ def fake_quantize_straight_through(
 
 
 def scaled_gradient(x: Tensor, factor: float) -> Tensor:
-    """The same x, whose gradient is multiplied by the factor."""
+    """Return x with its gradient multiplied by the factor."""
     through = x * factor
     return x.detach() + (through - through.detach())
 
 
 def starting_scale(w: Tensor, *, bits: int) -> Tensor:
-    """The step (out,) that each channel starts with: 2 · mean |w| / √highest, in the paper for every layer.
+    """Return each channel's initial step (out,): 2 · mean |w| / √highest; in the paper, one step per layer.
 
     A channel of zeros gets 1.
 
@@ -106,10 +106,10 @@ def starting_scale(w: Tensor, *, bits: int) -> Tensor:
 
 
 class LearnedGrid(nn.Module):
-    """A symmetric grid for weights whose steps are trained, one an output channel: see ``weights.Grid``.
+    """A symmetric grid for weights with one trainable step per output channel: a ``weight_only.Grid``.
 
     Args:
-        scale: (out,) the steps to start with, above 0. Copied.
+        scale: (out,), the initial steps, above 0. Copied.
         bits: 2 to 8.
     """
 
@@ -119,7 +119,7 @@ class LearnedGrid(nn.Module):
         self.scale = nn.Parameter(scale.detach().clone())
 
     def steps(self) -> Tensor:
-        """The steps (out,): kept above 0, wherever training took them."""
+        """The steps (out,), clamped to stay above 0."""
         return self.scale.clamp(min=torch.finfo(self.scale.dtype).tiny)
 
     def forward(self, w: Tensor) -> Tensor:
@@ -129,19 +129,19 @@ class LearnedGrid(nn.Module):
         return fake_quantize_straight_through(w, scale, bits=self.bits, signed=True)
 
     def parts(self, w: Tensor) -> dict[str, Tensor]:
-        """What the file holds: floats still, the weight and the steps."""
+        """Return the stored form: the float weight and the steps."""
         return {"weight": w, "scale": self.scale}
 
     def load_parts(self, tensors: Mapping[str, Tensor], *, shape: torch.Size) -> Tensor:
-        """The weight again; the steps become those of the file."""
+        """Load the steps and return the weight in its shape."""
         self.scale.copy_(tensors["scale"])
         return tensors["weight"].reshape(shape)
 
 
 def prepare(model: nn.Module, *, bits: int, skip: Collection[str] = ()) -> nn.Module:
-    """A copy of the model that multiplies with weights on grids, and learns the floats beneath: for ``fit``.
+    """Return a copy for ``fit`` that multiplies by rounded weights and trains the float weights.
 
-    The given model is left alone and nothing is shared with it.
+    The given model is not changed and shares nothing with the copy.
 
     Args:
         model: trained, with at least one Conv2d or Linear layer.
@@ -157,16 +157,16 @@ def prepare(model: nn.Module, *, bits: int, skip: Collection[str] = ()) -> nn.Mo
             return layer
         prepared = on_grid(layer, LearnedGrid(starting_scale(layer.weight, bits=bits), bits=bits))
         with torch.no_grad():
-            prepared.weight.copy_(layer.weight)  # the float beneath, not its nearest
+            prepared.weight.copy_(layer.weight)  # the float weight, not the rounded one
         return prepared
 
     return replace_layers(model, make)
 
 
 def convert(model: nn.Module) -> nn.Module:
-    """A copy of the prepared model whose weights are integers: the same outputs, the small file.
+    """Return a copy of the prepared model with integer weights: the same outputs and a smaller file.
 
-    The given model is left alone and nothing is shared with it.
+    The given model is not changed and shares nothing with the copy.
 
     Raises:
         CompressionError: no layer was prepared.

@@ -1,22 +1,21 @@
-"""Static quantization: activations get their grids beforehand, and the whole network runs on integers.
+"""Static quantization: int8 weights, and uint8 activations with ranges calibrated in advance.
 
-Weights can be looked at; activations come only with the images. So the trained network is shown some images,
-the range of every value is noted (*calibration*), and from then on that value lives on a grid of 256 numbers,
-whatever image comes. A layer's sum is then one of integers, and so is its bias:
+The ranges of activations depend on the images. So the trained network runs once on some images, the range of
+every activation is recorded (*calibration*), and from then on each activation has a fixed grid of 256 values.
+A layer's sum and its bias are then integers:
 
-    y ≈ s_x s_w (Σ (q_x - z_x) q_w + q_b),        q_b = round(b / (s_x s_w)),        one s_w a channel
+    y ≈ s_x s_w (Σ (q_x - z_x) q_w + q_b),        q_b = round(b / (s_x s_w)),        one s_w per channel
 
     q_y = clamp(round((s_x s_w / s_y) · (Σ (q_x - z_x) q_w + q_b)) + z_y)
 
-The sum is exact in int32; what is left of floats is the factor s_x s_w / s_y, and the ``integer`` page does
-without that too. Here the network is *simulated*: its steps, the weights of its layers on their grids and an
-``ActivationGrid`` behind each step, in floats that take no other values. A ReLU costs nothing: its range
-begins at 0, so z_y = 0, and the clamp at 0 **is** the ReLU. No grid is needed before it.
+The sum is exact in int32. The only float is the factor s_x s_w / s_y, which ``integer_arithmetic`` replaces
+too. Here the network is *simulated* in floats that take only values on the grids: its computation graph with
+quantized weights and an ``ActivationGrid`` after each operation. A ReLU costs nothing: its range begins at 0,
+so z_y = 0, and the clamp at 0 **is** the ReLU. The operation before it needs no grid.
 
-What it saves: three quarters of the file, and most of the time where the processor multiplies bytes
-(``deployment``). What it costs: a few images to calibrate with, and a little accuracy. What is left out:
-training with the grids in place (the quantization-aware page's), and the speed: a simulation is slower than
-what it simulates.
+What it saves: three quarters of the file, and most of the time on processors that multiply bytes
+(``deployment``). What it costs: calibration images, and a little accuracy. What is left out: training with
+quantized activations, and speed, because the simulation is slower than the float network.
 
 Source: Jacob et al. 2018, "Quantization and training of neural networks for efficient
 integer-arithmetic-only inference", arXiv:1712.05877.
@@ -44,12 +43,12 @@ from compresslab.techniques.quantization.weight_only import (
 
 __all__ = ["Calibrate", "integer_layer", "observe", "quantize_static"]
 
-Calibrate = Callable[[Tensor], Range]  # samples of one value, any shape → low and high of its grid
+Calibrate = Callable[[Tensor], Range]  # samples of one activation, any shape → low and high of its grid
 
 
 @torch.no_grad()
 def observe(network: StepNetwork, inputs: Tensor, *, calibrate: Calibrate = min_max) -> dict[str, Range]:
-    """The range {name: (low, high)} of every value that gets a grid: all but those that only a ReLU reads.
+    """Return the range {name: (low, high)} of every activation except those that only a ReLU reads.
 
     Args:
         network: in floats, from ``trace``.
@@ -57,37 +56,37 @@ def observe(network: StepNetwork, inputs: Tensor, *, calibrate: Calibrate = min_
         calibrate: samples → (low, high).
 
     Raises:
-        CompressionError: no images.
+        CompressionError: there are no images.
     """
     if len(inputs) == 0:
         raise BadSetting(
             "inputs are images to calibrate with, got none; try fashion_mnist().train.first(500).inputs()"
         )
-    inner = _read_by_relu_alone(network) - {INPUT}
+    inner = _read_only_by_relu(network) - {INPUT}
     return {name: calibrate(value) for name, value in network.values(inputs) if name not in inner}
 
 
 def quantize_static(
     model: nn.Module, inputs: Tensor, *, calibrate: Calibrate = min_max, reduce_range: bool = False
 ) -> StepNetwork:
-    """The model as steps with int8 weights, one scale a channel, and uint8 activations; simulated in floats.
+    """Return the model with int8 weights, one scale per channel, and uint8 activations; simulated in floats.
 
-    Its BatchNorms are folded first. The given model is left alone and nothing is shared with it.
+    BatchNorms are folded first. The given model is not changed and shares nothing with the result.
 
     Args:
-        model: images → logits, made of the operations that ``trace`` knows.
-        inputs: images (n, 1, 28, 28) to calibrate with: training or validation, never test.
-        calibrate: samples of one value → (low, high).
-        reduce_range: weights in 7 bits, for processors whose sums of bytes overflow (see ``has_vnni``).
+        model: images → logits, made of the operations that ``trace`` supports.
+        inputs: images (n, 1, 28, 28) for calibration: training or validation, never test.
+        calibrate: samples of one activation → (low, high).
+        reduce_range: 7-bit weights, for processors whose sums of bytes overflow (see ``has_vnni``).
 
     Raises:
-        CompressionError: no images, or an operation that is unknown (which, and where).
+        CompressionError: there are no images, or an operation is not supported (the text names it).
     """
     network = trace(fold_batch_norm(model))
     ranges = observe(network, inputs, calibrate=calibrate)
-    entrance = Step(f"{INPUT}_grid", (INPUT,))
-    steps, operations = [entrance], dict[str, Any]({entrance.name: _grid(ranges[INPUT])})
-    called = {INPUT: entrance.name}  # what the steps from here on read instead of a value
+    input_grid = Step(f"{INPUT}_grid", (INPUT,))
+    steps, operations = [input_grid], dict[str, Any]({input_grid.name: _grid(ranges[INPUT])})
+    called = {INPUT: input_grid.name}  # value → its quantized version, which later operations read
     for step, operation in network.walk():
         reads = tuple(called[name] for name in step.inputs)
         if isinstance(operation, nn.Conv2d | nn.Linear):
@@ -106,18 +105,18 @@ def quantize_static(
 def integer_layer(
     layer: nn.Conv2d | nn.Linear, *, input_scale: Tensor, bits: int = 8
 ) -> QuantizedConv2d | QuantizedLinear:
-    """The layer with its weight on a symmetric grid a channel, and its bias on the grid of the layer's sums.
+    """Return the layer with one symmetric grid per channel for its weight, and its bias on the sums' grid.
 
     Args:
-        layer: in floats; left alone.
-        input_scale: the step of the grid that its inputs live on.
+        layer: in floats. Not changed.
+        input_scale: the scale of its inputs' grid.
         bits: of the weight, 2 to 8.
     """
     scale, _ = scale_and_zero_point(*channel_range(layer.weight), bits=bits, symmetric=True)
     scale = scale.flatten()  # (out,)
     if layer.bias is None:
         return on_grid(layer, WeightGrid(scale, bits=bits))
-    # beside weights of almost nothing a bias would not fit in int32: a coarser grid loses less
+    # with tiny weights the bias would not fit in int32; a coarser grid loses less
     scale = torch.maximum(scale, layer.bias.abs() / (input_scale * 2**30))
     integer = on_grid(layer, WeightGrid(scale, bits=bits))
     step = scale.double() * input_scale.double()  # float32 has 24 bits, and q_b up to 31
@@ -130,8 +129,8 @@ def _grid(low_and_high: Range) -> ActivationGrid:
     return ActivationGrid(*scale_and_zero_point(low, high, bits=8, symmetric=False))
 
 
-def _read_by_relu_alone(network: StepNetwork) -> set[str]:
-    """The values that nothing but a ReLU reads: they need no grid, for the ReLU's own clamps them."""
+def _read_only_by_relu(network: StepNetwork) -> set[str]:
+    """The values that only ReLUs read: they need no grid, because the ReLU's own grid clamps them."""
     readers: dict[str, list[nn.Module]] = {}
     for step, operation in network.walk():
         for name in step.inputs:

@@ -1,22 +1,21 @@
-"""Weight-only quantization: the file holds integers, the arithmetic stays in floats.
+"""Weight-only quantization: integer weights in the file, float arithmetic at run time.
 
-The simplest use of the affine grid: each layer's weights become integers on a symmetric grid, with one scale
-for an output channel or for a group of neighbours; inputs, biases and normalisation stay as they are. No
+The simplest use of affine quantization: each layer's weights become integers on a symmetric grid, with one
+scale per output channel or per group of neighbours. Inputs, biases and normalisation do not change, and no
 data is needed.
 
     s[c] = max |w[c]| / (2^(bits-1) - 1),    q[c] = round(w[c] / s[c]),    y = x · (s q)ᵀ + b
 
-What it saves: the file shrinks by nearly 32 / bits; scales, biases and the table of names take the rest. What
-it costs: accuracy below 8 bits, and some time, since s q is computed anew at every call. What is left out:
-inputs in integers (the dynamic and the static page), and rounding that looks at the data.
+What it saves: the file is smaller by a factor of almost 32 / bits; scales, biases and the header take the
+rest. What it costs: accuracy below 8 bits, and some time, because s q is computed at every call. What is left
+out: quantized inputs (``dynamic``, ``static``) and rounding that uses data (``data_aware_rounding``).
 
-``weight`` of such a layer remains an ordinary float parameter, so that other techniques can work on it: prune
-it, factorize it. Whatever it becomes, the layer multiplies with the nearest numbers on its grid, and just
-those are in the file. Rounding has no gradient, so training the layer moves its bias alone; training through
-the rounding is the quantization-aware page's.
+The ``weight`` of a quantized layer remains an ordinary float parameter, so that other techniques can prune or
+factorize it. The layer multiplies by its nearest values on the grid, and only these are in the file. Rounding
+has no gradient, so training changes only the bias; ``qat`` trains through the rounding.
 
-Source: Jacob et al. 2018, arXiv:1712.05877, and for one scale a channel Krishnamoorthi 2018, "Quantizing deep
-convolutional networks for efficient inference: a whitepaper", arXiv:1806.08342.
+Source: Jacob et al. 2018, arXiv:1712.05877, and for one scale per channel Krishnamoorthi 2018, "Quantizing
+deep convolutional networks for efficient inference: a whitepaper", arXiv:1806.08342.
 """
 
 from __future__ import annotations
@@ -56,24 +55,24 @@ Layer = nn.Conv2d | nn.Linear
 
 
 class Grid(Protocol):
-    """The numbers that a weight may be, and how a file holds them: what a quantized layer needs to know."""
+    """The values that a weight may take, and their stored form: the interface for quantized layers."""
 
     def __call__(self, w: Tensor) -> Tensor:
-        """The nearest of its numbers to each weight, in w's shape and dtype."""
+        """Return the nearest value to each weight, in w's shape and dtype."""
 
     def parts(self, w: Tensor) -> dict[str, Tensor]:
-        """What the file holds of the weight, smallest form."""
+        """Return the stored form of the weight, as small as possible."""
 
     def load_parts(self, tensors: Mapping[str, Tensor], *, shape: torch.Size) -> Tensor:
-        """The weight again, from what a file held of it; scales and the like are taken over."""
+        """Load the grid's parameters from the stored form and return the weight."""
 
 
 class WeightGrid(nn.Module):
-    """An affine grid for weights: integers of few bits, with a scale for each channel or group.
+    """An affine grid for weights: integers of few bits, with a scale per tensor, channel or group.
 
     Args:
-        scale: one for all weights, or one a channel (out numbers in any shape), or (out, groups). Copied.
-        zero_point: as many as scales, and the integers are unsigned; None for a symmetric grid.
+        scale: one for all weights, or one per channel (out numbers in any shape), or (out, groups). Copied.
+        zero_point: one per scale, and the integers are unsigned; None for a symmetric grid.
         bits: 2 to 8.
         group_size: neighbouring weights of a channel that share a scale; None for all of them.
     """
@@ -93,25 +92,25 @@ class WeightGrid(nn.Module):
         self.register_buffer("zero_point", kept)
 
     def integers(self, w: Tensor) -> Tensor:
-        """The nearest integers of weights (out, …): int32, in their shape."""
+        """Return the nearest integers of weights (out, …): int32, in their shape."""
         groups = self._groups(w)
         q = quantize(groups, self.scale, self._zero(), bits=self.bits, signed=self.signed)
         return from_groups(q, shape=w.shape)
 
     def values(self, q: Tensor) -> Tensor:
-        """The weights that integers (out, …) stand for: floats in their shape."""
+        """Return the weights that integers (out, …) represent: floats in their shape."""
         return from_groups(dequantize(self._groups(q), self.scale, self._zero()), shape=q.shape)
 
     def forward(self, w: Tensor) -> Tensor:
         return self.values(self.integers(w)).to(w.dtype)
 
     def parts(self, w: Tensor) -> dict[str, Tensor]:
-        """What the file holds of the weight: packed ``integers``, ``scale`` and, if any, ``zero_point``."""
-        held = {"integers": pack(self.integers(w), bits=self.bits), "scale": self.scale}
-        return held if self.zero_point is None else held | {"zero_point": self.zero_point}
+        """Return the stored form: packed ``integers``, ``scale`` and, if there is one, ``zero_point``."""
+        stored = {"integers": pack(self.integers(w), bits=self.bits), "scale": self.scale}
+        return stored if self.zero_point is None else stored | {"zero_point": self.zero_point}
 
     def load_parts(self, tensors: Mapping[str, Tensor], *, shape: torch.Size) -> Tensor:
-        """The weight again, in its shape; the scales become those of the file."""
+        """Load the scales and return the weight in its shape."""
         self.scale.copy_(tensors["scale"])
         if self.zero_point is not None:
             self.zero_point.copy_(tensors["zero_point"])
@@ -132,10 +131,10 @@ class WeightGrid(nn.Module):
 
 
 class QuantizedConv2d(nn.Conv2d):
-    """A convolution that multiplies with the numbers of a grid, which are also what its file holds.
+    """A convolution that multiplies by its weights rounded to a grid; the file holds the rounded weights.
 
     Args:
-        layer: the convolution; its bias is copied, and its weight moved to the grid.
+        layer: the convolution; its bias is copied, its weight is rounded to the grid.
         grid: a ``WeightGrid`` or another such module. Copied.
     """
 
@@ -149,16 +148,16 @@ class QuantizedConv2d(nn.Conv2d):
         return self._conv_forward(x, self.grid(self.weight), self.bias)
 
     def parts(self) -> dict[str, Tensor]:
-        """What the file holds: the grid's parts of the weight, and the bias if there is one."""
+        """Return the stored form: the parts of the weight and the bias, if there is one."""
         return _parts(self)
 
     def load_parts(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes back what ``parts`` gave."""
+        """Load what ``parts`` returned."""
         _load_parts(self, tensors)
 
 
 class QuantizedLinear(nn.Linear):
-    """A linear layer that multiplies with the numbers of a grid: as ``QuantizedConv2d``."""
+    """A linear layer that multiplies by its weights rounded to a grid: as ``QuantizedConv2d``."""
 
     grid: Grid
 
@@ -170,11 +169,11 @@ class QuantizedLinear(nn.Linear):
         return F.linear(x, self.grid(self.weight), self.bias)
 
     def parts(self) -> dict[str, Tensor]:
-        """What the file holds: the grid's parts of the weight, and the bias if there is one."""
+        """Return the stored form: the parts of the weight and the bias, if there is one."""
         return _parts(self)
 
     def load_parts(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes back what ``parts`` gave."""
+        """Load what ``parts`` returned."""
         _load_parts(self, tensors)
 
 
@@ -182,14 +181,14 @@ Quantized = QuantizedConv2d | QuantizedLinear
 
 
 def on_grid(layer: Layer, grid: Grid) -> Quantized:
-    """The layer with its weight on the grid: a new layer, which shares nothing with the given one."""
+    """Return a new layer with the weight rounded to the grid; it shares nothing with the given one."""
     return QuantizedConv2d(layer, grid) if isinstance(layer, nn.Conv2d) else QuantizedLinear(layer, grid)
 
 
 def quantize_layer(layer: Layer, *, bits: int, group_size: int | None = None) -> Quantized:
-    """The layer on the symmetric grids whose ends are the largest weight of each channel or group.
+    """Return the layer on symmetric grids that end at the largest weight of each channel or group.
 
-    The given layer is left alone and nothing is shared with it.
+    The given layer is not changed and shares nothing with the result.
     """
     groups = to_groups(layer.weight.detach(), size=_size(layer.weight, group_size))
     scale, _ = scale_and_zero_point(groups.amin(-1), groups.amax(-1), bits=bits, symmetric=True)
@@ -199,9 +198,9 @@ def quantize_layer(layer: Layer, *, bits: int, group_size: int | None = None) ->
 def quantize_weights(
     model: nn.Module, *, bits: int, group_size: int | None = None, skip: Collection[str] = ()
 ) -> nn.Module:
-    """A copy of the model whose Conv2d and Linear weights are integers of few bits, each to the nearest.
+    """Return a copy whose Conv2d and Linear weights are rounded to the nearest integers of few bits.
 
-    The given model is left alone and nothing is shared with it.
+    The given model is not changed and shares nothing with the copy.
 
     Args:
         model: with at least one Conv2d or Linear layer.
@@ -210,7 +209,7 @@ def quantize_weights(
         skip: names of layers that stay as they are, such as ``["head"]``.
 
     Raises:
-        CompressionError: bits or group_size out of range, a name in skip that is no layer, no layer at all.
+        CompressionError: bits or group_size is out of range, skip has an unknown name, or there is no layer.
     """
     names = [name for name, layer in model.named_modules() if isinstance(layer, Layer)]
     for name in skip:
@@ -224,12 +223,12 @@ def quantize_weights(
 
 
 def replace_layers(model: nn.Module, make: Callable[[str, Layer], nn.Module]) -> nn.Module:
-    """A copy of the model with ``make(name, layer)`` in the place of each Conv2d and Linear layer.
+    """Return a copy of the model in which ``make(name, layer)`` replaces each Conv2d and Linear layer.
 
-    ``make`` gets the copy's layer, and may return it as it is. A layer used in two places is made once.
+    ``make`` gets the copy's layer and may return it unchanged. It is called once for a layer used twice.
 
     Raises:
-        CompressionError: no such layer.
+        CompressionError: the model has no such layer.
     """
     if not any(isinstance(module, Layer) for module in model.modules()):
         raise Unsupported(
@@ -249,7 +248,7 @@ def _size(w: Tensor, group_size: int | None) -> int:
 
 @torch.no_grad()
 def _take_over(new: Quantized, layer: Layer, grid: Grid) -> None:
-    # new was built on "meta": neither memory nor random numbers are spent on weights that are replaced here
+    # new was built on "meta", so no memory and no random numbers are spent on weights that are replaced here
     new.grid = copy.deepcopy(grid)
     new.weight = nn.Parameter(new.grid(layer.weight), layer.weight.requires_grad)
     if layer.bias is not None:
@@ -257,8 +256,8 @@ def _take_over(new: Quantized, layer: Layer, grid: Grid) -> None:
 
 
 def _parts(layer: Quantized) -> dict[str, Tensor]:
-    held = layer.grid.parts(layer.weight)
-    return held if layer.bias is None else held | {"bias": layer.bias}
+    stored = layer.grid.parts(layer.weight)
+    return stored if layer.bias is None else stored | {"bias": layer.bias}
 
 
 @torch.no_grad()
