@@ -1,4 +1,4 @@
-"""Knowledge distillation: what is taught (responses, features, relations), and by which strategy."""
+"""Knowledge distillation: response, feature and relation losses; offline, online and self-distillation."""
 
 from compresslab.techniques.distillation.feature import (
     Regressor,

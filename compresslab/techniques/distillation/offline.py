@@ -1,15 +1,15 @@
-"""Offline distillation: a fixed teacher, whose knowledge is written down once and then read.
+"""Offline distillation: training a student on the cached outputs of a fixed teacher.
 
-A teacher that no longer changes says the same of the same image every time. So its logits, the features that
-hints come from, its attention maps and its embeddings are computed once for a fixed set of views (images that
-were shifted, mirrored and erased beforehand), and each training step only looks them up. The teacher and the
-student see the same view (Beyer et al. 2021, arXiv:2106.05237, call that consistent teaching).
+A fixed teacher has the same outputs for the same image every time. So its logits, features, attention maps
+and embeddings are computed once for a fixed set of views (images that were shifted, mirrored and erased in
+advance), and each training step looks them up. Teacher and student see the same view (Beyer et al. 2021,
+arXiv:2106.05237, call this consistent teaching).
 
-    loss of a step = loss(student(view), knowledge[view], label)         gradients reach the student alone
+    loss of a step = loss(student(view), knowledge[view], label)         only the student gets gradients
 
-What it saves: one run of the teacher in every step. What it costs: memory for the knowledge (features are
-the large part), and no view that was not drawn beforehand. What is left out: a teacher that learns too
-(``online``), or that was a student a moment ago (``self_distillation``).
+What it saves: one run of the teacher in every step. What it costs: memory for the cached outputs, mostly
+features, and a fixed set of views. What is left out: a teacher that is trained at the same time (``online``)
+or is an earlier version of the student (``self_distillation``).
 
 Source: Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network", arXiv:1503.02531.
 """
@@ -36,13 +36,13 @@ __all__ = ["Knowledge", "Pupil", "distill", "draw_views", "know", "numbered", "w
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What a teacher says of n views, written down.
+    """A teacher's cached outputs for n views.
 
     Attributes:
         logits: (n, classes), its response.
-        embeddings: (n, width), what it hands to its last layer; relations are taken between rows.
+        embeddings: (n, width), the inputs of its last layer; relations are taken between rows.
         attention: {layer: (n, height · width)}, its attention maps.
-        features: {layer: (n, channels, height, width)}, in half precision where autocast made them so.
+        features: {layer: (n, channels, height, width)}, in half precision if autocast produced it.
     """
 
     logits: Tensor
@@ -52,17 +52,17 @@ class Knowledge:
 
     @property
     def storage_bytes(self) -> int:
-        """How much memory the knowledge takes."""
+        """Memory of the cached outputs in bytes."""
         kept = [self.logits, self.embeddings, *self.attention.values(), *self.features.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in kept)
 
 
 class Pupil(nn.Module):
-    """A student with what it needs only while it learns: (n, 1, 28, 28) → the student's logits.
+    """A student with modules that only training needs: (n, 1, 28, 28) → the student's logits.
 
     Attributes:
-        student: the network that is shipped.
-        companion: a regressor, exits or nothing; its parameters learn along, and stay behind.
+        student: the network that is kept.
+        companion: a regressor, exits or nothing; its parameters are trained too, and discarded afterwards.
     """
 
     def __init__(self, student: nn.Module, companion: nn.Module | None = None) -> None:
@@ -75,10 +75,10 @@ class Pupil(nn.Module):
 
 
 def draw_views(images: Images, count: int, *, seed: int) -> Images:
-    """Each image ``count`` times, each time shifted, mirrored and erased anew: (count · n) images.
+    """Return ``count`` augmented copies of each image: (count · n) images.
 
     Raises:
-        CompressionError: count below 1.
+        CompressionError: count is below 1.
     """
     if count < 1:
         raise BadSetting(f"count is a whole number from 1 up, got {count}; 4 views an image do well")
@@ -88,12 +88,12 @@ def draw_views(images: Images, count: int, *, seed: int) -> Images:
 
 
 def without_labels(images: Images) -> Images:
-    """The same images, their labels forgotten."""
+    """Return the same images with ``UNLABELLED`` as every label."""
     return Images(images.pixels, torch.full_like(images.labels, UNLABELLED))
 
 
 def numbered(views: Images) -> Images:
-    """The same views with their numbers, 0 … n - 1, for labels: ``fit`` hands them to the loss."""
+    """Return the same views with their indices, 0 … n - 1, as labels, which ``fit`` passes to the loss."""
     return Images(views.pixels, torch.arange(len(views)))
 
 
@@ -106,15 +106,15 @@ def know(
     features: Sequence[str] = (),
     precision: torch.dtype = torch.float32,
 ) -> Knowledge:
-    """What a teacher says of images, in evaluation mode and without gradients.
+    """Run the teacher on the images, in evaluation mode without gradients, and return its outputs.
 
     Args:
-        teacher: images (n, 1, 28, 28) → logits (n, classes); left as it is.
+        teacher: images (n, 1, 28, 28) → logits (n, classes). Not changed.
         images: the views that the student will see; their labels are not read.
         embedding: the submodule whose output (n, width) is the embedding.
         attention: submodules whose outputs (n, channels, height, width) give attention maps.
-        features: submodules whose outputs are kept whole.
-        precision: float32, or bfloat16 to autocast.
+        features: submodules whose outputs are kept as they are.
+        precision: float32, or bfloat16 for autocast.
     """
     layers = [embedding, *attention, *features]
     collected: list[list[Tensor]] = [[] for _ in range(1 + len(layers))]
@@ -138,13 +138,13 @@ def know(
 def distill(
     pupil: Pupil, views: Images, validation: Images, teach: Callable[..., Tensor], **settings
 ) -> Trained:
-    """A trained copy of the pupil's student, taught on fixed views; the given pupil is left alone.
+    """Train a copy of the pupil on fixed views and return its student; the given pupil is not changed.
 
     Args:
         pupil: the student, with its companion.
-        views: what it sees, in batches of 128; the labels are for ``teach`` to know.
-        validation: images to choose the epoch by.
-        teach: (pupil, views (b, 1, 28, 28), numbers of the views (b,)) → scalar to minimise.
+        views: training images, in batches of 128; ``teach`` gets their indices instead of labels.
+        validation: images for the choice of the epoch.
+        teach: (pupil, views (b, 1, 28, 28), indices of the views (b,)) → scalar to minimise.
         **settings: of ``compresslab.training.loop.fit``: epochs, learning_rate, seed, precision, …
 
     Returns:

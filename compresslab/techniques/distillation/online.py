@@ -1,18 +1,18 @@
-"""Online distillation: no teacher, but peers that learn at the same time and teach each other.
+"""Online distillation: deep mutual learning, in which peers train together and teach each other.
 
-Several students see the same images. Each one learns from the labels, and from what the others say just now.
-What they say is a fixed target: no peer changes in order to be easier to imitate.
+Several students see the same images. Each learns from the labels and from the current predictions of the
+others, which are constants in its loss.
 
-    L_k = CE(p_k, y) + 1/(K - 1) · Σ_{j ≠ k} T² · KL(p_j ‖ p_k),        p_j held fixed,  k = 1 … K
+    L_k = CE(p_k, y) + 1/(K - 1) · Σ_{j ≠ k} T² · KL(p_j ‖ p_k),        p_j detached,  k = 1 … K
 
-Networks that start alike and see the same images stay alike, and have nothing to teach: peers start from
-different weights, or are different networks. The mean of their probabilities is an *ensemble*: it may answer
-in their place, and the ensemble of the others may be a peer's one teacher (``ensemble_losses``; the paper
-found K - 1 teachers better).
+Networks with equal initial weights and the same images stay equal and have nothing to teach, so peers start
+from different weights or differ in architecture. The mean of their probabilities is an *ensemble*. It can
+make the predictions, and the ensemble of the others can be a peer's only teacher (``ensemble_losses``; the
+paper found K - 1 teachers better).
 
-What it saves: training a large teacher first. What it costs: K trainings at once; each peer is shipped alone.
-What is left out: turns. In the paper peers step one after another, each seeing what the one before became;
-here all step at once, from the same answers, because one loss then serves the one training loop.
+What it saves: training a large teacher first. What it costs: K trainings at once, of which one network is
+used. What is left out: turns. In the paper peers step one after another, each with the updated others; here
+all step at once, from the same predictions, so that one loss fits the shared training loop.
 
 Source: Zhang et al. 2017, "Deep mutual learning", arXiv:1706.00384.
 """
@@ -38,16 +38,16 @@ __all__ = ["Peers", "ensemble_logits", "ensemble_losses", "mutual_loss", "peer_l
 
 
 def peer_losses(logits: Sequence[Tensor], *, temperature: float = 1.0) -> Tensor:
-    """What each peer is taught by the others: (peers,) means of T² · KL(other ‖ it), in nats.
+    """Return each peer's loss against the others: (peers,), means of T² · KL(other ‖ peer), in nats.
 
-    The gradient of entry k reaches the logits of peer k alone.
+    Entry k has a gradient only to the logits of peer k.
 
     Args:
-        logits: one (n, classes) a peer, at least two.
+        logits: one (n, classes) per peer, at least two.
         temperature: above 0.
 
     Raises:
-        CompressionError: fewer than two peers, other shapes, a temperature out of range.
+        CompressionError: there are fewer than two peers, shapes differ, or temperature is out of range.
 
     >>> peer_losses([torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])])
     tensor([1.5232, 1.5232])
@@ -55,20 +55,20 @@ def peer_losses(logits: Sequence[Tensor], *, temperature: float = 1.0) -> Tensor
     _check(logits)
     losses = []
     for k, mine in enumerate(logits):
-        # response_loss holds its second argument fixed
+        # response_loss detaches its second argument
         taught = [response_loss(mine, theirs, temperature=temperature) for theirs in _others(logits, k)]
         losses.append(torch.stack(taught).mean())
     return torch.stack(losses)
 
 
 def ensemble_logits(logits: Sequence[Tensor]) -> Tensor:
-    """Logits (n, classes) whose softmax is the mean of the members' probabilities.
+    """Return logits (n, classes) whose softmax is the mean of the members' probabilities.
 
     Args:
-        logits: one (n, classes) a member, at least one.
+        logits: one (n, classes) per member, at least one.
 
     Raises:
-        CompressionError: no member, or other shapes.
+        CompressionError: there is no member, or shapes differ.
 
     >>> ensemble_logits([torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])]).softmax(dim=1)
     tensor([[0.5000, 0.5000]])
@@ -79,10 +79,10 @@ def ensemble_logits(logits: Sequence[Tensor]) -> Tensor:
 
 
 def ensemble_losses(logits: Sequence[Tensor], *, temperature: float = 1.0) -> Tensor:
-    """What each peer is taught by the ensemble of the others: (peers,) T² · KL(mean of the others ‖ it).
+    """Return each peer's loss against the ensemble of the others: (peers,), T² · KL(mean of others ‖ peer).
 
-    For two peers that is ``peer_losses``, for more it is never above it. Arguments, gradients and errors are
-    those of ``peer_losses``. Paper: the mean of the others' probabilities, T = 1; here: of those at T.
+    For two peers it equals ``peer_losses``, for more it is never larger. Arguments, gradients and errors are
+    those of ``peer_losses``. Paper: the mean of the others' probabilities at T = 1; here: at T.
     """
     _check(logits)
     losses = []
@@ -93,16 +93,16 @@ def ensemble_losses(logits: Sequence[Tensor], *, temperature: float = 1.0) -> Te
 
 
 class Peers(nn.Module):
-    """Students that learn together: images (n, 1, 28, 28) → the logits of their ensemble (n, classes).
+    """Students that train together: images (n, 1, 28, 28) → the logits of their ensemble (n, classes).
 
     Attributes:
-        students: the peers, copied from those given; each one is shipped alone.
+        students: copies of the given networks; each can be used alone.
 
     Args:
-        students: at least two networks with the same classes and, if alike, different weights.
+        students: at least two networks with the same classes; equal architectures need different weights.
 
     Raises:
-        CompressionError: fewer than two students, or two with equal weights.
+        CompressionError: there are fewer than two students, or two with equal weights.
     """
 
     def __init__(self, students: Sequence[nn.Module]) -> None:
@@ -118,7 +118,7 @@ class Peers(nn.Module):
         self.students = nn.ModuleList(copy.deepcopy(student) for student in students)
 
     def outputs(self, inputs: Tensor) -> list[Tensor]:
-        """The logits (n, classes) of each peer."""
+        """Return the logits (n, classes) of each peer."""
         return [student(inputs) for student in self.students]
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -133,19 +133,19 @@ def mutual_loss(
     temperature: float = 1.0,
     lessons: Callable[..., Tensor] = peer_losses,
 ) -> Tensor:
-    """The sum over peers of cross-entropy and lesson: a loss for ``compresslab.training.loop.fit``.
+    """Return the sum over peers of cross-entropy and peer loss: a loss for ``compresslab.training.loop.fit``.
 
-    A sum, so that each peer learns as fast as it would alone.
+    It is a sum, so that each peer has the same gradient as in a training of its own.
 
     Args:
         peers: a ``Peers``.
         images: (n, 1, 28, 28).
-        labels: (n,), ``UNLABELLED`` where not known: there the peers learn from each other alone.
+        labels: (n,), ``UNLABELLED`` where unknown: there the peers learn only from each other.
         temperature: above 0.
         lessons: (logits, temperature=…) → (peers,): ``peer_losses`` or ``ensemble_losses``.
 
     Raises:
-        CompressionError: peers is another kind of network, or a temperature out of range.
+        CompressionError: peers is another kind of network, or temperature is out of range.
     """
     if not isinstance(peers, Peers):
         raise BadSetting(f"mutual_loss teaches Peers, got a {type(peers).__name__}; try Peers([a, b])")

@@ -1,28 +1,28 @@
-"""Relation distillation: the student keeps what lies near what, in whatever space it likes.
+"""Relation distillation: the student reproduces the teacher's relations between the images of a batch.
 
-A network turns a batch of n images into n points. These losses never compare a point of the student with
-one of the teacher, only what is between the points of each; so the two spaces may have any dimensions, and
-no regressor is needed. Features (n, …) are flattened to points first.
+A network maps a batch of n images to n points. These losses compare relations between points, never a point
+of the student with one of the teacher. So the two spaces may have different dimensions, and no regressor is
+needed. Features (n, …) are first flattened to points.
 
-- *RKD, distance*: all distances, over their mean, are alike. δ is the Huber loss (½ x², linear beyond 1).
+- *RKD, distance*: all distances, divided by their mean. δ is the Huber loss (½ x², linear beyond 1).
 
       d_ij = ‖a_i - a_j‖ / μ,   μ = mean of ‖a_i - a_j‖ over i ≠ j;       loss = mean over i, j of δ(d_s - d_t)
 
-- *RKD, angle*: so are the angles of all triangles, seen from the corner j.
+- *RKD, angle*: the cosines of the angles of all triangles at the corner j.
 
       e_ij = (a_i - a_j) / ‖a_i - a_j‖;      ψ_ijk = e_ij · e_kj;         loss = mean over i, j, k of δ(ψ_s - ψ_t)
 
-- *PKT*: so is the probability that i would choose j as its neighbour; the kernel is the cosine, moved to 0 … 1.
+- *PKT*: the probability that i chooses j as its neighbour; the kernel is the cosine, mapped to 0 … 1.
 
       p_ij = k_ij / Σ_{m≠i} k_im,   k_ij = (1 + cos(a_i, a_j)) / 2;       loss = mean over i of KL(p_t ‖ p_s)
 
-- *SP, similarity preserving*: so are the inner products, each row as a vector of length 1.
+- *SP, similarity preserving*: the inner products, each row normalized to length 1.
 
       G = A Aᵀ,   each row over its length;                               loss = ‖G_s - G_t‖² / n²
 
-What it saves: nothing by itself. What it costs: n² numbers a batch (the angles n³), and the teacher's features.
-What is left out: relations across batches. Two names to keep apart: "PKD" is usually Patient knowledge
-distillation, not PKT. Whether PKT keeps the *ranking* of the neighbours is a question for ``kendall_tau``.
+What it saves: nothing itself; it improves a small student. What it costs: n² numbers per batch (n³ for the
+angles), and the teacher's features. What is left out: relations across batches. "PKD" usually means Patient
+knowledge distillation, not PKT. ``kendall_tau`` measures whether PKT keeps the *ranking* of the neighbours.
 
 Source: RKD: Park et al. 2019, "Relational knowledge distillation", arXiv:1904.05068; PKT: Passalis and Tefas
 2018, "Learning deep representations with probabilistic knowledge transfer", arXiv:1803.10837; SP: Tung and
@@ -49,28 +49,28 @@ __all__ = [
     "similarity_loss",
 ]
 
-_LEAST = 1e-7  # keeps the logarithm of a probability finite, as in the authors' code of PKT
+_LEAST = 1e-7  # keeps logarithms finite, as in the authors' code of PKT
 
 
 def distances(features: Tensor) -> Tensor:
-    """The Euclidean distances of all pairs: (n, …) → (n, n); where two points are one, 0 with gradient 0."""
+    """Return the Euclidean distances of all pairs: (n, …) → (n, n); equal points have 0, with gradient 0."""
     points = full_precision(features).flatten(1)
-    # the faster way, over inner products, can take the root of a small negative number
+    # the faster computation, by inner products, can take the root of a small negative number
     return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def rkd_distance_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
-    """How far the distances, over their mean, are from the teacher's: the mean Huber loss of all n² pairs.
+    """Return the mean Huber loss between the student's and the teacher's normalized distances, over n² pairs.
 
-    The mean distance is over i ≠ j; points that all coincide have distances 0. With one image the loss is 0.
-    Paper: the sum; here and in the authors' code: the mean, which has the n zeros of i = j in it.
+    The mean distance is over i ≠ j; if all points coincide, distances are 0. With one image the loss is 0.
+    Paper: the sum; here and in the authors' code: the mean, which includes the n zeros of i = j.
 
     Args:
         features: the student's, (n, …).
-        teacher_features: (n, …), of any other size, for the same images. Get no gradient.
+        teacher_features: (n, …), of any size, for the same images. They get no gradient.
 
     Raises:
-        CompressionError: two numbers of images, or features without a second dimension.
+        CompressionError: the numbers of images differ, or features have no second dimension.
     """
     _check_images(features, teacher_features)
     mine, theirs = (
@@ -81,31 +81,31 @@ def rkd_distance_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
 
 
 def rkd_angle_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
-    """How far the cosines of all angles are from the teacher's: the mean Huber loss of all n³ triples.
+    """Return the mean Huber loss between the student's and the teacher's cosines of angles, over n³ triples.
 
-    Where two of the three points are one there is no angle: its cosine is 0, with gradient 0. As in the
-    authors' code, these triples count in the mean.
+    If two of the three points coincide, the cosine is 0, with gradient 0. As in the authors' code, these
+    triples count in the mean.
 
     Args:
         features: the student's, (n, …).
-        teacher_features: (n, …), of any other size, for the same images. Get no gradient.
+        teacher_features: (n, …), of any size, for the same images. They get no gradient.
 
     Raises:
-        CompressionError: two numbers of images, or features without a second dimension.
+        CompressionError: the numbers of images differ, or features have no second dimension.
     """
     _check_images(features, teacher_features)
     return F.smooth_l1_loss(_cosines_at_corners(features), _cosines_at_corners(teacher_features.detach()))
 
 
 def neighbour_probabilities(features: Tensor, *, with_itself: bool = False) -> Tensor:
-    """How likely image i (row) chooses image j (column) as its neighbour: (n, …) → (n, n), rows sum to 1.
+    """Return the probability that image i (row) chooses image j (column) as neighbour: (n, …) → (n, n).
 
-    An image is not its own neighbour: the diagonal is 0. A row without any neighbour (a single image, or all
-    others exactly opposite) is 0.
+    Rows sum to 1. An image is not its own neighbour: the diagonal is 0. A row without neighbours (a single
+    image, or all others exactly opposite) is 0.
 
     Args:
         features: (n, …).
-        with_itself: count the image among its neighbours. Paper: no; the authors' code: yes.
+        with_itself: count the image as its own neighbour. Paper: no; the authors' code: yes.
 
     >>> neighbour_probabilities(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
     tensor([[0.0000, 1.0000, 0.0000],
@@ -113,7 +113,7 @@ def neighbour_probabilities(features: Tensor, *, with_itself: bool = False) -> T
             [0.0000, 1.0000, 0.0000]])
     """
     directions = unit_length(full_precision(features).flatten(1), dim=1)
-    kernel = ((1 + _inner_products(directions)) / 2).clamp(min=0)  # rounding can go below
+    kernel = ((1 + _inner_products(directions)) / 2).clamp(min=0)  # rounding can give a negative
     if not with_itself:
         kernel = kernel * ~torch.eye(len(kernel), dtype=torch.bool, device=kernel.device)
     total = kernel.sum(dim=1, keepdim=True)
@@ -121,18 +121,18 @@ def neighbour_probabilities(features: Tensor, *, with_itself: bool = False) -> T
 
 
 def pkt_loss(features: Tensor, teacher_features: Tensor, *, with_itself: bool = False) -> Tensor:
-    """The mean over the images of KL(teacher ‖ student) between their neighbour probabilities, in nats.
+    """Return the mean over the images of KL(teacher ‖ student) of their neighbour probabilities, in nats.
 
-    Paper: the sum over all pairs; the authors' code: their mean, which is this one / n. As there, 1e-7 is
-    added to both probabilities in the logarithm.
+    Paper: the sum over all pairs; the authors' code: the mean over all pairs, which is this loss / n. As in
+    that code, 1e-7 is added to both probabilities in the logarithm.
 
     Args:
         features: the student's, (n, …).
-        teacher_features: (n, …), of any other size, for the same images. Get no gradient.
+        teacher_features: (n, …), of any size, for the same images. They get no gradient.
         with_itself: see ``neighbour_probabilities``.
 
     Raises:
-        CompressionError: two numbers of images, or features without a second dimension.
+        CompressionError: the numbers of images differ, or features have no second dimension.
     """
     _check_images(features, teacher_features)
     p = neighbour_probabilities(teacher_features.detach(), with_itself=with_itself)
@@ -141,35 +141,35 @@ def pkt_loss(features: Tensor, teacher_features: Tensor, *, with_itself: bool = 
 
 
 def similarity_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
-    """The squared difference of the two matrices of inner products, rows of length 1, summed, over n².
+    """Return the mean squared difference of the matrices of inner products, rows normalized to length 1.
 
     Args:
         features: the student's, (n, …).
-        teacher_features: (n, …), of any other size, for the same images. Get no gradient.
+        teacher_features: (n, …), of any size, for the same images. They get no gradient.
 
     Raises:
-        CompressionError: two numbers of images, or features without a second dimension.
+        CompressionError: the numbers of images differ, or features have no second dimension.
     """
     _check_images(features, teacher_features)
     return (_similarities(features) - _similarities(teacher_features.detach())).square().mean()
 
 
 def kendall_tau(x: Tensor, y: Tensor) -> Tensor:
-    """Kendall's τ-b: how far two rankings agree, 1 for the same order, -1 for the reverse: (…, n) → (…,).
+    """Return Kendall's τ-b, the agreement of two rankings: (…, n) → (…,); 1: same order, -1: reversed.
 
-    The share of pairs in one order minus that in opposite orders; a pair tied in x or in y is in neither, and
-    the denominator √(pairs not tied in x · pairs not tied in y) makes up for it. NaN where all of x or y tie.
-    Takes n² numbers a ranking. Source: Kendall 1945, "The treatment of ties in ranking problems".
+    The number of pairs in the same order minus that in opposite orders, divided by √(pairs not tied in x ·
+    pairs not tied in y). NaN if all values of x or of y are tied. It takes n² numbers per ranking. Source:
+    Kendall 1945, "The treatment of ties in ranking problems".
 
     Args:
         x: values to rank, (…, n).
-        y: values for the same n things, in the same shape.
+        y: values for the same n items, in the same shape.
 
     Returns:
         float64 in [-1, 1].
 
     Raises:
-        CompressionError: two shapes, or fewer than two values.
+        CompressionError: the shapes differ, or there are fewer than two values.
 
     >>> kendall_tau(torch.tensor([1, 2, 3, 4]), torch.tensor([10, 20, 40, 30]))
     tensor(0.6667, dtype=torch.float64)
@@ -185,13 +185,13 @@ def kendall_tau(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _orders(x: Tensor) -> Tensor:
-    """For each pair 1, 0 or -1, as the first is larger, equal or smaller: (…, n) → (…, n, n)."""
+    """1, 0 or -1 for each pair if its first value is larger, equal or smaller: (…, n) → (…, n, n)."""
     x = x.detach().double()
     return (x.unsqueeze(-1) - x.unsqueeze(-2)).sign()
 
 
 def _over_their_mean(pairs: Tensor) -> Tensor:
-    """Distances (n, n) over their mean off the diagonal, which is 0 itself and adds nothing to the sum."""
+    """Return distances (n, n) divided by their mean off the diagonal, whose zeros do not change the sum."""
     n = len(pairs)
     mean = pairs.sum() / max(n * (n - 1), 1)
     return pairs / torch.where(mean > 0, mean, torch.inf)
@@ -205,12 +205,12 @@ def _cosines_at_corners(features: Tensor) -> Tensor:
 
 
 def _similarities(features: Tensor) -> Tensor:
-    """The inner products of all pairs, each row of length 1: (n, …) → (n, n)."""
+    """The inner products of all pairs, rows normalized to length 1: (n, …) → (n, n)."""
     return unit_length(_inner_products(full_precision(features).flatten(1)), dim=1)
 
 
 def _inner_products(x: Tensor) -> Tensor:
-    """Inner products of all pairs, (…, n, d) → (…, n, n): never in bfloat16, which autocast would take."""
+    """Inner products of all pairs, (…, n, d) → (…, n, n): never in bfloat16, even under autocast."""
     with torch.autocast(x.device.type, enabled=False):
         return x @ x.mT
 

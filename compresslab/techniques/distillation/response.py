@@ -1,8 +1,8 @@
-"""Response distillation: the student learns what the teacher answers, and how sure it is of each class.
+"""Response distillation: the student learns the teacher's class probabilities at a temperature.
 
-A label says which class is right; a teacher's probabilities also say that this shirt looks a little like a
-coat and not at all like a sandal. Dividing the logits z by a *temperature* T > 1 before the softmax makes
-those small probabilities large enough to be learned from.
+A label names the right class; a teacher's probabilities also show that this shirt resembles a coat a little
+and a sandal not at all. Dividing the logits z by a *temperature* T > 1 before the softmax makes those small
+probabilities large enough to learn from.
 
     p(T) = softmax(z / T)                                       teacher p, student q
 
@@ -10,21 +10,21 @@ those small probabilities large enough to be learned from.
     kd       = (1 - weight) · cross-entropy(q(1), label) + weight · response
 
 The gradient of one image's KL to the student's logits is (q(T) - p(T)) / T, and q(T) - p(T) itself shrinks
-like 1 / T: the factor T² keeps the pull of the teacher as strong at every temperature, so that ``weight``
-means the same. At high T the response becomes half the mean square between the two rows of logits, each
-minus its mean.
+like 1 / T. The factor T² keeps the size of the teacher's gradient independent of the temperature, so that
+``weight`` has the same meaning. At high T the response approaches half the mean squared difference between
+the two rows of logits, each minus its mean.
 
-*Decoupled* distillation splits an image's KL into what the teacher says of the target t against all the rest,
-and how it shares the rest among the other classes (hats: softmax over all classes but the target):
+*Decoupled* distillation splits an image's KL into a term for the target t against all other classes, and a
+term for the distribution among the other classes (hats: softmax over all classes but the target):
 
     KL(p ‖ q) = KL([p_t, 1 - p_t] ‖ [q_t, 1 - q_t]) + (1 - p_t) · KL(p̂ ‖ q̂) = TCKD + (1 - p_t) · NCKD
 
-A sure teacher (p_t near 1) thus all but mutes the second part, in which its knowledge is; DKD gives the two
-parts weights of their own, alpha and beta.
+A confident teacher (p_t near 1) gives the second term almost no weight, although it contains the knowledge
+about the other classes; DKD gives the two terms separate weights, alpha and beta.
 
-What it costs: one pass of the teacher an image, or a file of its logits. What it saves: nothing by itself;
-a better small network does. What is left out: labels may be missing (``UNLABELLED``), the classes may not
-differ between the two networks.
+What it saves: nothing itself; it improves a small student. What it costs: a run of the teacher per image, or
+a file of its logits. What is left out: networks with different classes. Labels may be missing
+(``UNLABELLED``).
 
 Source: Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network", arXiv:1503.02531;
 decoupled: Zhao et al. 2022, "Decoupled knowledge distillation", arXiv:2203.08679.
@@ -50,23 +50,23 @@ __all__ = [
     "soften",
 ]
 
-UNLABELLED = -1  # the label of an image that has none
+UNLABELLED = -1  # the label of an image without one
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """The same numbers as float32, or as they are where x is float64: a loss in bfloat16 has three digits."""
+    """Return x as float32, or unchanged if it is float64: a loss in bfloat16 has only three digits."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def labelled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean cross-entropy, in nats, over the images that have a label; 0, with gradient 0, if none has.
+    """Return the mean cross-entropy, in nats, of the labelled images; 0, with gradient 0, if there are none.
 
     Args:
         logits: (images, classes).
-        labels: (images,) whole numbers from 0 to classes - 1, or ``UNLABELLED``.
+        labels: (images,) integers from 0 to classes - 1, or ``UNLABELLED``.
 
     Raises:
-        CompressionError: another shape, or a label that is no class.
+        CompressionError: shapes do not fit, or a label is not a class.
 
     >>> logits = torch.tensor([[0.0, 0.0], [9.0, -9.0]])
     >>> labelled_cross_entropy(logits, torch.tensor([1, UNLABELLED]))
@@ -78,10 +78,10 @@ def labelled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def soften(logits: Tensor, *, temperature: float = 4.0) -> Tensor:
-    """The probabilities softmax(logits / temperature) over the last dimension, in the shape of logits.
+    """Return the probabilities softmax(logits / temperature) over the last dimension, in the shape of logits.
 
     Raises:
-        CompressionError: a temperature that isn't a finite number above 0.
+        CompressionError: temperature is not a finite number above 0.
 
     >>> soften(torch.tensor([8.0, 4.0, 0.0]), temperature=1.0)
     tensor([9.8169e-01, 1.7980e-02, 3.2932e-04])
@@ -93,15 +93,15 @@ def soften(logits: Tensor, *, temperature: float = 4.0) -> Tensor:
 
 
 def response_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0) -> Tensor:
-    """T² · mean over the images of KL(teacher ‖ student), both softened; the teacher gets no gradient.
+    """Return T² · mean over the images of KL(teacher ‖ student), both at temperature T.
 
     Args:
         logits: the student's, (images, classes).
-        teacher_logits: the teacher's for the same images, (images, classes).
+        teacher_logits: the teacher's for the same images, (images, classes). They get no gradient.
         temperature: T, above 0.
 
     Raises:
-        CompressionError: two shapes, or a temperature that isn't a finite number above 0.
+        CompressionError: the shapes differ, or temperature is not a finite number above 0.
     """
     z, t = _softened(logits, teacher_logits, temperature)
     return temperature**2 * _divergence(z, t).mean()
@@ -110,19 +110,19 @@ def response_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: float 
 def kd_loss(
     logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float = 4.0, weight: float = 0.9
 ) -> Tensor:
-    """(1 - weight) · cross-entropy with the labels + weight · response loss.
+    """Return (1 - weight) · cross-entropy with the labels + weight · response loss.
 
-    The first mean is over the images with a label, the second over all.
+    The first mean is over the labelled images, the second over all.
 
     Args:
         logits: the student's, (images, classes).
-        teacher_logits: the teacher's for the same images, (images, classes). Gets no gradient.
-        labels: (images,) whole numbers, or ``UNLABELLED``.
+        teacher_logits: the teacher's for the same images, (images, classes). They get no gradient.
+        labels: (images,) integers, or ``UNLABELLED``.
         temperature: T, above 0; the cross-entropy is always at 1.
         weight: the teacher's share, in [0, 1].
 
     Raises:
-        CompressionError: shapes, labels, temperature or weight out of range.
+        CompressionError: shapes do not fit, or labels, temperature or weight are out of range.
     """
     if not 0 <= weight <= 1:
         raise BadSetting(f"weight is the teacher's share, in [0, 1], got {weight}; try 0.9")
@@ -139,23 +139,23 @@ def decoupled_loss(
     alpha: float = 1.0,
     beta: float | Tensor = 8.0,
 ) -> Tensor:
-    """T² · mean over the images of alpha · TCKD + beta · NCKD, without any cross-entropy: add that yourself.
+    """Return T² · mean over the images of alpha · TCKD + beta · NCKD, without a cross-entropy term.
 
-    With alpha = 1 and beta = 1 - p_t, image by image, where p_t is the teacher's probability of the target
-    *at temperature T*, this is ``response_loss`` at the same T.
+    With alpha = 1 and beta = 1 - p_t per image, where p_t is the teacher's probability of the target *at
+    temperature T*, it equals ``response_loss`` at the same T.
 
     Paper: every image has a label; here an unlabelled image's target is the teacher's most likely class.
 
     Args:
         logits: the student's, (images, classes).
-        teacher_logits: the teacher's for the same images, (images, classes). Gets no gradient.
-        labels: (images,) whole numbers, or ``UNLABELLED``.
+        teacher_logits: the teacher's for the same images, (images, classes). They get no gradient.
+        labels: (images,) integers, or ``UNLABELLED``.
         temperature: T, above 0.
-        alpha: weight of the target against the rest.
-        beta: weight of the classes that are not the target: a number, or one an image (images,).
+        alpha: weight of the target against the other classes.
+        beta: weight of the distribution among the other classes: a number, or one per image (images,).
 
     Raises:
-        CompressionError: shapes, labels or temperature out of range.
+        CompressionError: shapes do not fit, or labels or temperature are out of range.
     """
     _check_labels(logits, labels)
     z, t = _softened(logits, teacher_logits, temperature)
@@ -166,7 +166,7 @@ def decoupled_loss(
 
 
 def _split(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of target against rest (images, 2), and of the other classes alone (images, classes - 1)."""
+    """Logits of the target against all others (images, 2), and of the others (images, classes - 1)."""
     is_target = F.one_hot(target, logits.shape[1]).bool()
     others = logits[~is_target].reshape(len(logits), -1)
     return torch.stack([logits[is_target], others.logsumexp(dim=1)], dim=1), others
@@ -179,7 +179,7 @@ def _divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
 
 def _softened(logits: Tensor, teacher_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Both logits over the temperature, in full precision, the teacher's detached."""
+    """Return both logits divided by the temperature, in full precision, the teacher's detached."""
     _check_temperature(temperature)
     if logits.dim() != 2 or logits.shape != teacher_logits.shape:
         raise BadSetting(

@@ -1,11 +1,11 @@
-"""What an embedding is worth without its classifier: finding images of the same kind, also of new kinds.
+"""Retrieval metrics of embeddings: recall@1 and one-shot accuracy, also for classes unseen in training.
 
-A good embedding puts images of one class side by side, even of classes that no label named in training. Two
-measures, both by cosine similarity (as the Euclidean distance between rows of unit length):
+A good embedding places images of one class close together, even of classes without labels in training. Both
+metrics use cosine similarity, which orders unit vectors as the Euclidean distance does:
 
-- *Recall@1*: the share of images whose nearest other image is of their class.
-- *5-way 1-shot accuracy*: five classes are drawn and one image of each, its *prototype*; what share of the
-  other images of these classes lies nearest to the prototype of its own? The mean over many such episodes.
+- *Recall@1*: the share of images whose nearest other image has the same class.
+- *5-way 1-shot accuracy*: five classes are drawn and one image of each, its *prototype*; the share of the
+  other images of these classes that are nearest to the prototype of their class, averaged over many episodes.
 
 What is left out: recall at more than one neighbour, more than one shot, and training for either.
 
@@ -24,20 +24,20 @@ from compresslab.errors import BadSetting
 
 __all__ = ["draw_support", "one_shot_accuracy", "recall_at_1"]
 
-_ROWS = 1024  # similarities of so many images are held at once
+_ROWS = 1024  # similarities are computed for this many images at once
 
 
 def recall_at_1(embeddings: Tensor, labels: Tensor) -> float:
-    """The share of images whose nearest other image, by cosine, has their label; never the image itself.
+    """Return the share of images whose nearest other image, by cosine similarity, has the same label.
 
-    Of equally near ones, the first counts. An image that is alone in its class always fails.
+    Of equally near images the first is taken. The only image of a class is always wrong.
 
     Args:
         embeddings: (n, width), at least two rows; a row of zeros is equally near to all.
         labels: (n,).
 
     Raises:
-        CompressionError: other shapes, or fewer than two images.
+        CompressionError: shapes do not fit, or there are fewer than two images.
 
     >>> recall_at_1(torch.tensor([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
     0.6666666666666666
@@ -53,17 +53,17 @@ def recall_at_1(embeddings: Tensor, labels: Tensor) -> float:
 
 
 def draw_support(labels: Tensor, *, ways: int, generator: torch.Generator) -> Tensor:
-    """The numbers (ways,) of one image each of ``ways`` classes, classes and images drawn evenly.
+    """Return the indices (ways,) of one image from each of ``ways`` classes, drawn uniformly.
 
-    Only classes with at least two images take part: one to show, and one to ask.
+    Only classes with at least two images are drawn: a prototype and an image to classify.
 
     Args:
         labels: (n,).
-        ways: how many classes, from 2 up.
-        generator: where the chance comes from.
+        ways: number of classes, at least 2.
+        generator: the source of randomness.
 
     Raises:
-        CompressionError: ways out of range, or more than there are classes.
+        CompressionError: ways is below 2, or above the number of classes.
     """
     classes, counts = labels.unique(return_counts=True)
     classes = classes[counts >= 2]
@@ -80,20 +80,20 @@ def draw_support(labels: Tensor, *, ways: int, generator: torch.Generator) -> Te
 def one_shot_accuracy(
     embeddings: Tensor, labels: Tensor, *, ways: int = 5, episodes: int = 600, generator: torch.Generator
 ) -> float:
-    """The mean over episodes of the share of images that lie nearest, by cosine, to their class's prototype.
+    """Return the mean over episodes of the share of images that are nearest to their class's prototype.
 
-    An episode asks all images of its classes but the prototypes (the papers: 15 a class), so its share says
-    more. Of equally near prototypes, the first counts.
+    Papers: an episode classifies 15 images per class; here: all images of its classes except the prototypes,
+    which makes each share more precise. Of equally near prototypes the first is taken.
 
     Args:
         embeddings: (n, width).
         labels: (n,).
-        ways: classes an episode, from 2 up.
-        episodes: how many, from 1 up.
-        generator: where the chance comes from.
+        ways: classes per episode, at least 2.
+        episodes: number of episodes, at least 1.
+        generator: the source of randomness.
 
     Raises:
-        CompressionError: other shapes, ways or episodes out of range.
+        CompressionError: shapes do not fit, or ways or episodes are out of range.
     """
     _check(embeddings, labels)
     if not isinstance(episodes, int) or episodes < 1:

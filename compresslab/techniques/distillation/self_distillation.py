@@ -1,20 +1,23 @@
-"""Self-distillation: the teacher is the network itself, a moment ago, a few layers on, or on other images.
+"""Self-distillation: born-again generations, early exits that learn from the deepest, and Noisy Student.
 
-*Born-again generations*: a trained network teaches a fresh one of the same architecture, which then teaches
-the next. That is one training after another, each with a teacher that no longer changes: so it is not online,
-although it is sometimes listed there. (``learn`` may as well make a smaller one of the same family.)
+The teacher is an earlier network of the same architecture, the network's own deepest layers, or the network's
+predictions on unlabelled images.
 
-*Be your own teacher*: exits after the shallow blocks answer too. The deepest answer teaches them, and through
-them the shallow blocks; F are the features before an exit's pooling, C is the deepest exit.
+*Born-again generations*: a trained network teaches a new one of the same architecture, which then teaches the
+next. Each training has a fixed teacher, so it is not online, although it is sometimes called so. (``learn``
+may also build a smaller network of the same family.)
 
-    L = CE(p_C, y) + Σ_{i<C} [(1 - a)·CE(p_i, y) + a·T²·KL(p_C ‖ p_i) + b·‖F_i - F_C‖²],   p_C, F_C held fixed
+*Be your own teacher*: exits after the shallow blocks predict too. The deepest prediction teaches them, and
+through them the shallow blocks; F are the features before an exit's pooling, C is the deepest exit.
 
-*Noisy Student*: a teacher labels images that have no label; those that it is sure of, equally many of each
-class, are what a student learns from, under noise (``fit`` shifts, mirrors and erases).
+    L = CE(p_C, y) + Σ_{i<C} [(1 - a)·CE(p_i, y) + a·T²·KL(p_C ‖ p_i) + b·‖F_i - F_C‖²],   p_C, F_C detached
 
-What it saves: a larger teacher. What it costs: a training a generation; exits that compute along until the
-training ends, and are never shipped; a teacher's run over the unlabelled images.
-What is left out: several exits answering together; a noisy student that grows, and teaches again.
+*Noisy Student*: a teacher labels unlabelled images; a student learns from those with confident labels,
+equally many of each class, with augmentation as noise (``fit`` shifts, mirrors and erases).
+
+What it saves: a larger teacher. What it costs: one training per generation; exits that run during training
+and are discarded; a run of the teacher on the unlabelled images. What is left out: ensembles of exits; a
+student that is larger than its teacher and teaches again.
 
 Source: Furlanello et al. 2018, "Born-again neural networks", arXiv:1805.04770; Zhang et al. 2019, "Be your
 own teacher", arXiv:1905.08094; Xie et al. 2019, "Self-training with noisy student", arXiv:1911.04252.
@@ -53,17 +56,17 @@ __all__ = [
 def born_again(
     first: nn.Module, learn: Callable[[nn.Module], nn.Module], *, generations: int
 ) -> list[nn.Module]:
-    """The networks, oldest first: ``first``, then each one taught by the one before it.
+    """Train generations of students, each taught by the one before; return all networks, ``first`` included.
 
-    ``Peers`` of several generations answers as their ensemble (in the paper: BANE).
+    ``Peers`` of several generations is their ensemble (in the paper: BANE).
 
     Args:
-        first: the trained ancestor, in evaluation mode.
-        learn: teacher → a fresh student that it taught; it leaves the teacher alone.
-        generations: how many are taught, from 1 up: the list is one longer.
+        first: the trained first teacher, in evaluation mode.
+        learn: teacher → a new student trained with it; the teacher must not change.
+        generations: number of students, at least 1; the list has one more entry.
 
     Raises:
-        CompressionError: generations out of range, or a student that shares weights with its teacher.
+        CompressionError: generations is out of range, or a student shares weights with its teacher.
     """
     if not isinstance(generations, int) or generations < 1:
         raise BadSetting(f"generations is a whole number from 1 up, got {generations}; try 3")
@@ -82,19 +85,19 @@ def born_again(
 class EarlyExits(nn.Module):
     """A residual network with an exit after every block but the last: images → the deepest logits (n, 10).
 
-    Paper: exits after groups of blocks, a bottleneck of several convolutions in each; here: after each block,
-    and one 3 × 3 convolution to the last block's channels, with a stride to its resolution.
+    Paper: exits after groups of blocks, each with a bottleneck of several convolutions; here: an exit after
+    each block, one 3 × 3 convolution to the last block's channels, with a stride to its resolution.
 
     Attributes:
-        network: what is shipped; copied from the one given.
-        exits: convolutions that only training needs; their parameters are reported and left behind.
-        heads: the exits' linear layers, left behind too.
+        network: a copy of the given network, which is kept after training.
+        exits: convolutions that only training needs; their parameters are reported and discarded.
+        heads: the exits' linear layers, discarded too.
 
     Args:
         network: at least two blocks, trained or not.
 
     Raises:
-        CompressionError: another kind of network, or one with a single block.
+        CompressionError: the network is of another class, or has a single block.
     """
 
     def __init__(self, network: ResidualNetwork) -> None:
@@ -109,13 +112,13 @@ class EarlyExits(nn.Module):
         strides = [block.conv1.stride[0] for block in blocks]
         deepest = network.head.in_features
         self.exits = nn.ModuleList(
-            _exit(block.conv2.out_channels, deepest, math.prod(strides[number + 1 :]))
-            for number, block in enumerate(blocks[:-1])
+            _exit(block.conv2.out_channels, deepest, math.prod(strides[index + 1 :]))
+            for index, block in enumerate(blocks[:-1])
         )
         self.heads = nn.ModuleList(nn.Linear(deepest, network.head.out_features) for _ in self.exits)
 
     def outputs(self, inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Logits (n, 10) and features (n, c, h, w) of every exit, from shallow to deep, the deepest last."""
+        """Return logits (n, 10) and features (n, c, h, w) of every exit, from shallow to deep."""
         x = self.network.stem(inputs)
         reached = []
         for block in self.network.blocks:
@@ -142,18 +145,18 @@ def _described(network: nn.Module) -> str:
 def early_exit_loss(
     logits: Sequence[Tensor], labels: Tensor, *, temperature: float = 4.0, weight: float = 0.5
 ) -> Tensor:
-    """CE of the deepest + Σ over the others of ``kd_loss`` with the deepest as teacher, a scalar in nats.
+    """Return the deepest exit's cross-entropy plus the other exits' ``kd_loss`` with it as teacher, in nats.
 
-    The deepest logits have their gradient from the labels alone.
+    The deepest logits get their gradient from the labels only.
 
     Args:
-        logits: one (n, classes) an exit, from shallow to deep, at least two.
-        labels: (n,), ``UNLABELLED`` where not known: there the deepest exit still teaches the others.
+        logits: one (n, classes) per exit, from shallow to deep, at least two.
+        labels: (n,), ``UNLABELLED`` where unknown: there the deepest exit still teaches the others.
         temperature: above 0.
-        weight: the share of the deepest exit's word, in [0, 1].
+        weight: the share of the deepest exit's response, in [0, 1].
 
     Raises:
-        CompressionError: fewer than two exits, a weight or temperature out of range.
+        CompressionError: there are fewer than two exits, or weight or temperature is out of range.
     """
     _check_exits(len(logits), "logits")
     *shallow, deepest = logits
@@ -162,15 +165,15 @@ def early_exit_loss(
 
 
 def exit_hint_loss(features: Sequence[Tensor]) -> Tensor:
-    """Σ over the shallow exits of the mean squared distance to the deepest features, which stay fixed.
+    """Return the sum over the shallow exits of the mean squared error to the deepest features, detached.
 
-    Paper: the sum over a feature's entries; here: their mean, so that a weight means the same for every size.
+    Paper: the sum over a feature's entries; here: the mean, so that the weight does not depend on the size.
 
     Args:
-        features: one (n, c, h, w) an exit, all of one shape, from shallow to deep, at least two.
+        features: one (n, c, h, w) per exit, all of one shape, from shallow to deep, at least two.
 
     Raises:
-        CompressionError: fewer than two exits.
+        CompressionError: there are fewer than two exits.
     """
     _check_exits(len(features), "features")
     *shallow, deepest = features
@@ -187,18 +190,18 @@ def own_teacher_loss(
     weight: float = 0.5,
     hint_weight: float = 0.1,
 ) -> Tensor:
-    """``early_exit_loss`` + hint_weight · ``exit_hint_loss``: a loss for ``compresslab.training.loop.fit``.
+    """Return ``early_exit_loss`` + hint_weight · ``exit_hint_loss``: a loss for ``fit``.
 
     Args:
         model: an ``EarlyExits``.
         images: (n, 1, 28, 28).
-        labels: (n,), ``UNLABELLED`` where not known.
+        labels: (n,), ``UNLABELLED`` where unknown.
         temperature: above 0.
-        weight: the share of the deepest exit's word, in [0, 1].
-        hint_weight: of the deepest features, from 0 up.
+        weight: the share of the deepest exit's response, in [0, 1].
+        hint_weight: weight of the deepest features, at least 0.
 
     Raises:
-        CompressionError: another kind of network, or a setting out of range.
+        CompressionError: the model is not an ``EarlyExits``, or a setting is out of range.
     """
     if not isinstance(model, EarlyExits):
         raise BadSetting(
@@ -207,21 +210,21 @@ def own_teacher_loss(
     if not 0 <= hint_weight < math.inf:
         raise BadSetting(f"hint_weight is a number from 0 up, got {hint_weight}; try 0.1")
     logits, features = model.outputs(images)
-    words = early_exit_loss(logits, labels, temperature=temperature, weight=weight)
-    return words + hint_weight * exit_hint_loss(features)
+    response = early_exit_loss(logits, labels, temperature=temperature, weight=weight)
+    return response + hint_weight * exit_hint_loss(features)
 
 
 def confident_labels(logits: Tensor, *, threshold: float) -> Tensor:
-    """Pseudo-labels (n,): the likeliest class, ``UNLABELLED`` where its probability is below the threshold.
+    """Return pseudo-labels (n,): the most likely class, or ``UNLABELLED`` if its probability is too low.
 
-    These are the paper's *hard* labels; its soft ones, the probabilities themselves, are ``response_loss``.
+    These are the paper's *hard* labels; for its soft labels, the probabilities, use ``response_loss``.
 
     Args:
         logits: (n, classes), the teacher's.
-        threshold: a probability in [0, 1]; in the paper 0.3, among 1000 classes.
+        threshold: the lowest accepted probability, in [0, 1]; in the paper 0.3, with 1000 classes.
 
     Raises:
-        CompressionError: a threshold out of range.
+        CompressionError: threshold is out of range.
 
     >>> confident_labels(torch.tensor([[4.0, 0.0], [0.1, 0.0]]), threshold=0.9)
     tensor([ 0, -1])
@@ -233,21 +236,21 @@ def confident_labels(logits: Tensor, *, threshold: float) -> Tensor:
 
 
 def balanced_choice(logits: Tensor, labels: Tensor, *, per_class: int) -> Tensor:
-    """The numbers of the images to learn from, class by class: ``per_class`` of each that has any.
+    """Return the indices of the most confident images: ``per_class`` of each class that occurs, by class.
 
-    The most confident come first; where a class has too few, they come again in the same order. (Paper: drawn
-    again at random; here: in turn, so that there is no chance in it.) A class with no image stays away.
+    The most confident come first. If a class has too few images, they are repeated in the same order. Paper:
+    repeated at random; here: in turn, so that the result is deterministic.
 
     Args:
         logits: (n, classes), the teacher's.
-        labels: (n,), from ``confident_labels``: those that are ``UNLABELLED`` are never chosen.
-        per_class: from 1 up.
+        labels: (n,), from ``confident_labels``; ``UNLABELLED`` images are never chosen.
+        per_class: at least 1.
 
     Returns:
-        (chosen,) int64, such as for ``pixels[chosen]`` and ``labels[chosen]``.
+        (chosen,) int64, for ``pixels[chosen]`` and ``labels[chosen]``.
 
     Raises:
-        CompressionError: per_class out of range, or no image with a label.
+        CompressionError: per_class is out of range, or no image has a label.
 
     >>> balanced_choice(torch.tensor([[1.0, 0], [3, 0], [0, 2]]), torch.tensor([0, 0, 1]), per_class=2)
     tensor([1, 0, 2, 2])

@@ -131,7 +131,7 @@ def in_float32(terms: Sequence[Integers], scale: Tensor, zero_point: int) -> Ten
 
 
 def _fused(q: Tensor, m: Tensor, total: Tensor) -> Tensor:
-    """q · m + total, rounded once to float32; the product is exact in float64."""
+    """Return q · m + total, rounded once to float32; the product is exact in float64."""
     return (q.double() * m.double() + total.double()).float()
 
 
