@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from compresslab.grading.sandbox import self_test as isolation
+from compresslab.grading.sandbox import self_test
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "TEACHING.md").read_text(encoding="utf-8")
@@ -22,8 +22,8 @@ COMMANDS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 @pytest.fixture(scope="module")
 def school(tmp_path_factory) -> Path:
     """A folder in which a teacher has typed everything that the page says."""
-    if not isolation.holds():
-        pytest.skip("the page grades in a sandbox, and this machine has none: " + isolation.INSTALL)
+    if not self_test.can_isolate():
+        pytest.skip("the page grades in a sandbox, and this machine has none: " + self_test.INSTALL)
     folder = tmp_path_factory.mktemp("school")
     for name in ("labs", "solutions", "nbgrader_config.py"):
         (folder / name).symlink_to(ROOT / name)

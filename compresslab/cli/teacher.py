@@ -34,13 +34,13 @@ def sandbox(
     check: Annotated[bool, typer.Option("--check", help="try what an answer could reach")] = True,
 ) -> None:
     """Say whether students' code can be isolated on this machine; exit code 1 where it can't."""
-    from compresslab.grading.sandbox.self_test import holds, isolation
+    from compresslab.grading.sandbox.self_test import can_isolate, run_self_test
 
     table = Table("", "about", "what an answer could do when it tried")
-    for finding in isolation():
+    for finding in run_self_test():
         table.add_row("✓" if finding.holds else "[bold red]✗[/]", finding.about, escape(finding.words))
     console.print(table)
-    raise typer.Exit(0 if holds() else 1)
+    raise typer.Exit(0 if can_isolate() else 1)
 
 
 @command(Audience.TEACHERS)

@@ -31,7 +31,7 @@ from compresslab.checks.exercise import Lab
 from compresslab.course import all_labs
 from compresslab.data.location import REPOSITORY
 from compresslab.errors import BadSetting, CompressionError, DamagedFile, NotAvailable
-from compresslab.grading.sandbox.package_copy import WORKER, strip
+from compresslab.grading.sandbox.package_copy import WORKER, copy_package
 
 __all__ = ["Bundle", "grading_digest", "make_bundle", "open_bundle"]
 
@@ -85,7 +85,7 @@ def make_bundle(lab: Lab, out: Path) -> Bundle:
 
 
 def _fill(folder: Path, lab: Lab) -> None:
-    strip(PACKAGE, folder / "worker" / "compresslab", hidden=lab.answers)
+    copy_package(PACKAGE, folder / "worker" / "compresslab", hidden=lab.answers)
     own = sys.modules.get(_exercises_of(lab))
     if own is not None and own.__file__ is not None:
         ignored = shutil.ignore_patterns("__pycache__")

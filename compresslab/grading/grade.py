@@ -23,7 +23,7 @@ from compresslab.checks.exercise import Case, Exercise, Lab, draw_cases
 from compresslab.checks.judge import NOT_WRITTEN, examine
 from compresslab.errors import CompressionError, WrongAnswer
 from compresslab.grading.bundle import Bundle, grading_digest, make_bundle
-from compresslab.grading.sandbox.client import FORKS, Workers
+from compresslab.grading.sandbox.worker_client import FORKS, WorkerClient
 from compresslab.grading.scores import ExerciseScore, Score
 from compresslab.grading.submission.answers import Answer, read_submission
 from compresslab.grading.submission.cells import submitted_bytes
@@ -36,13 +36,13 @@ TOO_MUCH = "your code took more memory than there is for it; a right answer need
 UNREADABLE = "your code left a record that can't be read; return numbers or tensors"
 
 
-def grade(bundle: Bundle, submission: str | Path, *, workers: Workers, seed: int | None = None) -> Score:
+def grade(bundle: Bundle, submission: str | Path, *, worker: WorkerClient, seed: int | None = None) -> Score:
     """The score of one notebook; whatever it holds, this returns.
 
     Args:
         bundle: whose exercises are graded.
         submission: the notebook file, called as it likes.
-        workers: where the student's code runs.
+        worker: where the student's code runs.
         seed: of the inputs; by default it follows from the bundle's key and the file, so that the same file
             always gets the same score.
     """
@@ -51,16 +51,16 @@ def grade(bundle: Bundle, submission: str | Path, *, workers: Workers, seed: int
         content = submitted_bytes(Path(submission))
     except CompressionError as error:
         return ungraded(bundle.lab, "needs-review", str(error), time.perf_counter() - started)
-    return grade_content(bundle, content, workers=workers, path=Path(submission).name, seed=seed)
+    return grade_content(bundle, content, worker=worker, path=Path(submission).name, seed=seed)
 
 
 def grade_content(
-    bundle: Bundle, content: bytes, *, workers: Workers, path: str, seed: int | None = None
+    bundle: Bundle, content: bytes, *, worker: WorkerClient, path: str, seed: int | None = None
 ) -> Score:
     """As ``grade``, of a file's content; ``path`` is what it is called in messages."""
     started = time.perf_counter()
     try:
-        score = _grade(bundle, content, workers, path, bundle.seed(content) if seed is None else seed)
+        score = _grade(bundle, content, worker, path, bundle.seed(content) if seed is None else seed)
     except CompressionError as error:
         score = ungraded(bundle.lab, "needs-review", str(error))
     except Exception as error:  # a fault of ours is said to be ours, and is nobody's zero
@@ -68,8 +68,8 @@ def grade_content(
     return dataclasses.replace(
         score,
         execution_time=time.perf_counter() - started,
-        isolated=workers.isolated,
-        graded_from=grading_digest(bundle, content, isolated=workers.isolated),
+        isolated=worker.isolated,
+        graded_from=grading_digest(bundle, content, isolated=worker.isolated),
     )
 
 
@@ -80,14 +80,14 @@ def grade_alone(
     seed: int | None = None,
     fork: bool = FORKS,
 ) -> Score:
-    """As ``grade``, with a bundle and workers for this submission alone; its inputs are drawn in secret.
+    """As ``grade``, with a bundle and worker for this submission alone; its inputs are drawn in secret.
 
     Without isolation: the code has the grader's rights. For one's own notebook, or a trusted one.
     """
     with tempfile.TemporaryDirectory(prefix="compresslab-", ignore_cleanup_errors=True) as place:
         bundle = make_bundle(lab, Path(place))
-        with Workers(bundle, isolated=False, fork=fork) as workers:
-            return grade(bundle, submission, workers=workers, seed=seed)
+        with WorkerClient(bundle, isolated=False, fork=fork) as worker:
+            return grade(bundle, submission, worker=worker, seed=seed)
 
 
 def ungraded(lab: Lab, status: str, message: str, seconds: float = 0.0) -> Score:
@@ -99,19 +99,19 @@ def ungraded(lab: Lab, status: str, message: str, seconds: float = 0.0) -> Score
     return Score(lab.name, status, tests, message, seconds)
 
 
-def _grade(bundle: Bundle, content: bytes, workers: Workers, path: str, seed: int) -> Score:
+def _grade(bundle: Bundle, content: bytes, worker: WorkerClient, path: str, seed: int) -> Score:
     lab = bundle.lab
     read = read_submission(content, lab, path=path, skeleton=bundle.skeleton, names=bundle.names)
-    tests = tuple(_grade_answer(lab.exercise(answer.name), answer, workers, seed) for answer in read.answers)
+    tests = tuple(_grade_answer(lab.exercise(answer.name), answer, worker, seed) for answer in read.answers)
     status, message = _summary(tests)
     return Score(lab.name, status, tests, message, 0.0, read.notes)
 
 
-def _grade_answer(exercise: Exercise, answer: Answer, workers: Workers, seed: int) -> ExerciseScore:
+def _grade_answer(exercise: Exercise, answer: Answer, worker: WorkerClient, seed: int) -> ExerciseScore:
     if answer.problem:
         return _mark(exercise, answer, [], None)
     cases = draw_cases(exercise, seed)
-    return _mark(exercise, answer, cases, _outcome(*workers.run(_job(exercise, answer, cases)), exercise))
+    return _mark(exercise, answer, cases, _outcome(*worker.run(_job(exercise, answer, cases)), exercise))
 
 
 def _summary(tests: Sequence[ExerciseScore]) -> tuple[str, str]:

@@ -14,8 +14,8 @@ from compresslab.grading.bundle import Bundle, make_bundle, open_bundle
 from compresslab.grading.class_run import grade_class
 from compresslab.grading.grade import grade
 from compresslab.grading.reports.feedback import feedback_html
-from compresslab.grading.sandbox.client import Workers
-from compresslab.grading.sandbox.self_test import isolation
+from compresslab.grading.sandbox.self_test import run_self_test
+from compresslab.grading.sandbox.worker_client import WorkerClient
 from compresslab.grading.scores import Score, plain, write_results, write_whole
 from compresslab.grading.submission.inbox import find_submissions
 from compresslab.grading.warm_workers import close_desks
@@ -80,7 +80,7 @@ def is_isolated(*, trusted: bool, several: bool) -> bool:
     """
     if trusted:
         return False
-    missing = [f"{finding.about}: {finding.words}" for finding in isolation() if not finding.holds]
+    missing = [f"{finding.about}: {finding.words}" for finding in run_self_test() if not finding.holds]
     if missing and several:
         raise NotAvailable(
             f"students' code can't be isolated on this machine ({'; '.join(missing)}); a class is graded in "
@@ -91,8 +91,8 @@ def is_isolated(*, trusted: bool, several: bool) -> bool:
 
 def grade_notebook(bundle: Bundle, place: Path, out: Path, *, isolated: bool, seed: int | None) -> Score:
     """The score of one notebook, also as ``results.json`` and ``feedback.html`` in a folder."""
-    with Workers(bundle, isolated=isolated) as workers:
-        score = grade(bundle, place, workers=workers, seed=seed)
+    with WorkerClient(bundle, isolated=isolated) as worker:
+        score = grade(bundle, place, worker=worker, seed=seed)
     write_whole(out / "feedback.html", feedback_html(place.stem, score, bundle.lab))
     write_results(score, out)
     return score

@@ -1,4 +1,4 @@
-"""Desks: in whatever process a class is graded, a bundle opened once and its workers kept warm.
+"""Desks: in whatever process a class is graded, a bundle opened once and its worker kept warm.
 
 ``grade_at_desk`` is the task of every pool, a function of bytes: it needs no file of the teacher's machine.
 Threads may call it side by side: each call takes a desk that nobody uses, or sets up a new one.
@@ -24,10 +24,10 @@ __all__ = ["close_desks", "grade_at_desk"]
 
 @dataclass(frozen=True)
 class _Desk:
-    """An open bundle, warm workers, and what has to be closed in the end."""
+    """An open bundle, warm worker, and what has to be closed in the end."""
 
     bundle: Any
-    workers: Any
+    worker: Any
     closing: ExitStack
 
 
@@ -49,12 +49,12 @@ def grade_at_desk(bundle: Path | bytes, digest: str, name: str, content: bytes, 
     from compresslab.grading.scores import results_of
 
     with _desk(bundle, digest, isolated) as desk:
-        score = grade_content(desk.bundle, content, workers=desk.workers, path=name)
+        score = grade_content(desk.bundle, content, worker=desk.worker, path=name)
     return json.dumps(results_of(score)).encode()
 
 
 def close_desks() -> None:
-    """Ends the warm workers that nobody uses, and removes what was unpacked for them."""
+    """Ends the warm worker that nobody uses, and removes what was unpacked for them."""
     while _idle:
         for desk in _idle.popitem()[1]:
             with contextlib.suppress(OSError):
@@ -81,7 +81,7 @@ def _set_up(bundle: Path | bytes, isolated: bool) -> _Desk:
     import torch
 
     from compresslab.grading.bundle import open_bundle
-    from compresslab.grading.sandbox.client import Workers
+    from compresslab.grading.sandbox.worker_client import WorkerClient
 
     torch.set_num_threads(1)
     with ExitStack() as closing:
@@ -92,6 +92,6 @@ def _set_up(bundle: Path | bytes, isolated: bool) -> _Desk:
         else:
             folder = bundle
         opened = open_bundle(folder)
-        workers = closing.enter_context(Workers(opened, isolated=isolated))
+        worker = closing.enter_context(WorkerClient(opened, isolated=isolated))
         Finalize(None, close_desks, exitpriority=10)  # a pool's process leaves without atexit
-        return _Desk(opened, workers, closing.pop_all())
+        return _Desk(opened, worker, closing.pop_all())

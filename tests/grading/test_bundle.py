@@ -17,7 +17,7 @@ from compresslab.errors import CompressionError
 from compresslab.grading import bundle as page
 from compresslab.grading.bundle import grading_digest, make_bundle, open_bundle
 from compresslab.grading.grade import grade, grade_content
-from compresslab.grading.sandbox.client import Workers
+from compresslab.grading.sandbox.worker_client import WorkerClient
 
 LAB = find_lab("00_measuring")
 HOLE = "count_parameters"
@@ -102,8 +102,8 @@ def test_it_grades_with_its_own_exercises_and_leaves_the_installed_ones_alone(co
     assert {n: m for n, m in sys.modules.items() if n.startswith(page.EXERCISES)} == installed
     assert bundle.lab.exercise(HOLE).points == 77
     assert LAB.exercise(HOLE).points != 77
-    with Workers(bundle, isolated=False) as workers:
-        score = grade(bundle, saved(notebook(right_answers(LAB)), tmp_path), workers=workers)
+    with WorkerClient(bundle, isolated=False) as workers:
+        score = grade(bundle, saved(notebook(right_answers(LAB)), tmp_path), worker=workers)
     told = {test.name: test for test in score.tests}
     assert told.pop(HOLE).output.startswith("the bundle's own judge says no")
     assert {test.status for test in told.values()} == {"passed"}
@@ -123,7 +123,7 @@ def test_no_job_holds_the_key_or_the_seed(made, tmp_path):
         isolated=False, run=lambda job: (jobs.append(to_bytes(job)), ("died", b""))[1]
     )
     content = saved(notebook(right_answers(LAB)), tmp_path).read_bytes()
-    grade_content(made, content, workers=listening, path="submission.ipynb")
+    grade_content(made, content, worker=listening, path="submission.ipynb")
     assert len(jobs) == len(LAB.exercises)
     for secret in (made.key, made.key.hex().encode(), str(made.seed(content)).encode()):
         assert not any(secret in job for job in jobs)

@@ -11,7 +11,7 @@ from submissions import adds, code, notebook, right_answers, saved, tiny, unwrit
 
 from compresslab.course import find_lab
 from compresslab.grading.grade import grade_alone
-from compresslab.grading.sandbox.client import Workers
+from compresslab.grading.sandbox.worker_client import WorkerClient
 from compresslab.grading.scores import EXIT_CODES, ExerciseScore, Score, read_results, write_results
 
 LAB = find_lab("00_measuring")
@@ -234,7 +234,7 @@ def test_a_judge_that_crashes_is_the_graders_own_fault(tmp_path):
 
 
 def test_a_worker_that_does_not_start_is_the_graders_own_fault(tmp_path, monkeypatch):
-    monkeypatch.setattr(Workers, "command", lambda self: [sys.executable, "-c", "1 / 0"])
+    monkeypatch.setattr(WorkerClient, "command", lambda self: [sys.executable, "-c", "1 / 0"])
     score = grade_alone(tiny("first"), saved(code(adds("first")), tmp_path))
     assert score.status == "failed"
     assert "the worker did not start (ZeroDivisionError" in score.message

@@ -43,7 +43,7 @@ def inbox(tmp_path):
 @pytest.fixture
 def nowhere(monkeypatch):
     """A machine that can't isolate."""
-    monkeypatch.setattr(session, "isolation", lambda: (Finding("network", False, "it is open"),))
+    monkeypatch.setattr(session, "run_self_test", lambda: (Finding("network", False, "it is open"),))
 
 
 def test_a_class_is_refused_where_nobody_can_be_isolated(nowhere, inbox, tmp_path):

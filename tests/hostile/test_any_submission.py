@@ -12,7 +12,7 @@ from submissions import notebook
 
 from compresslab.grading.bundle import make_bundle
 from compresslab.grading.grade import grade
-from compresslab.grading.sandbox.client import Workers
+from compresslab.grading.sandbox.worker_client import WorkerClient
 from compresslab.grading.scores import EXIT_CODES, read_results, write_results
 
 RIGHT = json.dumps(notebook(holes(TINY))).encode()
@@ -41,11 +41,11 @@ def graded(tmp_path_factory):
     """Grades bytes: random text is no code that needs a sandbox."""
     folder = tmp_path_factory.mktemp("any")
     bundle = make_bundle(TINY, folder / "bundle")
-    with Workers(bundle, isolated=False) as workers:
+    with WorkerClient(bundle, isolated=False) as workers:
 
         def grade_bytes(content: bytes):
             (folder / "any.ipynb").write_bytes(content)
-            score = grade(bundle, folder / "any.ipynb", workers=workers)
+            score = grade(bundle, folder / "any.ipynb", worker=workers)
             assert EXIT_CODES[score.status] in (0, 3)
             assert read_results(write_results(score, folder)).score == score.score
             return score

@@ -33,8 +33,8 @@ from submissions import adds, notebook, saved
 
 from compresslab.grading.bundle import make_bundle
 from compresslab.grading.grade import grade
-from compresslab.grading.sandbox.client import Workers
-from compresslab.grading.sandbox.self_test import holds, isolation
+from compresslab.grading.sandbox.self_test import can_isolate, run_self_test
+from compresslab.grading.sandbox.worker_client import WorkerClient
 from compresslab.grading.scores import plain, read_results, write_results
 
 pytestmark = pytest.mark.alone  # counts processes, fills memory and measures time
@@ -70,21 +70,22 @@ class Graders:
         self.others = settled()  # processes that other tests of this run have left to themselves
         self.calm = 0  # processes there are when nothing is graded
         self.workers = {
-            name: stack.enter_context(Workers(bundle, isolated=True)) for name, bundle in self.bundles.items()
+            name: stack.enter_context(WorkerClient(bundle, isolated=True))
+            for name, bundle in self.bundles.items()
         }
 
     def grade(self, lab, place):
-        return grade(self.bundles[lab.name], place, workers=self.workers[lab.name])
+        return grade(self.bundles[lab.name], place, worker=self.workers[lab.name])
 
 
 def missing() -> str:
     """What isolation lacks on this machine, in words."""
-    return "; ".join(f"{f.about}: {f.words}" for f in isolation() if not f.holds)
+    return "; ".join(f"{f.about}: {f.words}" for f in run_self_test() if not f.holds)
 
 
 @pytest.fixture(scope="module")
 def graders(tmp_path_factory):
-    if not holds():
+    if not can_isolate():
         pytest.skip(f"no hostile code is run where isolation does not hold ({missing()})")
     with pytest.MonkeyPatch.context() as environment, contextlib.ExitStack() as stack:
         environment.setenv("TEACHERS_SECRET", SECRET)
@@ -202,8 +203,8 @@ def test_the_same_submission_gets_the_same_score_in_the_same_words_again(graders
     "name", ["the_teachers_folder", "other_processes", "a_call_to_this_machine", "a_call_by_an_abstract_name"]
 )
 def test_a_spy_finds_what_it_looks_for_where_there_is_no_sandbox(name, graders, listeners, tmp_path):
-    with Workers(graders.bundles[TINY.name], isolated=False) as workers:
-        score = grade(graders.bundles[TINY.name], ATTACKS[name].submission(tmp_path), workers=workers)
+    with WorkerClient(graders.bundles[TINY.name], isolated=False) as workers:
+        score = grade(graders.bundles[TINY.name], ATTACKS[name].submission(tmp_path), worker=workers)
     assert "ValueError: found " in score.tests[0].output
     assert ATTACKS[name].says[0] not in score.tests[0].output
     calls = sum(not is_unheard(listener) for listener in listeners.values())
@@ -227,7 +228,7 @@ def test_each_attack_says_what_it_tries_and_no_two_have_one_name():
 
 def test_whether_the_attacks_were_run_stands_in_the_log(capsys):
     counts = ", ".join(f"{value:.0f} {name}" for name, value in FIGURES.items())
-    line = counts if holds() else f"{len(ATTACKS)} attacks NOT RUN: {missing()}"
+    line = counts if can_isolate() else f"{len(ATTACKS)} attacks NOT RUN: {missing()}"
     with capsys.disabled():
         print(f"\nhostile: {line}")
     assert FIGURES["forged points"] == FIGURES["lost submissions"] == 0

@@ -16,7 +16,7 @@ from compresslab.cli.jupyter import jupyter_environment
 from compresslab.experiments.long_runs import workers
 from compresslab.grading.bundle import make_bundle
 from compresslab.grading.sandbox.bubblewrap import sandbox_command
-from compresslab.grading.sandbox.client import Workers
+from compresslab.grading.sandbox.worker_client import WorkerClient
 from compresslab.jobs.executor import local_processes
 from compresslab.jobs.openmp import POLICY, environment_for_children
 
@@ -57,7 +57,7 @@ def test_workers_in_a_sandbox_and_without_one(wanted, tmp_path):
     command = sandbox_command(tmp_path, [])
     assert command[command.index(POLICY) - 1 : command.index(POLICY) + 2] == ["--setenv", POLICY, wanted]
     bundle = make_bundle(tiny("first"), tmp_path)
-    assert Workers(bundle, isolated=False)._environment()[POLICY] == wanted
+    assert WorkerClient(bundle, isolated=False)._environment()[POLICY] == wanted
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -1,9 +1,10 @@
-"""The package as a student's code may see it: without the lab's answers, and without what leans on them.
+"""Copy the package for a worker: without the lab's answers, and without every module that imports them.
 
-A worker imports ``compresslab`` from a copy. In it are no exercises, no desk, no grader beyond the worker
-itself, and none of the modules that hold the lab's answers; a page that imports one of those at its top could
-not be imported and goes too; a package's ``__init__`` forgets the names that went. What is not there can't be
-found by any trick in the process: not in ``sys.modules``, not by ``gc``, not on the disk.
+A worker imports ``compresslab`` from this copy. It holds no exercises, nothing that notebooks import, nothing
+of grading beyond the worker itself, and none of the modules that hold the lab's answers. A module that
+imports one of those at its top could not be imported, so it is left out too, and an ``__init__`` loses the
+names that came from there. What is not in the copy can't be found by any trick in the process: not in
+``sys.modules``, not by ``gc``, not on the disk.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from pathlib import Path
 
 from compresslab.errors import BadSource
 
-__all__ = ["TEACHING", "WORKER", "strip"]
+__all__ = ["TEACHING", "WORKER", "copy_package"]
 
-WORKER = tuple(
+WORKER = tuple(  # what a worker imports of TEACHING
     f"compresslab.{module}"
     for module in (
         "checks",
@@ -26,12 +27,16 @@ WORKER = tuple(
         "checks.record",
         "grading",
         "grading.sandbox",
+        "grading.sandbox.kernel",
         "grading.sandbox.limits",
         "grading.sandbox.messages",
+        "grading.sandbox.namespaces",
+        "grading.sandbox.privileges",
+        "grading.sandbox.syscalls",
         "grading.sandbox.worker",
     )
 )
-TEACHING = tuple(  # how the course is taught and graded: nothing of it enters a worker but WORKER
+TEACHING = tuple(  # how the course is taught and graded: none of it is copied, except for WORKER
     f"compresslab.{package}"
     for package in (
         "__main__",
@@ -47,59 +52,64 @@ TEACHING = tuple(  # how the course is taught and graded: nothing of it enters a
 )
 
 
-def strip(package: Path, out: Path, *, hidden: Sequence[str]) -> tuple[str, ...]:
-    """Copies the package's pages to ``out``, less what is hidden and what leans on it; the names that went.
+def copy_package(package: Path, out: Path, *, hidden: Sequence[str]) -> tuple[str, ...]:
+    """Copy the package's modules to ``out``, except hidden ones and those that import them.
 
     Args:
         package: the folder of the whole package.
-        out: a folder that is not there yet.
-        hidden: modules, with all that is below them.
+        out: a folder that does not exist yet.
+        hidden: modules, with everything below them.
+
+    Returns:
+        The names of the modules that were left out.
 
     Raises:
-        CompressionError: the worker itself leans on something hidden.
+        CompressionError: the worker itself imports something hidden.
     """
-    pages = {_module(place, package): place for place in sorted(package.rglob("*.py"))}
-    gone = _gone(pages, hidden)
-    if lost := [name for name in WORKER if name in gone]:
+    modules = {_module(path, package): path for path in sorted(package.rglob("*.py"))}
+    excluded = _excluded(modules, hidden)
+    if lost := [name for name in WORKER if name in excluded]:
         raise BadSource(
-            f"the worker needs {', '.join(lost)}, which leans on {', '.join(hidden)}; expected answers that "
-            "the worker does without; name other modules in the lab's answers_in"
+            f"answers_in hides {', '.join(hidden)}, which the worker's {', '.join(lost)} imports; expected "
+            "answers that the worker does without; name other modules in the lab's answers_in"
         )
-    for name in sorted(pages.keys() - gone):
-        place = out / pages[name].relative_to(package)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        text = pages[name].read_text(encoding="utf-8")
-        place.write_text(_forgetful(text, gone) if place.name == "__init__.py" else text, encoding="utf-8")
-    for place in (out, *out.rglob("*")):  # the student's user reads it, whatever the umask
-        place.chmod(0o755 if place.is_dir() else 0o644)
-    return tuple(sorted(gone))
+    for name in sorted(modules.keys() - excluded):
+        path = out / modules[name].relative_to(package)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = modules[name].read_text(encoding="utf-8")
+        path.write_text(
+            _without_imports(text, excluded) if path.name == "__init__.py" else text, encoding="utf-8"
+        )
+    for path in (out, *out.rglob("*")):  # the student's user reads it, whatever the umask
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return tuple(sorted(excluded))
 
 
-def _module(place: Path, package: Path) -> str:
-    parts = place.relative_to(package).with_suffix("").parts
+def _module(path: Path, package: Path) -> str:
+    parts = path.relative_to(package).with_suffix("").parts
     return ".".join([package.name, *parts]).removesuffix(".__init__")
 
 
-def _gone(pages: dict[str, Path], hidden: Sequence[str]) -> set[str]:
-    """What is hidden, what belongs to teaching and grading, and every module that imports one of those."""
-    gone = {name for name in pages if any(_below(name, answer) for answer in hidden)}
-    gone |= {name for name in pages if name not in WORKER and any(_below(name, p) for p in TEACHING)}
-    leans = {
-        name: set(_imported(ast.parse(place.read_text(encoding="utf-8")).body))
-        for name, place in pages.items()
-        if place.name != "__init__.py"
+def _excluded(modules: dict[str, Path], hidden: Sequence[str]) -> set[str]:
+    """Return what is hidden, what belongs to teaching, and every module that imports one of those."""
+    excluded = {name for name in modules if any(_within(name, answer) for answer in hidden)}
+    excluded |= {name for name in modules if name not in WORKER and any(_within(name, p) for p in TEACHING)}
+    imports = {
+        name: set(_imported(ast.parse(path.read_text(encoding="utf-8")).body))
+        for name, path in modules.items()
+        if path.name != "__init__.py"
     }
-    while more := {name for name, asked in leans.items() if name not in gone and asked & gone}:
-        gone |= more
-    return gone
+    while more := {name for name, asked in imports.items() if name not in excluded and asked & excluded}:
+        excluded |= more
+    return excluded
 
 
-def _below(name: str, above: str) -> bool:
-    return name == above or name.startswith(f"{above}.")
+def _within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
 
 
 def _imported(body: Iterable[ast.stmt]) -> Iterator[str]:
-    """What these statements import at the top: the modules, and each name as if it were one."""
+    """Yield what these statements import at the top: the modules, and each name as if it were one."""
     for statement in body:
         if isinstance(statement, ast.Import):
             yield from (alias.name for alias in statement.names)
@@ -108,10 +118,10 @@ def _imported(body: Iterable[ast.stmt]) -> Iterator[str]:
             yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
 
 
-def _forgetful(text: str, gone: set[str]) -> str:
-    """An ``__init__`` without the imports of what has gone, and without their names in ``__all__``."""
+def _without_imports(text: str, excluded: set[str]) -> str:
+    """Return an ``__init__`` without its imports of excluded modules and their names in ``__all__``."""
     tree = ast.parse(text)
-    lost = [s for s in tree.body if set(_imported([s])) & gone]
+    lost = [s for s in tree.body if set(_imported([s])) & excluded]
     names = {alias.asname or alias.name for s in lost if isinstance(s, ast.ImportFrom) for alias in s.names}
     tree.body = [s for s in tree.body if s not in lost]
     for statement in tree.body:

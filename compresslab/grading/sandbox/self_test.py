@@ -1,7 +1,7 @@
-"""Whether isolation holds on this machine: tried out, from inside, by what a hostile student would try.
+"""Test on this machine whether the sandbox isolates a student's code, by trying to break out of it.
 
-A made-up exercise asks its answer to break out; the answer goes the way of every answer, through a worker
-in a sandbox and a room of its own, and what it could do comes back as a record. So nothing is concluded
+A made-up exercise asks its answer to break out. The answer goes the way of every answer, through a worker in
+a sandbox into namespaces of its own, and what it could do comes back as a record. So nothing is concluded
 from versions or settings: each finding is something that has just been tried.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import platform
 import shutil
 import socket
 import sys
@@ -19,19 +20,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compresslab import course as exercises
+from compresslab import course
 from compresslab.checks.call import run_from_bytes
 from compresslab.checks.exercise import Lab
 from compresslab.errors import CompressionError
 from compresslab.grading.bundle import Bundle, make_bundle
-from compresslab.grading.sandbox.client import Workers
+from compresslab.grading.sandbox.messages import Ending, Reply
+from compresslab.grading.sandbox.syscalls import architecture
+from compresslab.grading.sandbox.worker_client import WorkerClient
 
-__all__ = ["Finding", "holds", "isolation"]
+__all__ = ["Finding", "can_isolate", "run_self_test"]
 
 INSTALL = "install bubblewrap (apt-get install bubblewrap, dnf install bubblewrap, apk add bubblewrap)"
 FORBIDDEN = (
-    "is there, but no answer can be run in it. Mostly namespaces are forbidden. In a container: start it "
-    "with --privileged, or with --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt "
+    "is there, but no answer can be run in it. In most cases namespaces are forbidden. In a container: start "
+    "it with --privileged, or with --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt "
     "apparmor=unconfined. On Ubuntu 24.04 and later: sudo sysctl "
     "kernel.apparmor_restrict_unprivileged_userns=0. Or grade as root"
 )
@@ -39,53 +42,58 @@ FORBIDDEN = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that isolation is made of; ``words`` says what was tried and what came of it."""
+    """One part of isolation, whether it holds, and in ``words`` what was tried and what came of it."""
 
     about: str
     holds: bool
     words: str
 
 
-def holds() -> bool:
+def can_isolate() -> bool:
     """Whether a student's code can be isolated here, in every respect that was tried."""
-    return all(finding.holds for finding in isolation())
+    return all(finding.holds for finding in run_self_test())
 
 
 @functools.cache
-def isolation() -> tuple[Finding, ...]:
-    """What holds on this machine and what does not, tried once a process; takes some seconds."""
+def run_self_test() -> tuple[Finding, ...]:
+    """Return what holds on this machine and what does not; tried once in a process, in some seconds."""
     if sys.platform != "linux":
         return (Finding("bubblewrap", False, f"is for Linux alone, this is {sys.platform}; grade in a VM"),)
+    try:
+        architecture(platform.machine())
+    except CompressionError as error:
+        return (Finding("system calls", False, str(error)),)
     if shutil.which("bwrap") is None:
         return (Finding("bubblewrap", False, f"is not installed; {INSTALL}"),)
     with (
-        tempfile.TemporaryDirectory(prefix="compresslab-") as place,
-        socket.create_server(("127.0.0.1", 0)) as s,
+        tempfile.TemporaryDirectory(prefix="compresslab-") as folder,
+        socket.create_server(("127.0.0.1", 0)) as listener,
     ):
         lab = Lab("90_sandbox", "The sandbox", "what an answer can reach", (), (), ())
-        bundle = make_bundle(lab, Path(place) / "bundle")
+        bundle = make_bundle(lab, Path(folder) / "bundle")
         try:
-            hidden = [place, str(bundle.folder / "bundle.json"), exercises.__path__[0]]
-            return _tried(bundle, {"port": s.getsockname()[1], "hidden": hidden})
+            hidden = [folder, str(bundle.folder / "bundle.json"), course.__path__[0]]
+            return _try_out(bundle, {"port": listener.getsockname()[1], "hidden": hidden})
         except (RuntimeError, CompressionError) as error:
             return (Finding("bubblewrap", False, f"{FORBIDDEN}. It said: {error}"),)
 
 
-def _tried(bundle: Bundle, case: Mapping[str, Any]) -> tuple[Finding, ...]:
+def _try_out(bundle: Bundle, case: Mapping[str, Any]) -> tuple[Finding, ...]:
     job = {
-        "name": "_look",
+        "name": "_break_out",
         "seconds": 20.0,
         "probe_name": "_probe",
         "probe": inspect.getsource(_probe),
-        "pieces": [["cell 1", inspect.getsource(_look), [0]]],
+        "pieces": [["cell 1", inspect.getsource(_break_out), [0]]],
         "cases": [("here", dict(case))],
     }
-    with Workers(bundle, isolated=True) as workers:
-        end, content = workers.run(job)
-        left = _left_running(workers)
-    if end != "ok" or not content.startswith(b"run\n"):
-        raise RuntimeError(content.decode(errors="replace")[:200] or end)
-    attempt = run_from_bytes(content[4:]).attempts[0]
+    with WorkerClient(bundle, isolated=True) as worker:
+        ending, content = worker.run(job)
+        left = _processes_left(worker)
+    reply, _, record = content.partition(b"\n")
+    if ending != Ending.OK or reply != Reply.RUN.encode():
+        raise RuntimeError(content.decode(errors="replace")[:200] or ending)
+    attempt = run_from_bytes(record).attempts[0]
     if attempt.raised:
         raise RuntimeError(attempt.words)
     found = {name: value.array is not None and bool(value.array) for name, value in attempt.record.items()}
@@ -93,10 +101,10 @@ def _tried(bundle: Bundle, case: Mapping[str, Any]) -> tuple[Finding, ...]:
     return tuple(Finding(about, refused[about], words[not refused[about]]) for about, words in WORDS.items())
 
 
-def _left_running(workers: Workers) -> int:
-    """Processes beside bubblewrap's own two and the worker, once they had time to end."""
+def _processes_left(worker: WorkerClient) -> int:
+    """Count processes beside bubblewrap's own two and the worker, once they had time to end."""
     deadline = time.monotonic() + 2
-    while (left := workers.processes() - 3) > 0 and time.monotonic() < deadline:
+    while (left := worker.processes() - 3) > 0 and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
 
@@ -109,10 +117,13 @@ WORDS = {  # what each finding says where it holds, and where it does not
     ),
     "environment": ("your variables are not there", "an answer sees variables of yours"),
     "writing": (
-        "everything is read-only but a folder that begins empty",
-        "an answer wrote outside of its folder",
+        "everything is read-only except one folder that begins empty",
+        "an answer wrote outside its folder",
     ),
-    "rights": ("no mounts, no other users, no rooms within", "an answer holds rights that it should not"),
+    "rights": (
+        "no mounts, no other users, no namespaces",
+        "an answer has privileges that it should not have",
+    ),
     "processes seen": ("nothing is seen of any process", "an answer sees other processes"),
     "memory": ("6 GiB at once are refused", "an answer got 6 GiB at once"),
     "file size": ("no file grows beyond 16 MiB", "an answer wrote a file of 20 MiB"),
@@ -122,11 +133,11 @@ WORDS = {  # what each finding says where it holds, and where it does not
 }
 
 
-def _probe(case: dict[str, Any], look: Any) -> dict[str, Any]:
-    return look(case)
+def _probe(case: dict[str, Any], break_out: Any) -> dict[str, Any]:
+    return break_out(case)
 
 
-def _look(case: Any) -> Any:
+def _break_out(case: Any) -> Any:
     import ctypes
     import mmap
     import os
@@ -140,8 +151,8 @@ def _look(case: Any) -> Any:
         except (OSError, MemoryError):
             return False
 
-    def write(place: str, size: int = 1) -> bool:
-        with open(place, "wb") as file:
+    def write(path: str, size: int = 1) -> bool:
+        with open(path, "wb") as file:
             file.write(bytes(size))
         return True
 
@@ -155,13 +166,13 @@ def _look(case: Any) -> Any:
 
     known = {"HOME", "LANG", "LC_CTYPE", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PATH", "PWD"}
     known |= {"PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONPATH", "TMPDIR"}
-    places = ["/usr", "/", "/dev/shm", "/proc", sys.prefix, sys.base_prefix, os.path.dirname(os.__file__)]
+    folders = ["/usr", "/", "/dev/shm", "/proc", sys.prefix, sys.base_prefix, os.path.dirname(os.__file__)]
     kernel = ctypes.CDLL(None)
     return {
         "network": can(lambda: socket.create_connection(("127.0.0.1", case["port"]), timeout=2)),
-        "files": any(os.path.exists(place) for place in case["hidden"]),
+        "files": any(os.path.exists(path) for path in case["hidden"]),
         "environment": not set(os.environ) <= known,
-        "writing": any(can(lambda place=place: write(f"{place}/canary")) for place in places),
+        "writing": any(can(lambda folder=folder: write(f"{folder}/canary")) for folder in folders),
         "rights": any(
             call == 0
             for call in (

@@ -1,18 +1,14 @@
-"""Runs students' answers: ``python -P -m compresslab.grading.sandbox.worker rooms USER | fork | here``.
+"""Run students' answers: ``python -P -m compresslab.grading.sandbox.worker isolated USER | fork | once``.
 
-The worker imports torch once, reads nothing and runs nothing. For each exercise it forks a keeper; the keeper
-reads the job (inputs, the student's definitions, the probe as text) from stdin and forks once more for the
-student's code, in a room of its own (``confinement.py``) where the worker stands in a sandbox. What comes
-back, on a pipe and then on the worker's own stdout, which no student's code holds, is one message a job:
+The worker imports torch once; it reads nothing and runs no answer itself. For each exercise it forks a
+supervisor. The supervisor reads the job (inputs, the student's definitions, the probe as text) from stdin and
+forks once more: that child runs the student's code, in namespaces of its own and without privileges where the
+worker stands in a sandbox. The child leaves its answer on a pipe; the supervisor writes it, or how the child
+ended, to the worker's stdout, which no student's code holds (``messages.py``).
 
-    ok      a record without pickle, or the sentence why there is none
-    died    the process ended before it had written one
-    late    it still ran when its time was over
-    memory  it took more than there is
-
-So each exercise, of each student, begins in the same never-run process, and nothing of it outlives it. The
-worker never sees a seed, a judge, a right answer or a mistake. Where forking is not safe (Windows, macOS) the
-grader starts a worker an exercise, which runs it ``here``.
+So each exercise of each student begins in a copy of the same process that has run nothing, and nothing of it
+is left afterwards. The worker never sees a seed, a judge, a right answer or a named mistake. Where forking is
+not safe (Windows, macOS) the grader starts a worker for each exercise, which runs it ``once``.
 """
 
 from __future__ import annotations
@@ -30,7 +26,7 @@ import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,41 +37,50 @@ from compresslab.checks.call import Run, run, run_to_bytes, said_by
 from compresslab.checks.exercise import Case
 from compresslab.checks.networks import build
 from compresslab.checks.record import MAXIMUM_BYTES, from_bytes
-from compresslab.grading.sandbox.messages import read_frame, write_frame
-
-if TYPE_CHECKING:
-    from compresslab.grading.sandbox import limits as confinement
+from compresslab.errors import CompressionError
+from compresslab.grading.sandbox.limits import MemoryWatchdog, address_space_bytes, set_limits
+from compresslab.grading.sandbox.messages import Ending, Mode, Reply, read_message, write_message
+from compresslab.grading.sandbox.namespaces import SCRATCH, isolate_next_child
+from compresslab.grading.sandbox.privileges import drop_privileges
 
 __all__ = ["MARGIN", "Revealed", "main"]
 
 MARGIN = 2.0  # seconds beyond an exercise's own limit: for its definitions, and for what swallows the limit
-READY = b"\x01"  # from the child, before any of the student's code runs
-_FLAGS = __future__.annotations.compiler_flag  # a name missing in an annotation alone costs nobody anything
+STARTED = b"\x01"  # from the child, before any of the student's code runs
+LENGTH = slice(1, 9)  # of the child's message, which follows that byte
+PIPE = 3  # the child's end of the pipe to its supervisor
+_FLAGS = __future__.annotations.compiler_flag  # a name missing in an annotation alone is no error
 
 
-def main(how: str, user: int = 0) -> None:
-    """Runs one exercise after the other, until stdin ends; ``here`` runs one."""
+def main(mode: Mode, user: int = 0) -> None:
+    """Run one job after the other until stdin ends; in the mode ``once`` run one.
+
+    Args:
+        mode: how jobs are run.
+        user: whom the student's code runs as where it is isolated; 0 for the worker's own user.
+    """
     stdin, stdout = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
-    for pipe in (0, 1, 2) if how == "here" else (0, 1):  # a keeper's own complaints are told
-        os.dup2(nothing, pipe)  # whatever is printed from here on goes nowhere
+    for pipe in (0, 1, 2) if mode is Mode.ONCE else (0, 1):  # a supervisor's own errors go to the grader
+        os.dup2(nothing, pipe)  # whatever is printed from here on is lost
     torch.set_num_threads(1)
-    sys.meta_path.insert(0, _OnlyWhatIsHere())
-    write_frame(stdout, b"ready")
-    if how == "here":
-        write_frame(stdout, b"ok\n" + _answer(read_frame(stdin, most=MAXIMUM_BYTES) or b""))
+    sys.meta_path.insert(0, _ThisCopyOnly())
+    write_message(stdout, b"ready")
+    if mode is Mode.ONCE:
+        reply = _answer(read_message(stdin, most=MAXIMUM_BYTES) or b"")
+        write_message(stdout, _message(Ending.OK, reply))
         return
     while True:
-        select.select([stdin], [], [])  # the keeper reads it, not the worker: it stays as it is
-        keeper = os.fork()
-        if keeper == 0:
-            _keep(stdin, stdout, rooms=how == "rooms", user=user)
-        if os.waitpid(keeper, 0)[1] != 0:
+        select.select([stdin], [], [])  # the supervisor reads it, not the worker, which stays as it is
+        supervisor = os.fork()
+        if supervisor == 0:
+            _supervise(stdin, stdout, isolated=mode is Mode.ISOLATED, user=user)
+        if os.waitpid(supervisor, 0)[1] != 0:
             return
 
 
-class _OnlyWhatIsHere:
-    """Finds ``compresslab``'s modules in this copy or nowhere: an editable install would add the others."""
+class _ThisCopyOnly:
+    """Find ``compresslab``'s modules in this copy or nowhere: an editable install would add the others."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
@@ -86,87 +91,107 @@ class _OnlyWhatIsHere:
         raise ModuleNotFoundError(f"No module named {name!r} for an answer", name=name)
 
 
-def _keep(stdin: int, stdout: int, *, rooms: bool, user: int) -> None:
-    """The keeper: reads a job, has it run in a child, tells what came of it; its process ends here."""
+def _message(ending: Ending, content: bytes | bytearray = b"") -> bytes:
+    return f"{ending}\n".encode() + content
+
+
+# The supervisor: one for each exercise, with the worker's privileges; it runs no student's code.
+
+
+def _supervise(stdin: int, stdout: int, *, isolated: bool, user: int) -> None:
+    """Read a job, run it in a child, write what came of it; this process ends here."""
     try:
-        job = read_frame(stdin, most=MAXIMUM_BYTES)
+        job = read_message(stdin, most=MAXIMUM_BYTES)
         if job is not None:
-            write_frame(stdout, _keep_one(job, rooms=rooms, user=user))
+            write_message(stdout, _run_in_child(job, isolated=isolated, user=user))
             os._exit(0)
-    except BaseException as error:  # ours, not the student's: it is the grader's to hear
+    except BaseException as error:  # ours, not the student's: the grader reads it
         os.write(2, f"{said_by(error)}\n".encode(errors="replace"))
     finally:
         os._exit(1)
 
 
-def _keep_one(job: bytes, *, rooms: bool, user: int) -> bytes:
-    from compresslab.grading.sandbox import limits as confinement  # Linux alone
-
+def _run_in_child(job: bytes, *, isolated: bool, user: int) -> bytes:
     seconds = float(from_bytes(job)["seconds"]) + MARGIN
-    mapped = confinement.mapped()
-    watch = confinement.Watch() if rooms else None
-    if rooms:
-        confinement.make_room()
+    address_space = address_space_bytes()
+    watchdog = MemoryWatchdog() if isolated else None
+    if isolated:
+        isolate_next_child()
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.dup2(writing, 3)
-            os.closerange(4, 4096)
-            os.setsid()  # so that a signal to "my group" reaches nobody else
-            confinement.limit(seconds, mapped=mapped, rooms=rooms)
-            if rooms:
-                confinement.give_up_rights(user)
-            os.write(3, READY)
+            _keep_only(writing)
+            set_limits(seconds, address_space=address_space, isolated=isolated)
+            if isolated:
+                os.chdir(SCRATCH)
+                drop_privileges(user)
+            os.write(PIPE, STARTED)
             os.dup2(0, 2)
-            write_frame(3, _answer(job))
-        except OSError as error:
+            write_message(PIPE, _answer(job))
+        except (OSError, CompressionError) as error:
             os.write(2, f"{said_by(error)}\n".encode(errors="replace"))
         finally:
-            os._exit(0)  # the keeper looks at what was written, not at this
+            os._exit(0)  # the supervisor looks at what was written, not at this
     os.close(writing)
     try:
-        return _follow(child, reading, time.monotonic() + seconds, watch)
+        return _follow(child, reading, time.monotonic() + seconds, watchdog)
     finally:
-        with contextlib.suppress(OSError):
-            os.killpg(child, signal.SIGKILL)
-        with contextlib.suppress(OSError):  # it has gone and was waited for
-            os.kill(child, signal.SIGKILL)  # the first process of a room: with it goes every other
-            os.waitpid(child, 0)
+        _end(child)
 
 
-def _follow(child: int, reading: int, deadline: float, watch: confinement.Watch | None) -> bytes:
-    """How the child ended and what it wrote, as one message; nothing is waited for after that."""
+def _keep_only(writing: int) -> None:
+    """Leave this process no open file but one end of a pipe, and a process group of its own."""
+    os.dup2(writing, PIPE)
+    os.closerange(PIPE + 1, 4096)
+    os.setsid()  # so that a signal to "my group" reaches nobody else
+
+
+def _follow(child: int, reading: int, deadline: float, watchdog: MemoryWatchdog | None) -> bytes:
+    """Return how the child ended and what it wrote, as one message; nothing is waited for after that."""
     left, ended = bytearray(), False
     while time.monotonic() < deadline:
         ended = ended or os.waitpid(child, os.WNOHANG)[0] != 0
         ready = select.select([reading], [], [], 0 if ended else 0.005)[0]
         part = os.read(reading, 1 << 20) if ready else b""
         left += part
-        size = int.from_bytes(left[1:9], "big") if len(left) >= 9 else MAXIMUM_BYTES
-        if size > MAXIMUM_BYTES or len(left) >= 9 + size:
-            return b"ok\n" + left[9 : 9 + size]
+        known = len(left) >= LENGTH.stop
+        size = int.from_bytes(left[LENGTH], "big") if known else MAXIMUM_BYTES
+        if size > MAXIMUM_BYTES or len(left) >= LENGTH.stop + size:
+            return _message(Ending.OK, left[LENGTH.stop : LENGTH.stop + size])
         if ended and not part and not left:
-            raise RuntimeError("no room could be made for an answer")
+            raise RuntimeError("the sandbox for an answer could not be set up")
         if ended and not part:
-            return b"died\n"
-        if watch is not None and watch.too_much():
-            return b"memory\n"
+            return _message(Ending.DIED)
+        if watchdog is not None and watchdog.is_exceeded():
+            return _message(Ending.MEMORY)
         if ready and not part:
             time.sleep(0.005)  # it has closed the pipe and goes on
-    return b"late\n"
+    return _message(Ending.LATE)
+
+
+def _end(child: int) -> None:
+    """End the child with all that it started; where it is isolated the kernel ends its namespace with it."""
+    with contextlib.suppress(OSError):
+        os.killpg(child, signal.SIGKILL)
+    with contextlib.suppress(OSError):  # it has ended and was waited for
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+# The child: it runs the student's code.
 
 
 def _answer(job: bytes) -> bytes:
-    """Runs one exercise in this very process: ``run`` and the record, or ``no`` and the reason why."""
+    """Run one exercise in this very process; return the record, or the reason why there is none."""
     try:
         task = from_bytes(job)
         record = run_to_bytes(_run(task["name"], task, task["cases"]))
-        if len(record) > MAXIMUM_BYTES - 4:
+        if len(record) > MAXIMUM_BYTES - len(f"{Reply.RUN}\n"):
             raise _NoRun(f"your answers are too large to record ({len(record):,} bytes); return less")
-        return b"run\n" + record
-    except _NoRun as words:
-        return b"no\n" + str(words).encode(errors="replace")
+        return f"{Reply.RUN}\n".encode() + record
+    except _NoRun as reason:
+        return f"{Reply.NO}\n{reason}".encode(errors="replace")
 
 
 class _NoRun(Exception):
@@ -184,23 +209,23 @@ def _run(name: str, task: dict[str, Any], cases: list[Case]) -> Run:
 
 
 def _names() -> dict[str, Any]:
-    """What probes and answers may use without an import."""
+    """Return what probes and answers may use without an import."""
     return {"torch": torch, "nn": nn, "np": np, "math": math, "F": nn.functional, "Tensor": torch.Tensor}
 
 
 def _define(name: str, pieces: list[Any]) -> tuple[Callable[..., Any], list[str]]:
-    """The student's function, and a sentence for each definition of another cell that failed.
+    """Return the student's function, and a sentence for each definition of another cell that failed.
 
     Raises:
-        _NoRun: a definition of the hole itself failed, or what it defines is no function.
+        _NoRun: a definition of the hole itself failed, or what it defines is not a function.
     """
     module = types.ModuleType("submission")
     sys.modules["submission"] = module  # dataclasses look their module up
     vars(module).update(_names(), reveal=_Reveal())
     *others, hole = pieces
-    failures = [words for piece in others for words in _execute(piece, vars(module))]
-    for words in _execute(hole, vars(module)):
-        raise _NoRun(words)
+    failures = [reason for piece in others for reason in _execute(piece, vars(module))]
+    for reason in _execute(hole, vars(module)):
+        raise _NoRun(reason)
     answer = vars(module).get(name)
     if not callable(answer):
         raise _NoRun(f"{name} is a function; yours is a {type(answer).__name__}")
@@ -208,13 +233,13 @@ def _define(name: str, pieces: list[Any]) -> tuple[Callable[..., Any], list[str]
 
 
 def _execute(piece: list[Any], space: dict[str, Any]) -> Iterator[str]:
-    """Executes the kept statements of a cell, and yields a sentence for each that fails."""
+    """Execute the kept statements of a cell; yield a sentence for each that fails."""
     cell, text, keep = piece
     filename = f"<{cell}>"
     lines = text.splitlines(keepends=True)
     linecache.cache[filename] = (len(text), None, lines, filename)  # so that a message can quote the line
     body = ast.parse(text).body
-    for statement in (body[place] for place in keep):
+    for statement in (body[index] for index in keep):
         try:
             alone = ast.Module([statement], [])
             exec(compile(alone, filename, "exec", flags=_FLAGS, dont_inherit=True), space)
@@ -228,7 +253,7 @@ class Revealed(Exception):
 
 
 class _Reveal:
-    """``reveal.X()`` as in the notebook, but what it hands over only says that it was revealed."""
+    """``reveal.X()`` as in the notebook, but the function that it returns only says that it was revealed."""
 
     def __getattr__(self, name: str) -> Callable[[], Callable[..., Any]]:
         def revealed(*_: Any, **__: Any) -> Any:
@@ -238,4 +263,4 @@ class _Reveal:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(Mode(sys.argv[1]), *map(int, sys.argv[2:]))

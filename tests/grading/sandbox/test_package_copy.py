@@ -1,4 +1,4 @@
-"""The student's copy of the package: no answer in it, nothing that leans on one, and whole all the same."""
+"""The student's copy of the package: no answer in it, nothing that imports one, and complete all the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import compresslab
 from compresslab.course import all_labs
 from compresslab.errors import CompressionError
-from compresslab.grading.sandbox.package_copy import WORKER, strip
+from compresslab.grading.sandbox.package_copy import WORKER, copy_package
 
 PACKAGE = Path(compresslab.__file__).parent
 GRADERS = tuple(
@@ -43,7 +43,7 @@ print(json.dumps(told))
 def copied(request, tmp_path_factory):
     """A real lab, its copy, what went, and what a process saw that has nothing but the copy."""
     lab, place = request.param, tmp_path_factory.mktemp("copy")
-    gone = strip(PACKAGE, place / "compresslab", hidden=lab.answers)
+    gone = copy_package(PACKAGE, place / "compresslab", hidden=lab.answers)
     paths = os.pathsep.join([str(place), *site.getsitepackages()])
     seen = subprocess.run(  # -S: no site, so no finder of an editable install
         [sys.executable, "-S", "-P", "-B", "-c", LOOK],
@@ -66,10 +66,10 @@ def test_the_worker_runs_from_the_copy_alone(copied):
     assert set(WORKER) - set(seen["all"]) == set()
 
 
-def test_every_page_that_stays_can_be_imported_and_its_all_is_true(copied):
+def test_every_module_that_stays_can_be_imported_and_its_all_is_true(copied):
     _, _, _, seen = copied
     ours = {page: name for page, name in seen["broken"].items() if within(name, "compresslab")}
-    assert ours == {}  # another library may be missing here, a page of ours may not
+    assert ours == {}  # another library may be missing here, a module of ours may not
     assert seen["untrue"] == []
 
 
@@ -82,7 +82,7 @@ def test_no_answer_and_no_grader_is_in_the_copy(copied):
     for above in (*lab.answers, *GRADERS):
         assert [name for name in {*there, *seen["all"]} if within(name, above)] == []
     for above in (*lab.answers_in, *GRADERS):
-        assert [name for name in gone if within(name, above)], f"{above} is no page of the package"
+        assert [name for name in gone if within(name, above)], f"{above} is no module of the package"
 
 
 def test_no_function_in_the_copy_has_the_name_of_a_hole(copied):
@@ -97,21 +97,21 @@ def test_no_function_in_the_copy_has_the_name_of_a_hole(copied):
     assert defined == set()
 
 
-def test_the_worker_loads_no_page_of_a_notebook(copied):
+def test_the_worker_loads_nothing_of_a_notebook(copied):
     heavy = {"IPython", "jupyter_client", "nbformat", "nbclient", "ipywidgets", "matplotlib", "torchvision"}
     assert heavy & set(copied[3]["loaded"]) == set()
 
 
 # The rules, on a small made package.
 
-PAGES = {
+MODULES = {
     "__init__": "from compresslab.answers import f, g as renamed\nfrom compresslab.free import h\n"
     "__all__ = ['f', 'h', 'renamed']\n",
     "answers": "def f(): return 42\ndef g(): return 43\n",
     "answers_of_others": "",
-    "leaning": "from compresslab.answers import f\n",
-    "leaning_on_the_module": "from compresslab import answers\n",
-    "leaning_on_that": "import compresslab.leaning\n",
+    "importing": "from compresslab.answers import f\n",
+    "importing_the_module": "from compresslab import answers\n",
+    "importing_that": "import compresslab.importing\n",
     "free": "# a remark\ndef h():\n    from compresslab.answers import f\n    return f()\n",
     "typed": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from compresslab.answers import f\n",
     "family/__init__": "# a remark stays\nfrom compresslab.free import h\n\n__all__ = ['h']\n",
@@ -124,7 +124,7 @@ PAGES = {
 
 
 def made(folder: Path, **changed: str) -> Path:
-    for name, text in (PAGES | changed).items():
+    for name, text in (MODULES | changed).items():
         place = folder / "compresslab" / f"{name}.py"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
@@ -135,54 +135,51 @@ def names(place: Path) -> set[str]:
     return {path.relative_to(place).with_suffix("").as_posix() for path in place.rglob("*.py")}
 
 
-def test_what_is_hidden_goes_and_what_leans_on_it_however_far(tmp_path):
-    gone = strip(made(tmp_path), tmp_path / "out", hidden=["compresslab.answers"])
-    leaning = {"leaning", "leaning_on_the_module", "leaning_on_that"}
-    assert names(tmp_path / "out") == set(PAGES) - leaning - {"answers", "checks/judge", "cli/student"}
+def test_what_is_hidden_goes_and_what_imports_it_however_far(tmp_path):
+    gone = copy_package(made(tmp_path), tmp_path / "out", hidden=["compresslab.answers"])
+    importing = {"importing", "importing_the_module", "importing_that"}
+    assert names(tmp_path / "out") == set(MODULES) - importing - {"answers", "checks/judge", "cli/student"}
     assert {name.removeprefix("compresslab.") for name in gone} == {
-        *leaning,
-        "answers",
-        "checks.judge",
-        "cli.student",
+        *importing, "answers", "checks.judge", "cli.student",
     }
 
 
 def test_hiding_a_package_hides_all_that_is_below_it(tmp_path):
-    strip(made(tmp_path), tmp_path / "out", hidden=["compresslab.family"])
+    copy_package(made(tmp_path), tmp_path / "out", hidden=["compresslab.family"])
     assert not (tmp_path / "out" / "family").exists()
-    assert (tmp_path / "out" / "leaning.py").exists()
+    assert (tmp_path / "out" / "importing.py").exists()
 
 
 def test_an_init_forgets_what_has_gone_and_nothing_else(tmp_path):
-    strip(made(tmp_path), tmp_path / "out", hidden=["compresslab.answers"])
+    copy_package(made(tmp_path), tmp_path / "out", hidden=["compresslab.answers"])
     assert (tmp_path / "out" / "__init__.py").read_text().splitlines() == [
         "from compresslab.free import h",
         "__all__ = ['h']",
     ]
 
 
-def test_other_pages_are_copied_as_they_are(tmp_path):
-    strip(made(tmp_path), tmp_path / "out", hidden=["compresslab.answers"])
-    for page in ("free", "typed"):
-        assert (tmp_path / "out" / f"{page}.py").read_text() == PAGES[page]
+def test_other_modules_are_copied_as_they_are(tmp_path):
+    copy_package(made(tmp_path), tmp_path / "out", hidden=["compresslab.answers"])
+    for module in ("free", "typed"):
+        assert (tmp_path / "out" / f"{module}.py").read_text() == MODULES[module]
 
 
 def test_the_students_user_may_read_the_copy_whatever_the_umask(tmp_path):
     before = os.umask(0o077)
     try:
-        strip(made(tmp_path), tmp_path / "out", hidden=["compresslab.answers"])
+        copy_package(made(tmp_path), tmp_path / "out", hidden=["compresslab.answers"])
     finally:
         os.umask(before)
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out", *(tmp_path / "out").rglob("*"))}
     assert modes == {0o644, 0o755}
 
 
-def test_a_worker_that_leans_on_an_answer_is_told(tmp_path):
+def test_a_worker_that_imports_an_answer_is_refused(tmp_path):
     package = made(tmp_path, **{"checks/networks": "import compresslab.answers"})
     with pytest.raises(
         CompressionError,
-        match=r"needs compresslab\.checks\.networks, which leans on compresslab\.answers; expected "
-        r"answers that the worker does without; name other modules",
+        match=r"answers_in hides compresslab\.answers, which the worker's compresslab\.checks\.networks "
+        r"imports; expected answers that the worker does without; name other modules",
     ):
-        strip(package, tmp_path / "out", hidden=["compresslab.answers"])
+        copy_package(package, tmp_path / "out", hidden=["compresslab.answers"])
     assert not (tmp_path / "out").exists()

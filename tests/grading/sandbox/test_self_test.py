@@ -15,21 +15,19 @@ import pytest
 from compresslab.checks.call import Attempt, Run, run_to_bytes
 from compresslab.checks.record import describe
 from compresslab.grading.bundle import make_bundle
-from compresslab.grading.sandbox import bubblewrap as sandbox
-from compresslab.grading.sandbox import client as workers
-from compresslab.grading.sandbox import self_test as isolation
-from compresslab.grading.sandbox.bubblewrap import free_user, sandbox_command, shown_at
-from compresslab.grading.sandbox.limits import ROOM
-from compresslab.grading.sandbox.self_test import WORDS, Finding, holds
+from compresslab.grading.sandbox import bubblewrap, self_test, worker_client
+from compresslab.grading.sandbox.bubblewrap import sandbox_command, shown_at, unused_user
+from compresslab.grading.sandbox.namespaces import SCRATCH
+from compresslab.grading.sandbox.self_test import WORDS, Finding, can_isolate, run_self_test
 
 pytestmark = pytest.mark.alone  # counts processes and tries every limit
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bubblewrap is for Linux alone")
-afresh = isolation.isolation.__wrapped__  # tried again, whatever an earlier test has found
+afresh = run_self_test.__wrapped__  # tried again, whatever an earlier test has found
 
 
 @pytest.fixture
 def isolating():
-    if not holds():
+    if not can_isolate():
         pytest.skip("bubblewrap can't isolate here: compresslab sandbox --check says why")
 
 
@@ -41,11 +39,11 @@ def failing(findings) -> set[str]:
 
 
 def test_everything_that_was_tried_holds(isolating):
-    assert isolation.isolation() == tuple(Finding(about, True, words[0]) for about, words in WORDS.items())
+    assert run_self_test() == tuple(Finding(about, True, words[0]) for about, words in WORDS.items())
 
 
 def weakened(monkeypatch, *changes: tuple[str, str, str], options=()) -> set[str]:
-    """What fails where a worker's pages say something else, or bubblewrap is given more options."""
+    """What fails where a worker's modules are changed, or bubblewrap is given more options."""
 
     def make(lab, out):
         bundle = make_bundle(lab, out)
@@ -66,20 +64,20 @@ def weakened(monkeypatch, *changes: tuple[str, str, str], options=()) -> set[str
             else [*(part for part in kept if part != "--unshare-net"), *options, *whole[place:]]
         )
 
-    monkeypatch.setattr(isolation, "make_bundle", make)
-    monkeypatch.setattr(workers, "sandbox_command", command)
+    monkeypatch.setattr(self_test, "make_bundle", make)
+    monkeypatch.setattr(worker_client, "sandbox_command", command)
     return failing(afresh())
 
 
 def test_what_the_sandbox_no_longer_takes_away_is_found(isolating, monkeypatch, tmp_path):
-    monkeypatch.setattr(isolation.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(self_test.tempfile, "tempdir", str(tmp_path))
     tmp_path.chmod(0o755)
     way = [part for place in reversed(tmp_path.parents[:-2]) for part in ("--perms", "0755", "--dir", place)]
     found = weakened(
         monkeypatch,
-        ("limits", '    _call("mount", b"tmpfs"', '    print("mount", b"tmpfs"'),
-        ("limits", "        41, ", "        "),  # socket, as seccomp knows it
-        ("limits", "        198, ", "        "),
+        ("namespaces", '    mount("tmpfs"', '    print("tmpfs"'),
+        ("syscalls", '    "socket": Syscall', '    "getppid": Syscall'),
+        ("syscalls", "(x86_64=41, aarch64=198)", "(x86_64=110, aarch64=173)"),
         options=[
             *("--setenv", "MY_TOKEN", "secret", "--perms", "1777", "--tmpfs", "/dev/shm"),
             *(*map(str, way), "--ro-bind", str(tmp_path), str(tmp_path)),
@@ -94,20 +92,20 @@ def test_limits_that_are_gone_are_found(isolating, monkeypatch):
         ("limits", "MEMORY = 4 * 2**30", "MEMORY = 2**40"),
         ("limits", "LARGEST_FILE = 16 * 2**20", "LARGEST_FILE = 2**30"),
         ("limits", "PROCESSES = 12", "PROCESSES = 3_000"),
-        ("limits", "nr_inodes=4096", "nr_inodes=40960"),
+        ("namespaces", "nr_inodes=4096", "nr_inodes=40960"),
     )
     assert found == {"memory", "file size", "file count", "processes"}
 
 
 def test_rights_that_are_kept_are_found(isolating, monkeypatch):
-    kept = ("limits", "    os.chdir(ROOM)\n    for", "    os.chdir(ROOM)\n    return\n    for")
+    kept = ("privileges", "    for capability in", "    return\n    for capability in")
     assert "rights" in weakened(monkeypatch, kept)
 
 
 def test_a_process_that_stays_is_found(isolating, monkeypatch):
     found = weakened(
         monkeypatch,
-        ("limits", "_NEWNS | _NEWIPC | _NEWPID", "_NEWNS | _NEWIPC"),
+        ("namespaces", " | Namespace.PROCESSES", ""),
         ("worker", "os.killpg(child, signal.SIGKILL)", "pass"),
     )
     assert found == {"left"}
@@ -119,9 +117,11 @@ def leaving(monkeypatch):
 
     def leave(end: str, content: bytes, left: int = 0) -> None:
         worker = SimpleNamespace(run=lambda job: (end, content))
-        monkeypatch.setattr(isolation, "Workers", lambda bundle, isolated: contextlib.nullcontext(worker))
-        monkeypatch.setattr(isolation, "_left_running", lambda workers: left)
-        monkeypatch.setattr(isolation.shutil, "which", lambda name: name)
+        monkeypatch.setattr(
+            self_test, "WorkerClient", lambda bundle, isolated: contextlib.nullcontext(worker)
+        )
+        monkeypatch.setattr(self_test, "_processes_left", lambda workers: left)
+        monkeypatch.setattr(self_test.shutil, "which", lambda name: name)
 
     return leave
 
@@ -159,15 +159,26 @@ def test_a_trial_that_came_to_nothing_does_not_hold(leaving, end, content, said)
 
 
 def test_another_system_is_told_so(monkeypatch):
-    monkeypatch.setattr(isolation.sys, "platform", "darwin")
+    monkeypatch.setattr(self_test.sys, "platform", "darwin")
     (finding,) = afresh()
     assert not finding.holds
     assert finding.words == "is for Linux alone, this is darwin; grade in a VM"
 
 
 @linux
+def test_an_unknown_processor_is_told_so(monkeypatch):
+    monkeypatch.setattr(self_test.platform, "machine", lambda: "riscv64")
+    (finding,) = afresh()
+    assert (finding.about, finding.holds) == ("system calls", False)
+    assert finding.words == (
+        "the processor architecture 'riscv64' has no table of system calls in this kit; expected one of "
+        "x86_64, aarch64; grade on such a machine"
+    )
+
+
+@linux
 def test_a_missing_bubblewrap_is_told_with_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(isolation.shutil, "which", lambda name: None)
+    monkeypatch.setattr(self_test.shutil, "which", lambda name: None)
     (finding,) = afresh()
     assert (finding.about, finding.holds) == ("bubblewrap", False)
     assert finding.words.startswith("is not installed; install bubblewrap (apt-get install bubblewrap, ")
@@ -210,11 +221,11 @@ def test_folders_of_the_course_below_a_shown_one_are_covered(monkeypatch, tmp_pa
     course = tmp_path / "prefix" / "course"
     for name in ("compresslab", "solutions", "labs"):
         (course / name).mkdir(parents=True)
-    monkeypatch.setattr(sandbox, "PACKAGE", course / "compresslab")
+    monkeypatch.setattr(bubblewrap, "PACKAGE", course / "compresslab")
     assert {str(course / name) for name in ("compresslab", "solutions")}.isdisjoint(
         pairs(sandbox_command(tmp_path, []), "--tmpfs")
     )
-    monkeypatch.setattr(sandbox, "_python", lambda: (tmp_path / "prefix",))
+    monkeypatch.setattr(bubblewrap, "_python", lambda: (tmp_path / "prefix",))
     command = sandbox_command(tmp_path, [])
     covered = [str(shown_at(course / name)) for name in ("compresslab", "solutions", "labs")]
     assert [place for place in pairs(command, "--tmpfs") if place in covered] == covered
@@ -231,27 +242,27 @@ def test_folders_of_the_course_below_a_shown_one_are_covered(monkeypatch, tmp_pa
     ],
 )
 def test_an_answer_has_its_own_tmp_wherever_python_lies(monkeypatch, prefix, base, there):
-    monkeypatch.setattr(sandbox.sys, "prefix", prefix)
-    monkeypatch.setattr(sandbox.sys, "base_prefix", base)
-    monkeypatch.setattr(sandbox, "_python", lambda: (Path(prefix, "bin"),))
+    monkeypatch.setattr(bubblewrap.sys, "prefix", prefix)
+    monkeypatch.setattr(bubblewrap.sys, "base_prefix", base)
+    monkeypatch.setattr(bubblewrap, "_python", lambda: (Path(prefix, "bin"),))
     command = " ".join(sandbox_command(Path("/"), []))
     assert f"--ro-bind {prefix}/bin {there}/bin " in command
-    assert f"--symlink {ROOM} /tmp" in command
+    assert f"--symlink {SCRATCH} /tmp" in command
     assert str(shown_at(Path(prefix, "bin", "python"))) == f"{there}/bin/python"
 
 
 @linux
 def test_an_environment_whose_base_lies_below_tmp_too_is_shown_in_its_place(monkeypatch):
-    monkeypatch.setattr(sandbox.sys, "prefix", "/tmp/clone/.venv")
-    monkeypatch.setattr(sandbox.sys, "base_prefix", "/tmp/python")
-    monkeypatch.setattr(sandbox, "_python", lambda: (Path("/tmp/clone/.venv/bin"),))
+    monkeypatch.setattr(bubblewrap.sys, "prefix", "/tmp/clone/.venv")
+    monkeypatch.setattr(bubblewrap.sys, "base_prefix", "/tmp/python")
+    monkeypatch.setattr(bubblewrap, "_python", lambda: (Path("/tmp/clone/.venv/bin"),))
     command = " ".join(sandbox_command(Path("/"), []))
     assert "--ro-bind /tmp/clone/.venv/bin /tmp/clone/.venv/bin " in command
-    assert f"{ROOM} /tmp" not in command
+    assert f"{SCRATCH} /tmp" not in command
 
 
 def test_each_worker_has_a_user_that_nobody_is():
-    users = {free_user() for _ in range(20)}
+    users = {unused_user() for _ in range(20)}
     assert users == {0} if os.getuid() else (len(users) == 20 and min(users) >= 2**30)
 
 
@@ -262,9 +273,9 @@ def test_each_worker_has_a_user_that_nobody_is():
 def test_an_ordinary_user_can_isolate_too(isolating, tmp_path_factory):
     if os.getuid():
         pytest.skip("the tests run as an ordinary user already")
-    root = Path(isolation.__file__).parents[3]
-    words = "import dataclasses, json; from compresslab.grading.sandbox.self_test import isolation; "
-    words += "print(json.dumps([dataclasses.astuple(finding) for finding in isolation()]))"
+    root = Path(self_test.__file__).parents[3]
+    words = "import dataclasses, json; from compresslab.grading.sandbox.self_test import run_self_test; "
+    words += "print(json.dumps([dataclasses.astuple(finding) for finding in run_self_test()]))"
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(root),

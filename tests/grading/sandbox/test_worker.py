@@ -1,4 +1,4 @@
-"""The worker: it is told nothing that would help, loads nothing that is slow, and defines what it is sent."""
+"""The worker: it is sent nothing that would help, loads nothing slow, and defines what it is sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from compresslab.course import all_labs
 from compresslab.grading.bundle import make_bundle
 from compresslab.grading.grade import _job
 from compresslab.grading.sandbox import worker
-from compresslab.grading.sandbox.client import FORKS, Workers
+from compresslab.grading.sandbox.worker_client import FORKS, WorkerClient
 from compresslab.grading.submission.answers import Answer, Piece
 
 EXERCISES = [exercise for lab in all_labs() for exercise in lab.exercises]
@@ -45,7 +45,7 @@ def test_a_probe_needs_nothing_but_what_the_worker_gives_it(exercise):
         code = codes.pop()
         codes += [constant for constant in code.co_consts if hasattr(constant, "co_code")]
         free = {name for name in code.co_names if name in exercise.probe.__globals__} - known
-        assert not free, f"{exercise.name}'s probe uses {free} of its own page"
+        assert not free, f"{exercise.name}'s probe uses {free} of its own module"
     assert exercise.probe.__closure__ is None
 
 
@@ -77,7 +77,7 @@ def started(tmp_path_factory):
     bundle = make_bundle(TINY, tmp_path_factory.mktemp("made"))
 
     def start(how: str, folder, content: bytes) -> subprocess.CompletedProcess[bytes]:
-        workers = Workers(bundle, isolated=False, fork=how == "fork")
+        workers = WorkerClient(bundle, isolated=False, fork=how == "fork")
         return subprocess.run(
             workers.command(), input=content, cwd=folder, env=workers._environment(), capture_output=True
         )
@@ -97,7 +97,7 @@ def test_nothing_a_student_writes_beside_the_worker_is_imported(started, tmp_pat
     assert (done.returncode, done.stdout, done.stderr) == (0, framed(b"ready"), b"")
 
 
-@pytest.mark.parametrize("how", [pytest.param("fork", marks=needs_forks), "here"])
+@pytest.mark.parametrize("how", [pytest.param("fork", marks=needs_forks), "once"])
 def test_a_loud_answer_leaves_one_message_and_not_a_word_beside_it(started, tmp_path, how):
     loud = (
         "import os, sys\nprint('loud')\nos.write(1, b'loud')\nos.write(2, b'loud')\nsys.stderr.write('loud')"
@@ -117,25 +117,25 @@ def test_a_worker_ends_with_its_stdin_within_a_job_too(started, tmp_path):
 
 
 def test_only_what_lies_beside_the_worker_is_found():
-    finder = worker._OnlyWhatIsHere()
+    finder = worker._ThisCopyOnly()
     assert finder.find_spec("json") is None  # others look for it
     assert finder.find_spec("compresslab.errors", sys.modules["compresslab"].__path__) is not None
     with pytest.raises(ModuleNotFoundError, match=r"No module named 'compresslab\.none' for an answer"):
         finder.find_spec("compresslab.none", ["nowhere"])
 
 
-# What a keeper makes of an answer's process.
+# What a supervisor makes of an answer's process.
 
 
 @pytest.fixture
 def followed():
-    """What the keeper says of a process that runs this code, whose stdout it reads."""
+    """The supervisor's message about a process that runs this code, whose stdout it reads."""
 
-    def follow(code: str, *, seconds=20.0, watch=None) -> bytes:
-        code = f"import os, sys, time\nos.write(1, {worker.READY})\n{code}"
+    def follow(code: str, *, seconds=20.0, watchdog=None) -> bytes:
+        code = f"import os, sys, time\nos.write(1, {worker.STARTED})\n{code}"
         with subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE) as child:
             try:
-                return worker._follow(child.pid, child.stdout.fileno(), time.monotonic() + seconds, watch)
+                return worker._follow(child.pid, child.stdout.fileno(), time.monotonic() + seconds, watchdog)
             finally:
                 child.kill()
 
@@ -159,14 +159,14 @@ WRITES = "os.write(1, (5).to_bytes(8, 'big') + b'run'); time.sleep(0.1); os.writ
         ("os.write(1, b'\\xff' * 20); time.sleep(60)", b"ok\n" + b"\xff" * 12),
     ],
 )
-def test_a_keeper_takes_one_whole_message_or_says_that_there_is_none(followed, code, says):
+def test_a_supervisor_takes_one_whole_message_or_says_that_there_is_none(followed, code, says):
     assert followed(code) == says
 
 
 @needs_forks
-def test_an_answer_that_never_had_its_turn_is_the_keepers_trouble(followed, monkeypatch):
-    monkeypatch.setattr(worker, "READY", b"")
-    with pytest.raises(RuntimeError, match="no room could be made for an answer"):
+def test_an_answer_that_never_started_is_the_graders_error(followed, monkeypatch):
+    monkeypatch.setattr(worker, "STARTED", b"")
+    with pytest.raises(RuntimeError, match="the sandbox for an answer could not be set up"):
         followed("")
 
 
@@ -174,14 +174,14 @@ def test_an_answer_that_never_had_its_turn_is_the_keepers_trouble(followed, monk
 @pytest.mark.parametrize(
     "code", ["time.sleep(60)", "os.close(1); time.sleep(60)", "os.write(1, bytes(7)); time.sleep(60)"]
 )
-def test_a_keeper_waits_no_longer_than_it_was_told(followed, code):
+def test_a_supervisor_waits_no_longer_than_the_limit(followed, code):
     assert followed(code, seconds=0.3) == b"late\n"
 
 
 @needs_forks
-def test_a_keeper_ends_what_takes_too_much(followed):
-    greedy = SimpleNamespace(too_much=lambda: True)
-    assert followed("time.sleep(60)", watch=greedy) == b"memory\n"
+def test_a_supervisor_ends_what_takes_too_much_memory(followed):
+    exceeded = SimpleNamespace(is_exceeded=lambda: True)
+    assert followed("time.sleep(60)", watchdog=exceeded) == b"memory\n"
 
 
 # Defining, in this process.

@@ -16,9 +16,9 @@ from submissions import tiny
 
 from compresslab.checks.call import run_from_bytes
 from compresslab.grading.bundle import make_bundle
-from compresslab.grading.sandbox import client as page
-from compresslab.grading.sandbox.client import FORKS, Workers
-from compresslab.grading.sandbox.self_test import holds
+from compresslab.grading.sandbox import worker_client
+from compresslab.grading.sandbox.self_test import can_isolate
+from compresslab.grading.sandbox.worker_client import FORKS, WorkerClient
 
 pytestmark = [
     pytest.mark.alone,  # counts processes, threads and open files, and ends answers after a tenth of a second
@@ -71,15 +71,15 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def isolated(bundle):
-    if not holds():
+    if not can_isolate():
         pytest.skip("bubblewrap can't isolate here: compresslab sandbox --check says why")
-    with Workers(bundle, isolated=True) as workers:
+    with WorkerClient(bundle, isolated=True) as workers:
         yield workers
 
 
 @pytest.fixture(scope="module")
 def alone(bundle):
-    with Workers(bundle, isolated=False) as workers:
+    with WorkerClient(bundle, isolated=False) as workers:
         yield workers
 
 
@@ -88,8 +88,8 @@ def warm(request):
     return request.getfixturevalue(request.param)
 
 
-def idle(workers: Workers) -> int:
-    """How many processes there are where none is a keeper or an answer: bubblewrap has two of its own."""
+def idle(workers: WorkerClient) -> int:
+    """How many processes there are where none is a supervisor or an answer: bubblewrap has two of its own."""
     return 3 if workers.isolated else 1
 
 
@@ -99,7 +99,7 @@ def running(among: set[int]) -> set[int]:
     return {n for n, stat in stats.items() if stat.exists() and stat.read_text().rpartition(")")[2][1] != "Z"}
 
 
-def family(workers: Workers) -> set[int]:
+def family(workers: WorkerClient) -> set[int]:
     """The worker's processes, all of them."""
     found, parents = {workers._process.pid}, {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -155,7 +155,7 @@ def test_processes_that_together_take_too_much_are_ended(isolated):
 # Killed from outside.
 
 
-def kill(workers: Workers) -> None:
+def kill(workers: WorkerClient) -> None:
     os.killpg(workers._process.pid, signal.SIGKILL)
 
 
@@ -171,7 +171,7 @@ def test_a_worker_killed_within_an_exercise_costs_nothing(warm):
     killed = []
 
     def killer():
-        if until(lambda: warm.processes() == idle(warm) + 2):  # the keeper, and the answer
+        if until(lambda: warm.processes() == idle(warm) + 2):  # the supervisor, and the answer
             killed.append(warm._process.pid)
             kill(warm)
 
@@ -190,10 +190,10 @@ def test_a_worker_killed_within_an_exercise_costs_nothing(warm):
 def test_closing_leaves_no_process_no_thread_and_no_open_file(bundle, warm):
     files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
     for text in (ADDS, DEAF):
-        with Workers(bundle, isolated=warm.isolated) as workers:
+        with WorkerClient(bundle, isolated=warm.isolated) as workers:
             workers.run(job(text, seconds=0.1))
             left = family(workers)
-            assert until(lambda workers=workers: workers.processes() == idle(workers))
+            assert until(lambda worker=workers: workers.processes() == idle(workers))
         assert until(lambda left=left: not running(left))
         assert workers.processes() == 0
     assert until(lambda: threading.active_count() == threads)
@@ -201,9 +201,9 @@ def test_closing_leaves_no_process_no_thread_and_no_open_file(bundle, warm):
 
 
 def test_closing_within_an_exercise_ends_the_answer_too(bundle, warm):
-    workers = Workers(bundle, isolated=warm.isolated)
+    workers = WorkerClient(bundle, isolated=warm.isolated)
     workers._start()
-    asking = threading.Thread(target=workers._ask, args=(page.to_bytes(job(DEAF)), 60.0))
+    asking = threading.Thread(target=workers._ask, args=(worker_client.to_bytes(job(DEAF)), 60.0))
     asking.start()
     assert until(lambda: workers.processes() == idle(workers) + 2, 60)
     left = family(workers)
@@ -214,7 +214,7 @@ def test_closing_within_an_exercise_ends_the_answer_too(bundle, warm):
 
 
 def test_closing_twice_or_before_the_start_is_no_trouble(bundle):
-    workers = Workers(bundle, isolated=False)
+    workers = WorkerClient(bundle, isolated=False)
     assert (workers.close(), workers.close(), workers.processes()) == ("", "", 0)
 
 
@@ -225,22 +225,22 @@ def test_closing_twice_or_before_the_start_is_no_trouble(bundle):
     "text", [ADDS, "print(1)\ndef first(x):\n    print(x)\n    return 1 / 0", "first = 3"]
 )
 def test_a_worker_for_each_exercise_comes_to_the_same(bundle, alone, text):
-    with Workers(bundle, isolated=False, fork=False) as workers:
+    with WorkerClient(bundle, isolated=False, fork=False) as workers:
         assert workers.run(job(text)) == alone.run(job(text))
         assert workers._process is None
 
 
 def test_where_nothing_forks_an_answer_that_ends_its_process_has_died_and_is_not_our_fault(bundle):
-    with Workers(bundle, isolated=False, fork=False) as workers:
+    with WorkerClient(bundle, isolated=False, fork=False) as workers:
         assert workers.run(job(LEAVES)) == ("died", b"")
 
 
-# Workers that never start.
+# WorkerClient that never start.
 
 
 def spoiled(monkeypatch, bundle, code):
-    monkeypatch.setattr(Workers, "command", lambda workers: [sys.executable, "-c", code])
-    return Workers(bundle, isolated=False)
+    monkeypatch.setattr(WorkerClient, "command", lambda workers: [sys.executable, "-c", code])
+    return WorkerClient(bundle, isolated=False)
 
 
 def test_a_worker_that_never_starts_is_no_students_fault(bundle, monkeypatch):
@@ -260,8 +260,8 @@ def test_a_worker_that_never_starts_and_says_nothing_is_no_students_fault(bundle
 
 
 def test_a_worker_that_never_gets_ready_is_no_students_fault(bundle, monkeypatch):
-    monkeypatch.setattr(page, "START_UP", 0.1)
-    monkeypatch.setattr(page, "MARGIN", 0.0)
+    monkeypatch.setattr(worker_client, "START_UP", 0.1)
+    monkeypatch.setattr(worker_client, "MARGIN", 0.0)
     with (
         spoiled(monkeypatch, bundle, "import time; time.sleep(60)") as workers,
         pytest.raises(RuntimeError, match="the worker did not start"),
@@ -274,26 +274,31 @@ def test_a_worker_that_never_gets_ready_is_no_students_fault(bundle, monkeypatch
 
 def test_a_worker_sees_the_copy_and_few_of_our_variables(bundle, monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "secret")
-    environment = Workers(bundle, isolated=False)._environment()
+    environment = WorkerClient(bundle, isolated=False)._environment()
     assert "secret" not in environment.values()
     assert environment["PYTHONPATH"] == str(bundle.worker)
 
 
 def test_what_runs_is_said_by_the_command_line(bundle):
-    ends = {isolated: Workers(bundle, isolated=isolated).command()[-1] for isolated in (True, False)}
+    ends = {isolated: WorkerClient(bundle, isolated=isolated).command()[-1] for isolated in (True, False)}
     assert ends[False] == "fork"
-    assert Workers(bundle, isolated=False, fork=False).command()[-1] == "here"
-    assert Workers(bundle, isolated=True).command()[-2] == "rooms"
+    assert WorkerClient(bundle, isolated=False, fork=False).command()[-1] == "once"
+    assert WorkerClient(bundle, isolated=True).command()[-2] == "isolated"
     assert ends[True].isdecimal()
 
 
 # What is the grader's own fault.
 
 
-@pytest.mark.parametrize("function", ["mapped", "limit"])
-def test_a_room_that_can_not_be_made_is_no_students_fault(tmp_path, function):
+@pytest.mark.parametrize("function", ["address_space_bytes", "set_limits"])
+def test_a_limit_that_can_not_be_set_is_no_students_fault(tmp_path, function):
     bundle = make_bundle(tiny("first"), tmp_path)
     place = bundle.worker / "compresslab" / "grading" / "sandbox" / "limits.py"
-    place.write_text(f"{place.read_text()}\n\ndef {function}(*_, **__):\n    raise OSError(28, 'no room')\n")
-    with Workers(bundle, isolated=False) as workers, pytest.raises(RuntimeError, match="no room"):
+    place.write_text(
+        f"{place.read_text()}\n\ndef {function}(*_, **__):\n    raise OSError(28, 'no space here')\n"
+    )
+    with (
+        WorkerClient(bundle, isolated=False) as workers,
+        pytest.raises(RuntimeError, match=r"OSError: .*no space here"),
+    ):
         workers.run(job())
