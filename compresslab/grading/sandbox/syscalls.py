@@ -23,7 +23,19 @@ from typing import NamedTuple
 from compresslab.errors import NotAvailable
 from compresslab.grading.sandbox.kernel import Namespace, Prctl, prctl
 
-__all__ = ["ARCHITECTURES", "REFUSED", "Architecture", "architecture", "filter_program", "install_filter"]
+__all__ = [
+    "ARCHITECTURES",
+    "REFUSED",
+    "Action",
+    "Architecture",
+    "Code",
+    "Instruction",
+    "Offset",
+    "Syscall",
+    "architecture",
+    "filter_program",
+    "install_filter",
+]
 
 
 @dataclass(frozen=True)
