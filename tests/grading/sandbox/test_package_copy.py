@@ -140,7 +140,10 @@ def test_what_is_hidden_goes_and_what_imports_it_however_far(tmp_path):
     importing = {"importing", "importing_the_module", "importing_that"}
     assert names(tmp_path / "out") == set(MODULES) - importing - {"answers", "checks/judge", "cli/student"}
     assert {name.removeprefix("compresslab.") for name in gone} == {
-        *importing, "answers", "checks.judge", "cli.student",
+        *importing,
+        "answers",
+        "checks.judge",
+        "cli.student",
     }
 
 
