@@ -1,4 +1,4 @@
-"""Answers that tamper with the process they run in: libraries, the grader's own pages, frames, memory."""
+"""Answers that tamper with the process they run in: libraries, the grader's own modules, frames, memory."""
 
 # ruff: noqa: E731 (a lambda is the shortest way to patch)
 
@@ -69,10 +69,10 @@ def patched_readers(x):
 
 
 @attack("raises")
-def patched_pages_of_ours(x):
-    """Replaces every function of every compresslab page that is loaded by one that says yes."""
+def patched_modules_of_ours(x):
+    """Replaces every function of every compresslab module that is loaded by one that says yes."""
     for name, module in list(sys.modules.items()):
-        if name.startswith("compresslab") and "worker" not in name and "running" not in name:
+        if name.startswith("compresslab") and "worker" not in name and name != "compresslab.checks.call":
             for part, value in list(vars(module).items()):
                 if inspect.isfunction(value) and part not in (
                     "describe",

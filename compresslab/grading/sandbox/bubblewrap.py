@@ -21,7 +21,7 @@ import compresslab
 from compresslab.grading.sandbox.namespaces import SCRATCH
 from compresslab.jobs.openmp import POLICY, passive
 
-__all__ = ["FIXED_VARIABLES", "sandbox_command", "shown_at", "unused_user"]
+__all__ = ["fixed_variables", "sandbox_command", "shown_at", "unused_user"]
 
 PACKAGE = Path(compresslab.__file__).resolve().parent
 COURSE = ("solutions", "labs", "tests", "my_labs", ".git")  # beside the package, in a repository
@@ -35,12 +35,6 @@ CAPABILITIES = (
     "SETPCAP",
     "KILL",
 )  # of the worker: to isolate and end answers
-FIXED_VARIABLES = {  # of every worker, in a sandbox or not
-    "OMP_NUM_THREADS": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "PYTHONHASHSEED": "0",
-    POLICY: passive()[POLICY],
-}
 SYSTEM = (
     "/usr",
     "/lib",
@@ -79,6 +73,16 @@ def sandbox_command(package: Path, inner: Sequence[str]) -> list[str]:
 def unused_user() -> int:
     """Return the id of a user that does not exist, for the student's code; 0 where we can't change users."""
     return 2**30 + secrets.randbelow(2**30) if os.getuid() == 0 else 0
+
+
+def fixed_variables() -> dict[str, str]:
+    """Return the environment variables of every worker, in a sandbox or not."""
+    return {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
+        POLICY: passive()[POLICY],
+    }
 
 
 def _mounts(package: Path) -> Iterator[str]:
@@ -151,5 +155,5 @@ def _variables() -> Iterator[str]:
         "LANG": "C.UTF-8",
         "PYTHONPATH": KIT,
     }
-    for name, value in (inside | FIXED_VARIABLES).items():
+    for name, value in (inside | fixed_variables()).items():
         yield from ("--setenv", name, value)

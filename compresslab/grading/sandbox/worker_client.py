@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from compresslab.checks.record import MAXIMUM_BYTES, to_bytes
 from compresslab.grading.bundle import Bundle
-from compresslab.grading.sandbox.bubblewrap import FIXED_VARIABLES, sandbox_command, shown_at, unused_user
+from compresslab.grading.sandbox.bubblewrap import fixed_variables, sandbox_command, shown_at, unused_user
 from compresslab.grading.sandbox.messages import Ending, Mode, read_message, write_message
 from compresslab.grading.sandbox.worker import MARGIN
 
@@ -132,7 +132,7 @@ class WorkerClient:
     def _environment(self) -> dict[str, str]:
         """Return the variables that a worker needs; a student's code must not see the others."""
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-        return kept | FIXED_VARIABLES | {"PYTHONPATH": str(self.bundle.worker.resolve())}
+        return kept | fixed_variables() | {"PYTHONPATH": str(self.bundle.worker.resolve())}
 
     def _ask(self, content: bytes, seconds: float) -> bytes | None:
         """Send a job and return the worker's message: None if it died, empty if it did not answer in time."""
