@@ -63,10 +63,12 @@ METHODS = [
         "prune_by_magnitude",
         lambda model: prune_by_magnitude(model, sparsity=0.5),
         {
-            "sparsity is a fraction in [0, 1), got 50; did you mean 0.5?": lambda m: prune_by_magnitude(
+            "sparsity must be a fraction in [0, 1), got 50; did you mean 0.5?": lambda m: prune_by_magnitude(
                 m, sparsity=50
             ),
-            "sparsity is a fraction in [0, 1), got -1; try 0.5": lambda m: prune_by_magnitude(m, sparsity=-1),
+            "sparsity must be a fraction in [0, 1), got -1; try 0.5": lambda m: prune_by_magnitude(
+                m, sparsity=-1
+            ),
         },
     ),
     (
@@ -78,7 +80,7 @@ METHODS = [
         "masked",
         lambda model: masked(model, halves(model)),
         {
-            "the mask of head is torch.bool (10, 32) as its weight, got torch.bool (2,); "
+            "the mask of head must be torch.bool (10, 32) as its weight, got torch.bool (2,); "
             "compute it from scores in the weight's shape": lambda m: masked(m, {"head": torch.ones(2) > 0}),
         },
     ),
@@ -87,8 +89,8 @@ METHODS = [
         "prune_with_sparse_gpt",
         lambda model: prune_with_sparse_gpt(model, BATCHES, sparsity=0.5),
         {
-            "sparsity is a fraction in [0, 1), got 2; did you mean 0.02?": lambda m: prune_with_sparse_gpt(
-                m, BATCHES, sparsity=2
+            "sparsity must be a fraction in [0, 1), got 2; did you mean 0.02?": lambda m: (
+                prune_with_sparse_gpt(m, BATCHES, sparsity=2)
             ),
         },
     ),
@@ -96,7 +98,7 @@ METHODS = [
         "remove_channels",
         remove_half_of_a_group,
         {
-            "group stem.0 keeps none of its 8 channels, and nothing would pass; keep at least one": (
+            "group stem.0 at least one of its 8 channels, got none; nothing would pass": (
                 lambda m: remove_channels(m, {"stem.0": []})
             ),
         },
@@ -105,7 +107,7 @@ METHODS = [
         "recalibrate_batch_norm",
         lambda model: recalibrate_batch_norm(model, BATCHES),
         {
-            "batches has at least one batch of images, got none; try train.batches(500)": (
+            "batches must have at least one batch of images, got none; try train.batches(500)": (
                 lambda m: recalibrate_batch_norm(m, [])
             ),
         },
@@ -114,7 +116,7 @@ METHODS = [
         "store_sparsely",
         lambda model: store_sparsely(prune_by_magnitude(model, sparsity=0.8)),
         {
-            "forms is a list of forms, at least one, got []; try [BITMAP]": (
+            "forms must be a list of forms, at least one, got []; try [BITMAP]": (
                 lambda m: store_sparsely(m, forms=[])
             ),
         },
@@ -124,7 +126,7 @@ METHODS = [
         "quantize_static",
         lambda model: quantize_static(model, X),
         {
-            "inputs are images to calibrate with, got none; try fashion_mnist().train.first(500).inputs()": (
+            "inputs must be images to calibrate with, got none; try fashion_mnist().train.first(500).inputs()": (
                 lambda m: quantize_static(m, X[:0])
             ),
         },
@@ -133,18 +135,18 @@ METHODS = [
         "quantize_weights",
         lambda model: quantize_weights(model, bits=4, group_size=32),
         {
-            "bits is a whole number from 2 to 8, got 1; try 8, or 4: two in a byte": lambda m: (
+            "bits must be a whole number from 2 to 8, got 1; try 8, or 4: two in a byte": lambda m: (
                 quantize_weights(m, bits=1)
             ),
-            "a group has a whole number of at least 2 weights, got 1; "
-            "try 128, or None: one a channel": lambda m: quantize_weights(m, bits=4, group_size=1),
+            "size must be a whole number of at least 2 weights per group, got 1; "
+            "try 128, or None: one per channel": lambda m: quantize_weights(m, bits=4, group_size=1),
         },
     ),
     (
         "store_as",
         lambda model: store_as(model, dtype=torch.float16),
         {
-            "dtype is one of torch.float16, torch.bfloat16, got torch.float64; try torch.float16": lambda m: (
+            "dtype must be one of torch.float16, torch.bfloat16, got torch.float64; try torch.float16": lambda m: (
                 store_as(m, dtype=torch.float64)
             ),
         },
@@ -154,7 +156,7 @@ METHODS = [
         "quantize_with_data",
         lambda model: quantize_with_data(model, X, bits=4),
         {
-            "inputs are images, at least one, got none; try train.first(500).inputs()": (
+            "inputs must be images, at least one, got none; try train.first(500).inputs()": (
                 lambda m: quantize_with_data(m, X[:0], bits=4)
             ),
         },
@@ -169,7 +171,7 @@ METHODS = [
         "share_weights",
         lambda model: share_weights(model, bits=3),
         {
-            "bits is a whole number from 1 to 8, got 16; try 4: sixteen values a layer": (
+            "bits must be a whole number from 1 to 8, got 16; try 4: sixteen values a layer": (
                 lambda m: share_weights(m, bits=16)
             ),
         },
@@ -180,7 +182,7 @@ METHODS = [
         "factorize by whitened outputs",
         lambda model: thinned(model, split=whitened(input_second_moments(model, BATCHES))),
         {
-            "rank is a whole number from 1 to 10 for whitened of this Linear, got 11; "
+            "rank must be a whole number from 1 to 10 for whitened of this Linear, got 11; "
             "ranks_for_weights(model, share=0.5) finds ranks that save": lambda m: factorize(
                 m, {"head": 11}, split=whitened({})
             ),
@@ -194,14 +196,16 @@ METHODS = [
         "add_updates",
         updated,
         {
-            "rank is a whole number from 1 up, got 0; LoRA often takes 4 or 8": lambda m: updated(m, rank=0),
+            "rank must be a whole number from 1 up, got 0; LoRA often takes 4 or 8": lambda m: updated(
+                m, rank=0
+            ),
         },
     ),
     (
         "merge_updates",
         lambda model: merge_updates(updated(model)),
         {
-            "model has updates to merge, as add_updates makes them, got ResidualNetwork without any; "
+            "model must have updates to merge, as add_updates makes them, got ResidualNetwork without any; "
             "give the whole network": merge_updates,
         },
     ),

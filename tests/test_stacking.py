@@ -33,7 +33,7 @@ REFUSED = [  # (made by one of these, one of these refuses it, in these words)
             "quantize_mixed",
         },
         {"add_updates", "merge_updates"},
-        "model has a Linear layer to adapt",
+        "model must have a Linear layer to adapt",
     ),
     ({"add_updates"}, {"remove_channels", "quantize_static"}, "head_a is head.a"),  # until it is merged
 ]

@@ -29,7 +29,8 @@ class Images:
         """The first ``count`` images: a fixed subset, for a lab with little time."""
         if not 0 < count <= len(self):
             raise BadSetting(
-                f"count is a whole number from 1 to {len(self)} here, got {count}; try {min(1000, len(self))}"
+                f"count must be a whole number from 1 to {len(self)} here, got {count}; try "
+                f"{min(1000, len(self))}"
             )
         return Images(self.pixels[:count], self.labels[:count])
 

@@ -76,7 +76,7 @@ def load_deployed(path: str | Path, *, threads: int = 1) -> Deployed:
             ``threads`` is not positive.
     """
     if not isinstance(threads, int) or threads < 1:
-        raise BadSetting(f"threads is a whole number from 1 up, got {threads}; 1 is the steadiest")
+        raise BadSetting(f"threads must be a whole number from 1 up, got {threads}; 1 is the steadiest")
     place = Path(path)
     content = read_onnx(place).SerializeToString()
     try:

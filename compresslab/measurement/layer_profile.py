@@ -63,7 +63,9 @@ def draw_layers(costs: Sequence[LayerCost]) -> Figure:
 def _bars(costs: Sequence[LayerCost]) -> dict[str, tuple[int, int, int, float]]:
     """{label: (parameters, storage bytes, MACs, ms)}: layers with MACs, then the others summed by kind."""
     if not costs:
-        raise BadSetting("costs has at least one layer, got none; layer_costs(model, inputs) makes them")
+        raise BadSetting(
+            "costs must have at least one layer, got none; layer_costs(model, inputs) makes them"
+        )
     groups: dict[str, list[LayerCost]] = {f"{c.name} ({c.kind})": [c] for c in costs if c.macs}
     for cost in costs:
         if not cost.macs:

@@ -98,7 +98,9 @@ def measure(
             can't be counted.
     """
     if len(data) == 0:
-        raise BadSetting("data has at least one image, got none; try the validation split of fashion_mnist()")
+        raise BadSetting(
+            "data must have at least one image, got none; try the validation split of fashion_mnist()"
+        )
     correct = right_answers(model, data)
     sample = one_at_a_time(data.first(1).inputs())
     time_ms = latency(model, sample, rounds=rounds, seed=seed, clock=clock)
@@ -129,8 +131,9 @@ def accuracy_drop(baseline: Measurement, other: Measurement, *, seed: int = 0) -
     """
     if baseline.correct.shape != other.correct.shape:
         raise BadSetting(
-            f"both are measured on the same images, got {len(baseline.correct)} for {baseline.name} and "
-            f"{len(other.correct)} for {other.name}; measure both with the same data"
+            f"baseline and other must be measured on the same images, got {len(baseline.correct)} for "
+            f"{baseline.name} and {len(other.correct)} for {other.name}; measure both with the same "
+            "data"
         )
     return paired_drop(baseline.correct, other.correct, seed=seed)
 
@@ -153,7 +156,7 @@ def _logits(model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(inputs):
         came = f"the shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise Unsupported(
-            f"a model returns logits ({len(inputs)}, classes) for inputs {tuple(inputs.shape)}, got {came}; "
-            "end it with nn.Flatten() and a linear layer"
+            f"model must return logits ({len(inputs)}, classes) for inputs {tuple(inputs.shape)}, got "
+            f"{came}; end it with nn.Flatten() and a linear layer"
         )
     return logits

@@ -161,7 +161,8 @@ def compare(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadSetting(
-            f"each measurement has a name of its own, got {twice[0]!r} twice; measure(..., name=...) sets it"
+            f"each measurement must have a name of its own, got {twice[0]!r} twice; measure(..., "
+            "name=...) sets it"
         )
 
     def row(other: Measurement) -> Row:

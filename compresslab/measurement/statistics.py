@@ -64,8 +64,8 @@ def gain_over_seeds(values: Sequence[float], baseline: Sequence[float]) -> Inter
     """
     if len(values) != len(baseline):
         raise BadSetting(
-            f"a gain compares runs of the same seeds, got {len(values)} and {len(baseline)} runs; "
-            "give one of each for every seed"
+            f"values and baseline must be runs of the same seeds, got {len(values)} and "
+            f"{len(baseline)} runs; give one of each for every seed"
         )
     return mean_over_seeds([ours - theirs for ours, theirs in zip(values, baseline, strict=True)])
 
@@ -73,8 +73,8 @@ def gain_over_seeds(values: Sequence[float], baseline: Sequence[float]) -> Inter
 def _interval(values: Sequence[float], width: float) -> Interval:
     if not 2 <= len(values) <= len(_STUDENT) + 1:
         raise BadSetting(
-            f"an interval over seeds takes 2 to {len(_STUDENT) + 1} runs, got {len(values)}; "
-            "3 are a good start"
+            f"values must be 2 to {len(_STUDENT) + 1} runs, one per seed, got {len(values)}; 3 are a "
+            "good start"
         )
     mean = statistics.fmean(values)
     reach = _STUDENT[len(values) - 2] * statistics.stdev(values) * width
@@ -99,8 +99,8 @@ class Interval:
     def __post_init__(self) -> None:
         if not self.low <= self.value <= self.high:
             raise BadSetting(
-                f"an interval has low ≤ value ≤ high, got {self.low}, {self.value}, {self.high}; "
-                "the order of the arguments is value, low, high"
+                f"low ≤ value ≤ high must hold, got {self.low}, {self.value}, {self.high}; the order of "
+                "the arguments is value, low, high"
             )
 
     @property

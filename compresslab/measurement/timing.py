@@ -109,7 +109,7 @@ def one_at_a_time(inputs: Tensor) -> Tensor:
     """
     if inputs.dim() < 1 or len(inputs) == 0:
         raise BadSetting(
-            f"inputs is a batch with at least one sample, got the shape {tuple(inputs.shape)}; "
+            f"inputs must be a batch with at least one sample, got the shape {tuple(inputs.shape)}; "
             "for one image that is (1, 1, 28, 28)"
         )
     with torch.inference_mode(False):
@@ -128,8 +128,8 @@ def _seconds(run: Runnable, inputs: Tensor, clock: Clock) -> float:
     elapsed = clock() - start
     if not 0 < elapsed < math.inf:
         raise BadSetting(
-            f"the clock counted {elapsed} seconds for one run, it must go forward; "
-            "use time.perf_counter, and inputs that take longer"
+            f"clock must go forward, got {elapsed} seconds for one run; use time.perf_counter, and "
+            "inputs that take longer"
         )
     return elapsed
 
@@ -141,6 +141,6 @@ def _warm_up(run: Runnable, inputs: Tensor) -> None:
 
 def _check(rounds: int, threads: int) -> None:
     if rounds < 5:
-        raise BadSetting(f"rounds is a whole number from 5 up, got {rounds}; 25 gives a useful interval")
+        raise BadSetting(f"rounds must be a whole number from 5 up, got {rounds}; 25 gives a useful interval")
     if threads < 1:
-        raise BadSetting(f"threads is a whole number from 1 up, got {threads}; 1 is the steadiest")
+        raise BadSetting(f"threads must be a whole number from 1 up, got {threads}; 1 is the steadiest")

@@ -31,7 +31,7 @@ def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") 
         CompressionError: the name is unknown, or the file is missing, damaged or of another architecture.
     """
     if name not in ARCHITECTURES:
-        raise BadSetting(f"no network is called {name!r}; there are {', '.join(ARCHITECTURES)}")
+        raise BadSetting(f"name must be one of {', '.join(ARCHITECTURES)}, got {name!r}; try 'baseline'")
     place = folder / f"{name}.safetensors"
     if not place.exists():
         raise DamagedFile(

@@ -110,10 +110,11 @@ class PatchTransformer(nn.Module):
 
 def _check(patch: int, width: int, heads: int, blocks: int) -> None:
     if patch < 1 or _SIDE % patch:
-        raise BadSetting(f"patch is a divisor of {_SIDE}, got {patch}; 7 makes 16 tokens, 4 makes 49")
+        raise BadSetting(f"patch must be a divisor of {_SIDE}, got {patch}; 7 makes 16 tokens, 4 makes 49")
     if min(width, heads) < 1 or width % heads:
         raise BadSetting(
-            f"heads is a divisor of width, got {heads} heads for a width of {width}; try width=32, heads=2"
+            f"heads must be a divisor of width, got {heads} heads for a width of {width}; try "
+            "width=32, heads=2"
         )
     if blocks < 1:
-        raise BadSetting(f"blocks is a whole number from 1 up, got {blocks}; 2 make a small student")
+        raise BadSetting(f"blocks must be a whole number from 1 up, got {blocks}; 2 make a small student")

@@ -43,15 +43,15 @@ def pack(integers: Tensor, *, bits: int) -> Tensor:
     _check_bits(bits)
     if integers.is_floating_point() or integers.is_complex():
         raise BadSetting(
-            f"integers are of an integer dtype, got {integers.dtype}; round and cast them first: "
+            f"integers must have an integer dtype, got {integers.dtype}; round and cast them first: "
             "x.round().to(torch.int32)"
         )
     flat = integers.detach().flatten().to(torch.int32)
     outside = flat[(flat < -(2 ** (bits - 1))) | (flat > 2**bits - 1)]
     if len(outside):
         raise BadSetting(
-            f"integers of {bits} bits lie in {-(2 ** (bits - 1))} … {2**bits - 1}, got {int(outside[0])}; "
-            "clamp them first, or give more bits"
+            f"integers of {bits} bits must lie in {-(2 ** (bits - 1))} … {2**bits - 1}, got "
+            f"{int(outside[0])}; clamp them first, or give more bits"
         )
     stream = ((flat[:, None] >> _bit_indices(bits, flat)) & 1).flatten()  # (n · bits,)
     stream = F.pad(stream, (0, -len(stream) % 8)).reshape(-1, 8)  # (bytes, 8)
@@ -80,8 +80,9 @@ def unpack(packed: Tensor, *, bits: int, count: int, signed: bool) -> Tensor:
     wanted = -(-count * bits // 8)
     if packed.dtype != torch.uint8 or packed.shape != (wanted,):
         raise BadSetting(
-            f"{count} integers of {bits} bits are packed in ({wanted},) torch.uint8, got "
-            f"{tuple(packed.shape)} {packed.dtype}; give the bits and the count with which they were packed"
+            f"packed must be ({wanted},) torch.uint8 for {count} integers of {bits} bits, got "
+            f"{tuple(packed.shape)} {packed.dtype}; give the bits and the count with which they were "
+            "packed"
         )
     whole = packed.to(torch.int32)
     stream = ((whole[:, None] >> _bit_indices(8, whole)) & 1).flatten()[: count * bits]
@@ -98,4 +99,4 @@ def _bit_indices(bits: int, like: Tensor) -> Tensor:
 
 def _check_bits(bits: int) -> None:
     if not isinstance(bits, int) or not 1 <= bits <= 8:
-        raise BadSetting(f"bits is a whole number from 1 to 8, got {bits}; try 4: two integers a byte")
+        raise BadSetting(f"bits must be a whole number from 1 to 8, got {bits}; try 4: two integers a byte")

@@ -84,8 +84,7 @@ def from_bitmap(parts: Parts, shape: Sequence[int]) -> Tensor:
     there = unpack(parts["bitmap"], bits=1, count=math.prod(shape), signed=False).bool()
     if there.sum() != len(values):
         raise DamagedFile(
-            f"a bitmap that marks {int(there.sum())} numbers comes with as many values, got {len(values)}; "
-            f"{AGAIN}"
+            f"values must be as many as the bitmap marks, {int(there.sum())}, got {len(values)}; {AGAIN}"
         )
     return _scatter(values, there.nonzero().flatten(), shape)
 
@@ -135,7 +134,8 @@ def from_relative_index(parts: Parts, shape: Sequence[int], *, bits: int = 4) ->
     places = (gaps.long() + 1).cumsum(0) - 1
     if len(places) and places[-1] >= math.prod(shape):
         raise DamagedFile(
-            f"gaps lead to numbers in a tensor of {math.prod(shape)}, got one at {int(places[-1])}; {AGAIN}"
+            f"gaps must stay within the tensor's {math.prod(shape)} numbers, got one at "
+            f"{int(places[-1])}; {AGAIN}"
         )
     return _scatter(values, places, shape)
 
@@ -152,7 +152,7 @@ def gap_reach(bits: int) -> int:
         CompressionError: bits out of range.
     """
     if not isinstance(bits, int) or not 1 <= bits <= 8:
-        raise BadSetting(f"bits is a whole number from 1 to 8, got {bits}; try 5: up to 31 zeros a gap")
+        raise BadSetting(f"bits must be a whole number from 1 to 8, got {bits}; try 5: up to 31 zeros a gap")
     return 2**bits
 
 
@@ -195,14 +195,16 @@ def from_csr(parts: Parts, shape: Sequence[int]) -> Tensor:
     rows, width = _rows_and_columns(shape)
     if pointers[0] != 0 or pointers[-1] != len(values) or (pointers.diff() < 0).any():
         raise DamagedFile(
-            f"row_pointers rise from 0 to the {len(values)} values, got {_few(pointers)}; {AGAIN}"
+            f"row_pointers must rise from 0 to the {len(values)} values, got {_few(pointers)}; {AGAIN}"
         )
     if (columns >= width).any():
-        raise DamagedFile(f"columns lie in 0 … {width - 1}, got {int(columns.max())} among them; {AGAIN}")
+        raise DamagedFile(
+            f"columns must lie in 0 … {width - 1}, got {int(columns.max())} among them; {AGAIN}"
+        )
     row = torch.arange(rows, device=columns.device).repeat_interleave(pointers.diff())
     places = row * width + columns
     if (places.diff() <= 0).any():
-        raise DamagedFile(f"columns rise within a row, got {_few(columns)}; {AGAIN}")
+        raise DamagedFile(f"columns must rise within a row, got {_few(columns)}; {AGAIN}")
     return _scatter(values, places, shape)
 
 
@@ -238,15 +240,15 @@ def checked_values(
     """
     missing = [name for name in ("values", *layout(shape, 0)) if name not in parts]
     if missing:
-        raise DamagedFile(f"{missing[0]} is a part of such a tensor, got {', '.join(parts)}; {AGAIN}")
+        raise DamagedFile(f"{missing[0]} must be among the tensor's parts, got {', '.join(parts)}; {AGAIN}")
     values = parts["values"]
     if values.dim() != 1:
-        raise DamagedFile(f"values have one dimension, got {tuple(values.shape)}; {AGAIN}")
+        raise DamagedFile(f"values must have one dimension, got {tuple(values.shape)}; {AGAIN}")
     for name, (dtype, length) in layout(shape, len(values)).items():
         if (parts[name].shape, parts[name].dtype) != ((length,), dtype):
             raise DamagedFile(
-                f"{name} of {len(values)} values in a tensor {tuple(shape)} is ({length},) {dtype}, got "
-                f"{tuple(parts[name].shape)} {parts[name].dtype}; {AGAIN}"
+                f"{name} must be ({length},) {dtype} for {len(values)} values in a tensor {tuple(shape)}, "
+                f"got {tuple(parts[name].shape)} {parts[name].dtype}; {AGAIN}"
             )
     return values
 

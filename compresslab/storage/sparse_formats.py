@@ -111,7 +111,7 @@ def _to_dense(tensor: Tensor) -> dict[str, Tensor]:
 def _from_dense(parts: Parts, shape: Sequence[int]) -> Tensor:
     values, count = checked_values(parts, shape, _dense_layout), math.prod(shape)
     if len(values) != count:
-        raise DamagedFile(f"a dense tensor has {count} values, got {len(values)}; {AGAIN}")
+        raise DamagedFile(f"values must be {count} in a dense tensor, got {len(values)}; {AGAIN}")
     return values.reshape(tuple(shape)).clone()
 
 
@@ -138,7 +138,7 @@ def checked_forms(forms: Sequence[Form]) -> tuple[Form, ...]:
         CompressionError: no format, or something that is not a ``Form``.
     """
     if not isinstance(forms, list | tuple) or not forms or not all(isinstance(form, Form) for form in forms):
-        raise BadSetting(f"forms is a list of forms, at least one, got {forms!r}; try [BITMAP]")
+        raise BadSetting(f"forms must be a list of forms, at least one, got {forms!r}; try [BITMAP]")
     return tuple(forms)
 
 
@@ -173,15 +173,15 @@ def from_smallest(parts: Parts, shape: Sequence[int]) -> Tensor:
     """
     if missing := {"positions", "values"} - parts.keys():
         came = ", ".join(parts) or "none"
-        raise DamagedFile(f"{min(missing)} is a part of such a tensor, got {came}; {AGAIN}")
+        raise DamagedFile(f"{min(missing)} must be among the tensor's parts, got {came}; {AGAIN}")
     positions, values = parts["positions"], checked_values(parts, shape, _dense_layout)
     form = _form_of(positions)
     layout = form.layout(shape, len(values))
     lengths = [dtype.itemsize * length for dtype, length in layout.values()]
     if len(positions) != 1 + sum(lengths):
         raise DamagedFile(
-            f"positions of {len(values)} values in a tensor {tuple(shape)} are {1 + sum(lengths)} bytes "
-            f"({form.name}), got {len(positions)}; {AGAIN}"
+            f"positions must be {1 + sum(lengths)} bytes ({form.name}) for {len(values)} values in a "
+            f"tensor {tuple(shape)}, got {len(positions)}; {AGAIN}"
         )
     cut = zip(layout.items(), positions[1:].split(lengths), strict=True)
     # cloned, because a view as wider integers must start at a multiple of their size
@@ -194,5 +194,7 @@ def _form_of(positions: Tensor) -> Form:
     bytes_ = positions.dtype == torch.uint8 and positions.dim() == 1 and len(positions) > 0
     if not bytes_ or int(positions[0]) not in _BY_NUMBER:
         came = int(positions[0]) if bytes_ else f"{tuple(positions.shape)} {positions.dtype}"
-        raise DamagedFile(f"positions are bytes and begin with the number of a form, got {came}; {AGAIN}")
+        raise DamagedFile(
+            f"positions must be bytes that begin with the number of a form, got {came}; {AGAIN}"
+        )
     return _BY_NUMBER[int(positions[0])]

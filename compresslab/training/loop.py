@@ -171,18 +171,18 @@ def _check(
 ) -> None:
     if len(train) < 2 or len(validation) < 1:
         raise BadSetting(
-            f"got {len(train)} images to learn from and {len(validation)} to choose by; "
-            "fit needs at least 2 and 1: try fashion_mnist().train.first(1000)"
+            f"train must have at least 2 images and validation 1, got {len(train)} and "
+            f"{len(validation)}; try fashion_mnist().train.first(1000)"
         )
     if not isinstance(epochs, int) or epochs < 1:
-        raise BadSetting(f"epochs is a whole number from 1 up, got {epochs}; 5 suits a first look")
+        raise BadSetting(f"epochs must be a whole number from 1 up, got {epochs}; 5 suits a first look")
     if not 0 < learning_rate < math.inf:
         raise BadSetting(
-            f"learning_rate is a positive number, got {learning_rate}; 0.1 suits a fresh network"
+            f"learning_rate must be a positive number, got {learning_rate}; 0.1 suits a fresh network"
         )
     if precision not in (torch.float32, torch.bfloat16):
         raise BadSetting(
-            f"precision is torch.float32 or torch.bfloat16, got {precision}; try fast_precision()"
+            f"precision must be torch.float32 or torch.bfloat16, got {precision}; try fast_precision()"
         )
 
 

@@ -55,7 +55,7 @@ def train_baseline(
         CompressionError: there is no recipe for ``name``.
     """
     if name not in RECIPES:
-        raise BadSetting(f"there is no recipe for {name!r}; there are {', '.join(RECIPES)}")
+        raise BadSetting(f"name must be one of {', '.join(RECIPES)}, got {name!r}; try 'baseline'")
     recipe = recipe or RECIPES[name]
     checkpoint = folder / f"{name}.checkpoint.safetensors"
     torch.manual_seed(recipe.seed)  # the first weights

@@ -122,7 +122,7 @@ def test_the_first_images_are_a_stated_subset(images):
 @pytest.mark.parametrize("count", [0, -1, 8])
 def test_a_subset_larger_than_the_set_is_refused(images, count):
     with pytest.raises(
-        CompressionError, match=f"count is a whole number from 1 to 7 here, got {count}; try 7"
+        CompressionError, match=f"count must be a whole number from 1 to 7 here, got {count}; try 7"
     ):
         images.first(count)
 

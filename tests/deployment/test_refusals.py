@@ -74,7 +74,7 @@ def test_a_write_that_breaks_off_leaves_the_old_file_and_no_other(stored, model,
 @pytest.mark.parametrize("threads", [0, -1, 1.5])
 def test_threads_are_at_least_one(threads, stored):
     with pytest.raises(
-        CompressionError, match=r"^threads is a whole number from 1 up, got .*; 1 is the steadiest$"
+        CompressionError, match=r"^threads must be a whole number from 1 up, got .*; 1 is the steadiest$"
     ):
         load_deployed(stored, threads=threads)
 

@@ -132,7 +132,7 @@ def test_measurements_of_different_images_are_not_compared():
 
 def test_no_images_are_refused():
     with pytest.raises(
-        CompressionError, match="data has at least one image, got none; try the validation split"
+        CompressionError, match="data must have at least one image, got none; try the validation split"
     ):
         measure(student(), Images(torch.zeros(0, 1, 28, 28, dtype=torch.uint8), torch.zeros(0)), name="x")
 

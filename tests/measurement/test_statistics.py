@@ -72,12 +72,12 @@ def test_runs_that_agree_have_an_interval_of_no_width(interval):
 @both
 @pytest.mark.parametrize("runs", [0, 1, 11])
 def test_too_few_or_too_many_runs_are_refused(interval, runs):
-    text = f"^an interval over seeds takes 2 to 10 runs, got {runs}; 3 are a good start$"
+    text = f"^values must be 2 to 10 runs, one per seed, got {runs}; 3 are a good start$"
     with pytest.raises(CompressionError, match=text):
         interval([0.5] * runs)
 
 
 def test_a_gain_of_other_seeds_is_refused():
-    text = "^a gain compares runs of the same seeds, got 2 and 3 runs; give one of each for every seed$"
+    text = "^values and baseline must be runs of the same seeds, got 2 and 3 runs; give one of each for every seed$"
     with pytest.raises(CompressionError, match=text):
         gain_over_seeds([0.5, 0.6], [0.5, 0.6, 0.7])

@@ -156,11 +156,11 @@ def test_bad_settings_are_refused(timed):
     machine = Machine()
     model = machine.model("A", 1)
     with pytest.raises(
-        CompressionError, match="rounds is a whole number from 5 up, got 4; 25 gives a useful interval"
+        CompressionError, match="rounds must be a whole number from 5 up, got 4; 25 gives a useful interval"
     ):
         timed(model, X, rounds=4, clock=machine.clock)
     with pytest.raises(
-        CompressionError, match="threads is a whole number from 1 up, got 0; 1 is the steadiest"
+        CompressionError, match="threads must be a whole number from 1 up, got 0; 1 is the steadiest"
     ):
         timed(model, X, threads=0, clock=machine.clock)
     with pytest.raises(

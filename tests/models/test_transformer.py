@@ -118,14 +118,14 @@ def test_every_parameter_learns():
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"patch": 5}, "patch is a divisor of 28, got 5; 7 makes 16 tokens, 4 makes 49"),
-        ({"patch": 0}, "patch is a divisor of 28, got 0"),
+        ({"patch": 5}, "patch must be a divisor of 28, got 5; 7 makes 16 tokens, 4 makes 49"),
+        ({"patch": 0}, "patch must be a divisor of 28, got 0"),
         (
             {"width": 32, "heads": 3},
-            "heads is a divisor of width, got 3 heads for a width of 32; try width=32, heads=2",
+            "heads must be a divisor of width, got 3 heads for a width of 32; try width=32, heads=2",
         ),
         ({"heads": 0}, "got 0 heads for a width of 32"),
-        ({"blocks": 0}, "blocks is a whole number from 1 up, got 0; 2 make a small student"),
+        ({"blocks": 0}, "blocks must be a whole number from 1 up, got 0; 2 make a small student"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_refused(settings, text):

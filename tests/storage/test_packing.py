@@ -54,16 +54,16 @@ def test_any_shape_and_any_stride_is_packed_row_by_row():
 
 BYTES = torch.zeros(2, dtype=torch.uint8)
 WRONG = {
-    "bits is a whole number from 1 to 8, got 9; try 4: two integers a byte": lambda: pack(BYTES, bits=9),
-    "bits is a whole number from 1 to 8, got 0; try 4: two integers a byte": lambda: unpack(
+    "bits must be a whole number from 1 to 8, got 9; try 4: two integers a byte": lambda: pack(BYTES, bits=9),
+    "bits must be a whole number from 1 to 8, got 0; try 4: two integers a byte": lambda: unpack(
         BYTES, bits=0, count=4, signed=True
     ),
-    "integers are of an integer dtype, got torch.float32; round and cast them first: "
+    "integers must have an integer dtype, got torch.float32; round and cast them first: "
     "x.round().to(torch.int32)": lambda: pack(torch.ones(2), bits=4),
-    "integers of 4 bits lie in -8 … 15, got 16; clamp them first, or give more bits": lambda: pack(
+    "integers of 4 bits must lie in -8 … 15, got 16; clamp them first, or give more bits": lambda: pack(
         torch.tensor([0, 16]), bits=4
     ),
-    "integers of 4 bits lie in -8 … 15, got -9; clamp them first, or give more bits": lambda: pack(
+    "integers of 4 bits must lie in -8 … 15, got -9; clamp them first, or give more bits": lambda: pack(
         torch.tensor([-9]), bits=4
     ),
     "5 integers of 4 bits are packed in (3,) torch.uint8, got (2,) torch.uint8; "

@@ -203,9 +203,13 @@ def bytes_of(*numbers):
 
 B, G, C = to_bitmap(TENSOR), to_relative_index(TENSOR), to_csr(TENSOR)
 WRONG = {
-    "bitmap is a part of such a tensor, got gaps, values": lambda: from_bitmap(G, SHAPE),
-    "values is a part of such a tensor, got bitmap": lambda: from_bitmap({"bitmap": B["bitmap"]}, SHAPE),
-    "values have one dimension, got (1, 3)": lambda: from_bitmap(changed(B, values=B["values"][None]), SHAPE),
+    "bitmap must be among the tensor's parts, got gaps, values": lambda: from_bitmap(G, SHAPE),
+    "values must be among the tensor's parts, got bitmap": lambda: from_bitmap(
+        {"bitmap": B["bitmap"]}, SHAPE
+    ),
+    "values must have one dimension, got (1, 3)": lambda: from_bitmap(
+        changed(B, values=B["values"][None]), SHAPE
+    ),
     "bitmap of 3 values in a tensor (2, 3) is (1,) torch.uint8, got (0,) torch.uint8": lambda: from_bitmap(
         changed(B, bitmap=bytes_of()), SHAPE
     ),
@@ -228,23 +232,27 @@ WRONG = {
     "columns of 3 values in a tensor (2, 3) is (3,) torch.uint8, got (3,) torch.int64": lambda: from_csr(
         changed(C, columns=C["columns"].long()), SHAPE
     ),
-    "row_pointers rise from 0 to the 3 values, got 0, 1, 2": lambda: from_csr(
+    "row_pointers must rise from 0 to the 3 values, got 0, 1, 2": lambda: from_csr(
         changed(C, row_pointers=bytes_of(0, 1, 2)), SHAPE
     ),
-    "row_pointers rise from 0 to the 3 values, got 1, 1, 3": lambda: from_csr(
+    "row_pointers must rise from 0 to the 3 values, got 1, 1, 3": lambda: from_csr(
         changed(C, row_pointers=bytes_of(1, 1, 3)), SHAPE
     ),
-    "row_pointers rise from 0 to the 3 values, got 0, 200, 3": lambda: from_csr(
+    "row_pointers must rise from 0 to the 3 values, got 0, 200, 3": lambda: from_csr(
         changed(C, row_pointers=bytes_of(0, 200, 3)), SHAPE
     ),
-    "columns lie in 0 … 2, got 3 among them": lambda: from_csr(changed(C, columns=bytes_of(1, 0, 3)), SHAPE),
-    "columns rise within a row, got 1, 2, 2": lambda: from_csr(changed(C, columns=bytes_of(1, 2, 2)), SHAPE),
+    "columns must lie in 0 … 2, got 3 among them": lambda: from_csr(
+        changed(C, columns=bytes_of(1, 0, 3)), SHAPE
+    ),
+    "columns must rise within a row, got 1, 2, 2": lambda: from_csr(
+        changed(C, columns=bytes_of(1, 2, 2)), SHAPE
+    ),
 }
 
 
 @pytest.mark.parametrize("bits", [0, 9, -1, 4.0])
 def test_gaps_of_no_such_width_are_refused_with_their_text(bits):
-    says = f"bits is a whole number from 1 to 8, got {bits}; try 5: up to 31 zeros a gap"
+    says = f"bits must be a whole number from 1 to 8, got {bits}; try 5: up to 31 zeros a gap"
     with pytest.raises(CompressionError, match=f"^{re.escape(says)}$"):
         to_relative_index(TENSOR, bits=bits)
 

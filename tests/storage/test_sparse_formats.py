@@ -108,33 +108,33 @@ def damaged(**others):
 
 
 DAMAGED = {
-    "positions is a part of such a tensor, got values": lambda: from_smallest(
+    "positions must be among the tensor's parts, got values": lambda: from_smallest(
         {"values": TENSOR.flatten()}, (2, 3)
     ),
-    "values is a part of such a tensor, got positions": lambda: from_smallest(
+    "values must be among the tensor's parts, got positions": lambda: from_smallest(
         {"positions": PARTS["positions"]}, (2, 3)
     ),
-    "positions is a part of such a tensor, got none": lambda: from_smallest({}, (2, 3)),
-    "positions are bytes and begin with the number of a form, got 99": damaged(
+    "positions must be among the tensor's parts, got none": lambda: from_smallest({}, (2, 3)),
+    "positions are bytes that begin with the number of a form, got 99": damaged(
         positions=torch.tensor([99, 0], dtype=torch.uint8)
     ),
-    "positions are bytes and begin with the number of a form, got (0,) torch.uint8": damaged(
+    "positions are bytes that begin with the number of a form, got (0,) torch.uint8": damaged(
         positions=torch.tensor([], dtype=torch.uint8)
     ),
-    "positions are bytes and begin with the number of a form, got (7,) torch.int64": damaged(
+    "positions are bytes that begin with the number of a form, got (7,) torch.int64": damaged(
         positions=PARTS["positions"].long()
     ),
     "positions of 3 values in a tensor (2, 3) are 7 bytes (CSR), got 6": damaged(
         positions=PARTS["positions"][:-1]
     ),
     "positions of 3 values in a tensor (4, 3) are 9 bytes (CSR), got 7": lambda: from_smallest(PARTS, (4, 3)),
-    "columns lie in 0 … 2, got 9 among them": damaged(
+    "columns must lie in 0 … 2, got 9 among them": damaged(
         positions=torch.cat([PARTS["positions"][:-1], torch.tensor([9], dtype=torch.uint8)])
     ),
     "a dense tensor has 6 values, got 5": lambda: from_smallest(
         {"positions": torch.zeros(1, dtype=torch.uint8), "values": torch.ones(5)}, (2, 3)
     ),
-    "values have one dimension, got (3, 1)": damaged(values=PARTS["values"][:, None]),
+    "values must have one dimension, got (3, 1)": damaged(values=PARTS["values"][:, None]),
 }
 
 
@@ -145,15 +145,19 @@ def test_damaged_parts_are_refused_with_their_text(says):
 
 
 def test_a_scalar_of_values_is_refused_too():
-    with pytest.raises(CompressionError, match=r"^values have one dimension, got \(\)"):
+    with pytest.raises(CompressionError, match=r"^values must have one dimension, got \(\)"):
         damaged(values=torch.tensor(1.0))()
 
 
 WRONG = {
-    "bits is a whole number from 1 to 8, got 9; try 5: up to 31 zeros a gap": lambda: relative_index(bits=9),
-    "forms is a list of forms, at least one, got []; try [BITMAP]": lambda: to_smallest(TENSOR, forms=[]),
-    "forms is a list of forms, at least one, got Form('CSR'); try [BITMAP]": lambda: checked_forms(CSR),
-    "forms is a list of forms, at least one, got ['CSR']; try [BITMAP]": lambda: checked_forms(["CSR"]),
+    "bits must be a whole number from 1 to 8, got 9; try 5: up to 31 zeros a gap": lambda: relative_index(
+        bits=9
+    ),
+    "forms must be a list of forms, at least one, got []; try [BITMAP]": lambda: to_smallest(
+        TENSOR, forms=[]
+    ),
+    "forms must be a list of forms, at least one, got Form('CSR'); try [BITMAP]": lambda: checked_forms(CSR),
+    "forms must be a list of forms, at least one, got ['CSR']; try [BITMAP]": lambda: checked_forms(["CSR"]),
 }
 
 

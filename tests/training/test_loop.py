@@ -180,13 +180,13 @@ def test_label_smoothing_is_the_mixture_of_two_cross_entropies():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"epochs": 0}, "epochs is a whole number from 1 up, got 0"),
-        ({"epochs": 1.5}, "epochs is a whole number from 1 up, got 1.5"),
-        ({"epochs": 1, "learning_rate": 0.0}, "learning_rate is a positive number, got 0.0; 0.1 suits"),
-        ({"epochs": 1, "learning_rate": float("nan")}, "learning_rate is a positive number, got nan"),
+        ({"epochs": 0}, "epochs must be a whole number from 1 up, got 0"),
+        ({"epochs": 1.5}, "epochs must be a whole number from 1 up, got 1.5"),
+        ({"epochs": 1, "learning_rate": 0.0}, "learning_rate must be a positive number, got 0.0; 0.1 suits"),
+        ({"epochs": 1, "learning_rate": float("nan")}, "learning_rate must be a positive number, got nan"),
         (
             {"epochs": 1, "precision": torch.float16},
-            "precision is torch.float32 or torch.bfloat16, got torch.float16",
+            "precision must be torch.float32 or torch.bfloat16, got torch.float16",
         ),
     ],
 )

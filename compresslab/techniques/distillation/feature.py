@@ -104,8 +104,8 @@ def attention_map(features: Tensor) -> Tensor:
     """
     if features.dim() != 4:
         raise BadSetting(
-            f"features have shape (n, c, h, w), got {tuple(features.shape)}; "
-            "take them from a convolution or a block, before the average over space"
+            f"features must have shape (n, c, h, w), got {tuple(features.shape)}; take them from a "
+            "convolution or a block, before the average over space"
         )
     energy = full_precision(features).square().sum(dim=1)  # (n, h, w)
     return unit_length(energy.flatten(1), dim=1)
@@ -127,9 +127,9 @@ def attention_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
     mine, theirs = attention_map(features), attention_map(teacher_features.detach())
     if len(features) != len(teacher_features) or features.shape[2:] != teacher_features.shape[2:]:
         raise BadSetting(
-            "the student's and the teacher's features agree in n, h and w, "
-            f"got {tuple(features.shape)} and {tuple(teacher_features.shape)}; "
-            "choose layers of one resolution, and give both the same images"
+            f"features and teacher_features must agree in n, h and w, got {tuple(features.shape)} and "
+            f"{tuple(teacher_features.shape)}; choose layers of one resolution, and give both the "
+            "same images"
         )
     return (mine - theirs).square().sum(dim=1).mean()
 
@@ -138,8 +138,8 @@ def _same_shape(features: Tensor, teacher_features: Tensor) -> tuple[Tensor, Ten
     """Return both in full precision, the teacher's detached, after comparing their shapes."""
     if features.shape != teacher_features.shape:
         raise BadSetting(
-            "the student's and the teacher's features have one shape, "
-            f"got {tuple(features.shape)} and {tuple(teacher_features.shape)}; "
-            "choose layers of one resolution, and translate the channels with a Regressor"
+            f"features and teacher_features must have one shape, got {tuple(features.shape)} and "
+            f"{tuple(teacher_features.shape)}; choose layers of one resolution, and translate the "
+            "channels with a Regressor"
         )
     return full_precision(features), full_precision(teacher_features).detach()

@@ -47,9 +47,7 @@ def layer_map(layers: int, teacher_layers: int) -> tuple[int, ...]:
     (0, 3, 6, 9, 12)
     """
     if layers < 1 or teacher_layers < 1 or teacher_layers % layers:
-        raise BadSetting(
-            f"the student's layers divide the teacher's, got {layers} and {teacher_layers}; try 2 and 4"
-        )
+        raise BadSetting(f"layers must divide teacher_layers, got {layers} and {teacher_layers}; try 2 and 4")
     return tuple(m * teacher_layers // layers for m in range(layers + 1))
 
 
@@ -110,7 +108,7 @@ def _distance(ours: Sequence[Tensor], theirs: Sequence[Tensor], name: str) -> Te
     for one, other in zip(ours, theirs, strict=True):
         if one.shape != other.shape:
             raise BadSetting(
-                f"{name} of student and teacher have one shape, got {tuple(one.shape)} and "
+                f"{name} of student and teacher must have one shape, got {tuple(one.shape)} and "
                 f"{tuple(other.shape)}; give both as many tokens and heads, and project the hidden states"
             )
     pairs = [(full_precision(a), full_precision(b).detach()) for a, b in zip(ours, theirs, strict=True)]

@@ -63,7 +63,7 @@ def _catcher(caught: dict[str, Tensor], name: str):
 def _check_names(layers: Sequence[str], modules: dict[str, nn.Module]) -> None:
     names = ", ".join(name for name in modules if name)
     if isinstance(layers, str):
-        raise BadSetting(f"layers is a list of names, got the text {layers!r}; try [{layers!r}]")
+        raise BadSetting(f"layers must be a list of names, got the text {layers!r}; try [{layers!r}]")
     for name in layers:
         if name not in modules:
             raise BadSetting(f"no layer is called {name!r}; there are {names}: choose among them")

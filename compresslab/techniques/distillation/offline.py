@@ -81,7 +81,7 @@ def draw_views(images: Images, count: int, *, seed: int) -> Images:
         CompressionError: count is below 1.
     """
     if count < 1:
-        raise BadSetting(f"count is a whole number from 1 up, got {count}; 4 views an image do well")
+        raise BadSetting(f"count must be a whole number from 1 up, got {count}; 4 views an image do well")
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.cat([augment(images.pixels, generator) for _ in range(count)])
     return Images(pixels, images.labels.repeat(count))

@@ -108,12 +108,12 @@ class Peers(nn.Module):
     def __init__(self, students: Sequence[nn.Module]) -> None:
         super().__init__()
         if len(students) < 2:
-            raise BadSetting(f"peers are two or more, got {len(students)}; a lone student is fit's")
+            raise BadSetting(f"students must be two or more, got {len(students)}; a lone student is fit's")
         for (i, one), (j, other) in itertools.combinations(enumerate(students), 2):
             if _equal(one, other):
                 raise BadSetting(
-                    f"peers start from different weights, got the same in {i} and {j}, which then would "
-                    "always agree; build each one after another torch.manual_seed"
+                    f"students must start from different weights, got the same in {i} and {j}, which then "
+                    "would always agree; build each one after another torch.manual_seed"
                 )
         self.students = nn.ModuleList(copy.deepcopy(student) for student in students)
 
@@ -148,7 +148,7 @@ def mutual_loss(
         CompressionError: peers is another kind of network, or temperature is out of range.
     """
     if not isinstance(peers, Peers):
-        raise BadSetting(f"mutual_loss teaches Peers, got a {type(peers).__name__}; try Peers([a, b])")
+        raise BadSetting(f"peers must be Peers, got a {type(peers).__name__}; try Peers([a, b])")
     logits = peers.outputs(images)
     hard = torch.stack([labelled_cross_entropy(z, labels) for z in logits])  # (peers,)
     return (hard + lessons(logits, temperature=temperature)).sum()
@@ -167,6 +167,6 @@ def _check(logits: Sequence[Tensor], *, least: int = 2) -> None:
     shapes = [tuple(z.shape) for z in logits]
     if len(shapes) < least or len(set(shapes)) > 1 or len(shapes[0]) != 2:
         raise BadSetting(
-            f"logits are {least} or more tensors of one shape (n, classes), got {shapes}; "
+            f"logits must be {least} or more tensors of one shape (n, classes), got {shapes}; "
             "Peers([a, b]).outputs(images) makes them"
         )

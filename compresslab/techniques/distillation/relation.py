@@ -176,8 +176,9 @@ def kendall_tau(x: Tensor, y: Tensor) -> Tensor:
     """
     if x.shape != y.shape or x.dim() == 0 or x.shape[-1] < 2:
         raise BadSetting(
-            f"two rankings have one shape (…, n) with n ≥ 2, got {tuple(x.shape)} and {tuple(y.shape)}; "
-            "give the similarities to the same neighbours twice: the teacher's, the student's"
+            f"x and y must be rankings of one shape (…, n) with n ≥ 2, got {tuple(x.shape)} and "
+            f"{tuple(y.shape)}; give the similarities to the same neighbours twice: the teacher's, "
+            "the student's"
         )
     a, b = _orders(x), _orders(y)
     agreement = (a * b).sum(dim=(-1, -2))
@@ -218,6 +219,6 @@ def _inner_products(x: Tensor) -> Tensor:
 def _check_images(features: Tensor, teacher_features: Tensor) -> None:
     if min(features.dim(), teacher_features.dim()) < 2 or len(features) != len(teacher_features):
         raise BadSetting(
-            "the student's and the teacher's features are (n, …) for the same n images, "
-            f"got {tuple(features.shape)} and {tuple(teacher_features.shape)}; give both one batch"
+            "features and teacher_features must be (n, …) for the same n images, got "
+            f"{tuple(features.shape)} and {tuple(teacher_features.shape)}; give both one batch"
         )

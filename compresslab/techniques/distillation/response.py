@@ -125,7 +125,7 @@ def kd_loss(
         CompressionError: shapes do not fit, or labels, temperature or weight are out of range.
     """
     if not 0 <= weight <= 1:
-        raise BadSetting(f"weight is the teacher's share, in [0, 1], got {weight}; try 0.9")
+        raise BadSetting(f"weight must be the teacher's share, in [0, 1], got {weight}; try 0.9")
     response = response_loss(logits, teacher_logits, temperature=temperature)
     return (1 - weight) * labelled_cross_entropy(logits, labels) + weight * response
 
@@ -183,8 +183,8 @@ def _softened(logits: Tensor, teacher_logits: Tensor, temperature: float) -> tup
     _check_temperature(temperature)
     if logits.dim() != 2 or logits.shape != teacher_logits.shape:
         raise BadSetting(
-            "the student's and the teacher's logits have one shape (images, classes), "
-            f"got {tuple(logits.shape)} and {tuple(teacher_logits.shape)}; give both the same images"
+            "logits and teacher_logits must have one shape (images, classes), got "
+            f"{tuple(logits.shape)} and {tuple(teacher_logits.shape)}; give both the same images"
         )
     return full_precision(logits) / temperature, full_precision(teacher_logits).detach() / temperature
 
@@ -192,20 +192,21 @@ def _softened(logits: Tensor, teacher_logits: Tensor, temperature: float) -> tup
 def _check_temperature(temperature: float) -> None:
     if not 0 < temperature < math.inf:
         raise BadSetting(
-            f"temperature is a finite number above 0, got {temperature}; try 4, or 1 for the plain softmax"
+            f"temperature must be a finite number above 0, got {temperature}; try 4, or 1 for the "
+            "plain softmax"
         )
 
 
 def _check_labels(logits: Tensor, labels: Tensor) -> None:
     if logits.dim() != 2 or labels.shape != logits.shape[:1]:
         raise BadSetting(
-            f"logits (images, classes) come with labels (images,), got {tuple(logits.shape)} and "
-            f"{tuple(labels.shape)}; give one label an image, -1 where there is none"
+            f"labels must be (images,) for logits (images, classes), got {tuple(labels.shape)} for "
+            f"{tuple(logits.shape)}; give one label per image, -1 where there is none"
         )
     classes = logits.shape[1]
     wrong = (labels < UNLABELLED) | (labels >= classes)
     if wrong.any():
         raise BadSetting(
-            f"a label is a class from 0 to {classes - 1}, or -1 for none, got {labels[wrong][0].item()}; "
-            "count the classes from 0"
+            f"labels must be classes from 0 to {classes - 1}, or -1 for none, got "
+            f"{labels[wrong][0].item()}; count the classes from 0"
         )

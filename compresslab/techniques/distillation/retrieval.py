@@ -69,8 +69,8 @@ def draw_support(labels: Tensor, *, ways: int, generator: torch.Generator) -> Te
     classes = classes[counts >= 2]
     if not 2 <= ways <= len(classes):
         raise BadSetting(
-            f"ways is a whole number from 2 to the {len(classes)} classes with two or more images, "
-            f"got {ways}; try fewer ways, or images of more classes"
+            f"ways must be a whole number from 2 to the {len(classes)} classes with two or more "
+            f"images, got {ways}; try fewer ways, or images of more classes"
         )
     drawn = classes[torch.randperm(len(classes), generator=generator)[:ways]]
     images = [(labels == label).nonzero().squeeze(1) for label in drawn]
@@ -97,7 +97,7 @@ def one_shot_accuracy(
     """
     _check(embeddings, labels)
     if not isinstance(episodes, int) or episodes < 1:
-        raise BadSetting(f"episodes is a whole number from 1 up, got {episodes}; try 600")
+        raise BadSetting(f"episodes must be a whole number from 1 up, got {episodes}; try 600")
     unit = F.normalize(embeddings.detach(), dim=1)
     shares = []
     for _ in range(episodes):
@@ -112,6 +112,6 @@ def one_shot_accuracy(
 def _check(embeddings: Tensor, labels: Tensor) -> None:
     if embeddings.dim() != 2 or labels.shape != embeddings.shape[:1] or len(labels) < 2:
         raise BadSetting(
-            "embeddings are (n, width) and labels (n,), n from 2 up, got "
+            "embeddings must be (n, width) and labels (n,), n from 2 up, got "
             f"{tuple(embeddings.shape)} and {tuple(labels.shape)}; flatten(1) makes rows of features"
         )

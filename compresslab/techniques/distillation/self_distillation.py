@@ -69,14 +69,14 @@ def born_again(
         CompressionError: generations is out of range, or a student shares weights with its teacher.
     """
     if not isinstance(generations, int) or generations < 1:
-        raise BadSetting(f"generations is a whole number from 1 up, got {generations}; try 3")
+        raise BadSetting(f"generations must be a whole number from 1 up, got {generations}; try 3")
     line = [first]
     for _ in range(generations):
         student = learn(line[-1])
         if {*student.parameters()} & {*line[-1].parameters()}:
             raise BadSetting(
-                "learn returns a fresh student, got one that shares weights with its teacher; "
-                "build a new network in it"
+                "learn must return a fresh student, got one that shares weights with its teacher; build "
+                "a new network in it"
             )
         line.append(student)
     return line
@@ -104,8 +104,8 @@ class EarlyExits(nn.Module):
         super().__init__()
         if not isinstance(network, ResidualNetwork) or len(network.blocks) < 2:
             raise BadSetting(
-                f"network is a ResidualNetwork of two or more blocks, got {_described(network)}; "
-                "try compresslab.models.student()"
+                f"network must be a ResidualNetwork of two or more blocks, got {_described(network)}; try "
+                "compresslab.models.student()"
             )
         self.network = copy.deepcopy(network)
         blocks = [block for block in network.blocks if isinstance(block, ResidualBlock)]
@@ -204,11 +204,9 @@ def own_teacher_loss(
         CompressionError: the model is not an ``EarlyExits``, or a setting is out of range.
     """
     if not isinstance(model, EarlyExits):
-        raise BadSetting(
-            f"own_teacher_loss teaches EarlyExits, got a {type(model).__name__}; try EarlyExits(student())"
-        )
+        raise BadSetting(f"model must be EarlyExits, got a {type(model).__name__}; try EarlyExits(student())")
     if not 0 <= hint_weight < math.inf:
-        raise BadSetting(f"hint_weight is a number from 0 up, got {hint_weight}; try 0.1")
+        raise BadSetting(f"hint_weight must be a number from 0 up, got {hint_weight}; try 0.1")
     logits, features = model.outputs(images)
     response = early_exit_loss(logits, labels, temperature=temperature, weight=weight)
     return response + hint_weight * exit_hint_loss(features)
@@ -230,7 +228,7 @@ def confident_labels(logits: Tensor, *, threshold: float) -> Tensor:
     tensor([ 0, -1])
     """
     if not 0 <= threshold <= 1:
-        raise BadSetting(f"threshold is a probability in [0, 1], got {threshold}; try 0.9")
+        raise BadSetting(f"threshold must be a probability in [0, 1], got {threshold}; try 0.9")
     probability, label = logits.detach().softmax(dim=1).max(dim=1)
     return label.where(probability >= threshold, UNLABELLED)
 
@@ -256,9 +254,9 @@ def balanced_choice(logits: Tensor, labels: Tensor, *, per_class: int) -> Tensor
     tensor([1, 0, 2, 2])
     """
     if not isinstance(per_class, int) or per_class < 1:
-        raise BadSetting(f"per_class is a whole number from 1 up, got {per_class}; try 1000")
+        raise BadSetting(f"per_class must be a whole number from 1 up, got {per_class}; try 1000")
     if not (labels != UNLABELLED).any():
-        raise BadSetting("labels has one class or more, got UNLABELLED alone; lower the threshold")
+        raise BadSetting("labels must have one class or more, got UNLABELLED alone; lower the threshold")
     chosen = []
     for label in labels[labels != UNLABELLED].unique():
         of_class = (labels == label).nonzero().squeeze(1)
@@ -270,4 +268,4 @@ def balanced_choice(logits: Tensor, labels: Tensor, *, per_class: int) -> Tensor
 
 def _check_exits(count: int, name: str) -> None:
     if count < 2:
-        raise BadSetting(f"{name} has two or more exits, got {count}; EarlyExits(…).outputs makes them")
+        raise BadSetting(f"{name} must have two or more exits, got {count}; EarlyExits(…).outputs makes them")

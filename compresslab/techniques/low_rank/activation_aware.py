@@ -118,8 +118,8 @@ def output_error(w: Tensor, changed: Tensor, moments: Tensor) -> Tensor:
     """
     if changed.shape != w.shape:
         raise BadSetting(
-            f"what stands for weights {tuple(w.shape)} has their shape, got {tuple(changed.shape)}; "
-            "try second @ first"
+            f"changed must have the shape {tuple(w.shape)} of the weights, got "
+            f"{tuple(changed.shape)}; try second @ first"
         )
     _check_moments(w, moments)
     error = changed.detach().double() - w.detach().double()
@@ -129,7 +129,7 @@ def output_error(w: Tensor, changed: Tensor, moments: Tensor) -> Tensor:
 def _root(moments: Tensor, damping: float) -> Tensor:
     """An L with L Lᵀ = G and the damping, from G's eigenvectors: so it is there when G is singular, too."""
     if not (isinstance(damping, int | float) and 0 <= damping < math.inf):
-        raise BadSetting(f"damping is a finite share, 0 or more, got {damping}; try 0.01")
+        raise BadSetting(f"damping must be a finite share, 0 or more, got {damping}; try 0.01")
     g = moments.detach().double()
     mean = g.diagonal(dim1=-2, dim2=-1).mean(dim=-1, keepdim=True)  # (..., 1)
     values, vectors = torch.linalg.eigh(g)
@@ -142,12 +142,12 @@ def _check_moments(w: Tensor, moments: Tensor) -> None:
     wanted = (*w.shape[:-2], w.shape[-1], w.shape[-1])
     if moments.shape != wanted:
         raise BadSetting(
-            f"weights {tuple(w.shape)} have moments {wanted}, got {tuple(moments.shape)}; "
-            "try input_second_moments(model, batches)[name], w.flatten(1)"
+            f"moments must be {wanted} for weights {tuple(w.shape)}, got {tuple(moments.shape)}; try "
+            "input_second_moments(model, batches)[name], w.flatten(1)"
         )
     uneven = (moments - moments.mT).abs().amax()
     if not moments.isfinite().all() or uneven > 1e-4 * moments.abs().amax():
         raise BadSetting(
-            "moments E[x xᵀ] are finite and symmetric, got some that are not; "
-            "try x.T @ x / len(x), with the layer's inputs x (images, n)"
+            "moments E[x xᵀ] must be finite and symmetric, got some that are not; try x.T @ x / "
+            "len(x), with the layer's inputs x (images, n)"
         )

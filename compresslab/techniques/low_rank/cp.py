@@ -218,12 +218,13 @@ def _groups(weight: Tensor, groups: int) -> Sequence[Tensor]:
     """The weights (out/groups, in/groups, kh, kw) of each group."""
     if weight.dim() != 4:
         raise BadSetting(
-            f"a convolution's weight is (out, in, height, width), got {tuple(weight.shape)}; "
-            "for a Linear layer try truncated_svd"
+            f"weight must be a convolution's (out, in, height, width), got {tuple(weight.shape)}; for "
+            "a Linear layer try truncated_svd"
         )
     if groups < 1 or len(weight) % groups:
         raise BadSetting(
-            f"groups divide the outputs, got {groups} for {len(weight)}; try the convolution's own .groups"
+            f"groups must divide the outputs, got {groups} for {len(weight)}; try the convolution's "
+            "own .groups"
         )
     return weight.chunk(groups)
 
@@ -231,13 +232,12 @@ def _groups(weight: Tensor, groups: int) -> Sequence[Tensor]:
 def _check(tensor: Tensor, rank: int, sweeps: int, ridge: float) -> None:
     if tensor.dim() < 2:
         raise BadSetting(
-            f"a tensor to factorize has two dimensions or more, got {tuple(tensor.shape)}; "
-            "try a layer's weight"
+            f"tensor must have two dimensions or more, got {tuple(tensor.shape)}; try a layer's weight"
         )
     check_matrices(tensor.flatten(1))
     if not is_whole(rank, 1, math.inf):
-        raise BadSetting(f"rank is a whole number from 1 up, got {rank}; try {max(tensor.shape) // 2}")
+        raise BadSetting(f"rank must be a whole number from 1 up, got {rank}; try {max(tensor.shape) // 2}")
     if not is_whole(sweeps, 1, math.inf):
-        raise BadSetting(f"sweeps is a whole number from 1 up, got {sweeps}; try {SWEEPS}")
+        raise BadSetting(f"sweeps must be a whole number from 1 up, got {sweeps}; try {SWEEPS}")
     if not 0 <= ridge < math.inf:
-        raise BadSetting(f"ridge is a number from 0 up, got {ridge}; try {RIDGE}")
+        raise BadSetting(f"ridge must be a number from 0 up, got {ridge}; try {RIDGE}")

@@ -82,7 +82,9 @@ class Split:
             CompressionError: a multiple below 1.
         """
         if multiple < 1:
-            raise BadSetting(f"multiple is a whole number from 1 up, got {multiple}; 8 suits a processor")
+            raise BadSetting(
+                f"multiple must be a whole number from 1 up, got {multiple}; 8 suits a processor"
+            )
         full = self.full_rank(layer)
         if isinstance(full, int):
             return list(dict.fromkeys(min(r, full) for r in range(multiple, full + multiple, multiple)))
@@ -150,8 +152,8 @@ def whitened(moments: Mapping[str, Tensor]) -> Split:
     def of(name: str) -> Tensor:
         if name not in moments:
             raise BadSetting(
-                f"moments are there for {', '.join(moments) or 'no layer'}, got a rank for {name!r}; "
-                "try input_second_moments(model, batches)"
+                f"moments must have each layer with a rank, got {name!r}, which is not among "
+                f"{', '.join(moments) or 'none'}; try input_second_moments(model, batches)"
             )
         return moments[name]
 
@@ -284,8 +286,8 @@ def _check_rank(split: Split, layer: Layer, rank: Rank) -> None:
     if len(ranks) != len(most) or not all(is_whole(r, 1, m) for r, m in zip(ranks, most, strict=True)):
         kind = "a whole number" if isinstance(full, int) else "a pair (r_out, r_in) of whole numbers"
         raise BadSetting(
-            f"rank is {kind} from 1 to {full} for {split.name} of this {type(layer).__name__}, got {rank}; "
-            "ranks_for_weights(model, share=0.5) finds ranks that save"
+            f"rank must be {kind} from 1 to {full} for {split.name} of this {type(layer).__name__}, "
+            f"got {rank}; ranks_for_weights(model, share=0.5) finds ranks that save"
         )
 
 

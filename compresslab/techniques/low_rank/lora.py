@@ -76,9 +76,9 @@ def add_updates(model: nn.Module, *, rank: int, generator: torch.Generator, alph
         CompressionError: rank or alpha out of range, or no Linear layer.
     """
     if not is_whole(rank, 1, math.inf):
-        raise BadSetting(f"rank is a whole number from 1 up, got {rank}; LoRA often takes 4 or 8")
+        raise BadSetting(f"rank must be a whole number from 1 up, got {rank}; LoRA often takes 4 or 8")
     if not 0 < alpha < math.inf:
-        raise BadSetting(f"alpha is a positive number, got {alpha}; the same as rank makes a scale of 1")
+        raise BadSetting(f"alpha must be a positive number, got {alpha}; the same as rank makes a scale of 1")
 
     def update(name: str, layer: nn.Module) -> nn.Module | None:
         if type(layer) is not nn.Linear:
@@ -108,5 +108,5 @@ def merge_updates(model: nn.Module) -> nn.Module:
 def _refuse_without(kind: type[nn.Module], model: nn.Module, wanted: str) -> None:
     if not any(type(module) is kind for module in model.modules()):
         raise Unsupported(
-            f"model has {wanted}, got {type(model).__name__} without any; give the whole network"
+            f"model must have {wanted}, got {type(model).__name__} without any; give the whole network"
         )

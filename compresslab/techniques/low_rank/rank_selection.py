@@ -65,9 +65,7 @@ def break_even_rank(m: int, n: int) -> int:
     (511, 9, 0)
     """
     if min(m, n) < 1:
-        raise BadSetting(
-            f"a layer has at least one output and one input, got {m} and {n}; try the sizes of layer.weight"
-        )
+        raise BadSetting(f"m and n must be at least 1, got {m} and {n}; try the sizes of layer.weight")
     return (m * n - 1) // (m + n)
 
 
@@ -86,10 +84,10 @@ def rank_for_energy(s: Tensor, *, energy: float) -> int:
     """
     if not 0 < energy <= 1:
         hint = f"; did you mean {energy / 100:g}?" if 1 < energy <= 100 else "; 0.9 keeps most of a layer"
-        raise BadSetting(f"energy is a fraction in (0, 1], got {energy}{hint}")
+        raise BadSetting(f"energy must be a fraction in (0, 1], got {energy}{hint}")
     if s.dim() != 1 or len(s) == 0:
         raise BadSetting(
-            f"s is a list of singular values, got shape {tuple(s.shape)}; try torch.linalg.svdvals(w)"
+            f"s must be a list of singular values, got shape {tuple(s.shape)}; try torch.linalg.svdvals(w)"
         )
     kept = s.double().square().cumsum(0)
     return int((kept < energy * kept[-1]).sum()) + 1 if kept[-1] > 0 else 1
@@ -128,7 +126,7 @@ def rank_for_weights(
     """
     if not 0 < share < 1:
         hint = f"; did you mean {share / 100:g}?" if 1 < share < 100 else "; 0.5 halves the weights"
-        raise BadSetting(f"share is a fraction in (0, 1), got {share}{hint}")
+        raise BadSetting(f"share must be a fraction in (0, 1), got {share}{hint}")
     if split.why_not(layer):
         return None
     ranks = split.ranks(layer, multiple=multiple)
@@ -171,13 +169,13 @@ def spread_ranks(spectra: Sequence[Tensor], costs: Sequence[int], *, budget: int
     """
     if len(spectra) != len(costs):
         raise BadSetting(
-            f"each layer has one spectrum and one cost, got {len(spectra)} and {len(costs)}; "
-            "take both from the same layers"
+            f"spectra and costs must be one per layer, got {len(spectra)} and {len(costs)}; take both "
+            "from the same layers"
         )
     left = budget - sum(costs)
     if left < 0:
         raise BadSetting(
-            f"budget is at least {sum(costs):,}, rank 1 everywhere, got {budget:,}; leave a layer whole"
+            f"budget must be at least {sum(costs):,}, rank 1 everywhere, got {budget:,}; leave a layer whole"
         )
     steps = sorted(  # as s² fall, a layer's own come in their order
         (-(float(value) ** 2) / cost, layer, cost)

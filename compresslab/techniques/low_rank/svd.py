@@ -226,8 +226,8 @@ def check_rank(rank: int, shape: tuple[int, ...]) -> None:
     if is_whole(rank, 1, min(m, n)):
         return
     raise BadSetting(
-        f"rank is a whole number from 1 to {min(m, n)} for a matrix of {m} by {n}, got {rank}; "
-        f"try {max(1, m * n // (m + n) // 2)}, half of where it stops saving"
+        f"rank must be a whole number from 1 to {min(m, n)} for a matrix of {m} by {n}, got "
+        f"{rank}; try {max(1, m * n // (m + n) // 2)}, half of where it stops saving"
     )
 
 
@@ -239,11 +239,11 @@ def check_matrices(w: Tensor) -> None:
     """
     if w.dim() < 2 or not w.is_floating_point():
         raise BadSetting(
-            f"w is a matrix (m, n) of floats, or a batch of them, got {tuple(w.shape)} {w.dtype}; "
-            "try layer.weight.flatten(1)"
+            f"w must be a matrix (m, n) of floats, or a batch of them, got {tuple(w.shape)} "
+            f"{w.dtype}; try layer.weight.flatten(1)"
         )
     if not w.isfinite().all():
-        raise BadSetting("w is finite, got NaN or infinity; look for a training that diverged")
+        raise BadSetting("w must be finite, got NaN or infinity; look for a training that diverged")
 
 
 def _copied(tensor: Tensor) -> Tensor:
@@ -253,8 +253,8 @@ def _copied(tensor: Tensor) -> Tensor:
 def _check_weight(weight: Tensor, groups: int) -> None:
     if weight.dim() != 4 or groups < 1 or len(weight) % groups:
         raise BadSetting(
-            "a convolution's weight is (out, in / groups, kh, kw), out a multiple of groups, got "
-            f"{tuple(weight.shape)} with groups={groups}; try layer.weight, groups=layer.groups"
+            "weight must be a convolution's (out, in / groups, kh, kw), out a multiple of groups, "
+            f"got {tuple(weight.shape)} with groups={groups}; try layer.weight, groups=layer.groups"
         )
 
 
@@ -262,7 +262,7 @@ def _check_pair(first: Tensor, second: Tensor, groups: int, kind: str, fits: boo
     _check_weight(second, groups)
     if first.dim() != 4 or len(first) != groups * second.shape[1] or not fits:
         raise BadSetting(
-            f"the second kernel is (out, rank, …), {kind}, and the first has groups · rank filters, got "
-            f"{tuple(first.shape)} and {tuple(second.shape)} with groups={groups}; "
-            "give them in the order in which they run"
+            f"first must have groups · rank filters, and second be (out, rank, …), {kind}, got "
+            f"{tuple(first.shape)} and {tuple(second.shape)} with groups={groups}; give them in the "
+            "order in which they run"
         )

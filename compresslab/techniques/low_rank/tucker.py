@@ -76,8 +76,9 @@ def fold(matrix: Tensor, mode: int, shape: tuple[int, ...]) -> Tensor:
     others = [size for dimension, size in enumerate(shape) if dimension != mode]
     if matrix.shape != (shape[mode], math.prod(others)):
         raise BadSetting(
-            f"a tensor {tuple(shape)} unfolds along mode {mode} to {(shape[mode], math.prod(others))}, "
-            f"got {tuple(matrix.shape)}; try the mode and shape that it was unfolded with"
+            f"matrix must be {(shape[mode], math.prod(others))}, a tensor {tuple(shape)} unfolded "
+            f"along mode {mode}, got {tuple(matrix.shape)}; try the mode and shape that it was "
+            "unfolded with"
         )
     return matrix.reshape(shape[mode], *others).movedim(0, mode)
 
@@ -134,7 +135,8 @@ def tucker_kernels(
     """
     if groups < 1 or len(weight) % groups:
         raise BadSetting(
-            f"groups divide the outputs, got {groups} for {len(weight)}; try the convolution's own .groups"
+            f"groups must divide the outputs, got {groups} for {len(weight)}; try the convolution's "
+            "own .groups"
         )
     parts = [tucker2(part, ranks=ranks, sweeps=sweeps) for part in weight.chunk(groups)]
     first = torch.cat([u_in.T for _, _, u_in in parts])
@@ -156,28 +158,28 @@ def _projected(w: Tensor, u_out: Tensor) -> Tensor:
 def _check(weight: Tensor, ranks: tuple[int, int], sweeps: int) -> None:
     if weight.dim() != 4:
         raise BadSetting(
-            f"a convolution's weight is (out, in, height, width), got {tuple(weight.shape)}; "
-            "for a Linear layer try truncated_svd"
+            f"weight must be a convolution's (out, in, height, width), got {tuple(weight.shape)}; for "
+            "a Linear layer try truncated_svd"
         )
     check_matrices(weight.flatten(1))
     if not isinstance(ranks, tuple | list) or len(ranks) != 2:
         raise BadSetting(
-            f"ranks is a pair (r_out, r_in), got {ranks!r}; "
-            f"try {tuple(-(-side // 2) for side in weight.shape[:2])}"
+            f"ranks must be a pair (r_out, r_in), got {ranks!r}; try "
+            f"{tuple(-(-side // 2) for side in weight.shape[:2])}"
         )
     for name, rank, channels in zip(("out", "in"), ranks, weight.shape[:2], strict=True):
         if not is_whole(rank, 1, channels):
             raise BadSetting(
-                f"r_{name} is a whole number from 1 to {channels}, got {rank}; "
-                f"try {max(1, channels // 2)}, half of the channels"
+                f"r_{name} must be a whole number from 1 to {channels}, got {rank}; try "
+                f"{max(1, channels // 2)}, half of the channels"
             )
     if not is_whole(sweeps, 0, math.inf):
-        raise BadSetting(f"sweeps is a whole number from 0 up, got {sweeps}; try 2")
+        raise BadSetting(f"sweeps must be a whole number from 0 up, got {sweeps}; try 2")
 
 
 def _check_mode(dimensions: int, mode: int) -> None:
     if not 0 <= mode < dimensions:
         raise BadSetting(
-            f"a tensor of {dimensions} dimensions has modes from 0 to {dimensions - 1}, got {mode}; "
-            "the first mode is 0"
+            f"mode must be from 0 to {dimensions - 1} for a tensor of {dimensions} dimensions, got "
+            f"{mode}; the first mode is 0"
         )

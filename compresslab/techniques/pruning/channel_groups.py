@@ -219,8 +219,8 @@ class _Channels:
         each, rest = divmod(entries, number)
         if rest or (each > 1 and value.layout != "flat"):
             raise Unsupported(
-                f"{member.layer} has {entries} entries for {number} channels; a layer has one for each, or "
-                "behind a Flatten of maps equally many: check what it reads"
+                f"{member.layer} has {entries} entries for {number} channels; a layer must have one per "
+                "channel, or equally many behind a Flatten of maps: check what it reads"
             )
         member = Member(member.layer, member.kind, member.role, each)
         self.join(self.members.setdefault(member, value.written_by), value.written_by, of=member.layer)
@@ -233,8 +233,8 @@ class _Channels:
         numbers = {self.number[writer] for writer in (one, other) if writer in self.number}
         if len(numbers) > 1:
             raise Unsupported(
-                f"{of} joins {' and '.join(map(str, sorted(numbers)))} channels; what is joined has equally "
-                "many on both sides: give both sides one shape"
+                f"{of} joins {' and '.join(map(str, sorted(numbers)))} channels; both sides must have "
+                "equally many: give them one shape"
             )
         order = [_INPUT, *self.number]
         one, other = sorted((one, other), key=order.index)

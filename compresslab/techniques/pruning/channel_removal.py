@@ -53,8 +53,8 @@ def channel_scores(group: Group, scores: Mapping[str, Tensor]) -> Tensor:
     members = [member for member in group.members if member.layer in scores]
     if not members:
         raise BadSetting(
-            f"group {group.name} has scores for none of {', '.join(m.layer for m in group.members)}; one is "
-            f"enough: try {{{group.name!r}: magnitude(weight)}}"
+            f"scores must have one of the layers {', '.join(m.layer for m in group.members)} of group "
+            f"{group.name}, got none of them; try {{{group.name!r}: magnitude(weight)}}"
         )
     return torch.stack([_share(group, member, scores[member.layer]) for member in members]).sum(0)
 
@@ -64,8 +64,9 @@ def _share(group: Group, member: Member, scores: Tensor) -> Tensor:
     size = scores.shape[member.dimension] if scores.dim() > member.dimension else 0
     if size != group.channels * member.each:
         raise BadSetting(
-            f"{member.layer} has scores {tuple(scores.shape)}; dimension {member.dimension} has "
-            f"{group.channels * member.each} entries: give scores in the weight's shape"
+            f"scores of {member.layer} must have {group.channels * member.each} entries in dimension "
+            f"{member.dimension}, got the shape {tuple(scores.shape)}; give scores in the weight's "
+            "shape"
         )
     return scores.movedim(member.dimension, 0).reshape(group.channels, -1).sum(1)
 
@@ -158,7 +159,7 @@ def recalibrate_batch_norm(model: nn.Module, batches: Iterable[Tensor | Sequence
     for seen, batch in enumerate(batches, 1):  # noqa: B007 (counted)
         fresh(batch if isinstance(batch, Tensor) else batch[0])
     if not seen:
-        raise BadSetting("batches has at least one batch of images, got none; try train.batches(500)")
+        raise BadSetting("batches must have at least one batch of images, got none; try train.batches(500)")
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     for module, original in zip(fresh.modules(), model.modules(), strict=True):
@@ -171,14 +172,14 @@ def _indices(group: Group, channels: Tensor | Sequence[int]) -> Tensor:
     kept = torch.as_tensor(channels)
     if kept.numel() == 0:
         raise BadSetting(
-            f"group {group.name} keeps none of its {group.channels} channels, and nothing would pass; keep "
-            "at least one"
+            f"keep must leave group {group.name} at least one of its {group.channels} channels, got "
+            "none; nothing would pass"
         )
     whole = kept.dim() == 1 and not kept.is_floating_point() and kept.dtype != torch.bool
     if not whole or not 0 <= kept.min() <= kept.max() < group.channels or kept.unique().numel() < len(kept):
         raise BadSetting(
-            f"group {group.name} keeps {channels}; expected different whole numbers from 0 to "
-            f"{group.channels - 1}: of a mask, give mask.nonzero().flatten()"
+            f"keep of group {group.name} must be different whole numbers from 0 to "
+            f"{group.channels - 1}, got {channels}; of a mask, give mask.nonzero().flatten()"
         )
     return kept.sort().values
 
@@ -223,7 +224,7 @@ def _check_groups(names: Iterable[str], known: Mapping[str, object]) -> None:
     for name in names:
         if name not in known:
             raise BadSetting(
-                f"no group is called {name!r}; there are {', '.join(known)}: see dependency_groups(model)"
+                f"keep must name groups ({', '.join(known)}), got {name!r}; see dependency_groups(model)"
             )
 
 

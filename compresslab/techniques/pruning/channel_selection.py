@@ -60,13 +60,14 @@ def keep_channels(
     for name, share in shares.items():
         if name not in scores:
             raise BadSetting(
-                f"no group called {name!r} has scores; there are {', '.join(scores)}: choose among them"
+                f"sparsity must name groups that have scores ({', '.join(scores)}), got {name!r}; leave "
+                "it out"
             )
         number = int(fine_grained_mask(scores[name], sparsity=share).sum())
         if number == 0:
             raise BadSetting(
-                f"sparsity {share} leaves none of the {len(scores[name])} channels of group {name}; a group "
-                f"keeps at least one: try {1 - 1 / len(scores[name]):.3g} or less"
+                f"sparsity must leave group {name} at least one of its {len(scores[name])} channels, got "
+                f"{share}; try {1 - 1 / len(scores[name]):.3g} or less"
             )
         kept[name] = _best(scores[name], number, multiple)
     return kept
@@ -93,7 +94,7 @@ def keep_channels_within(
     _check_multiple(multiple)
     if not scores:
         raise BadSetting(
-            "scores are {group: channel scores}, got none; make them of dependency_groups(model)"
+            "scores must be {group: channel scores}, got none; make them of dependency_groups(model)"
         )
     group_of = torch.cat([torch.full((len(s),), number) for number, s in enumerate(scores.values())])
     lowest_first = torch.cat([s.detach().cpu().double() for s in scores.values()]).argsort(stable=True)
@@ -110,8 +111,8 @@ def keep_channels_within(
 
     if (least := macs(len(group_of))) > macs_per_sample:
         raise BadSetting(
-            f"macs_per_sample is {macs_per_sample:,}; with these groups and multiple={multiple} at least "
-            f"{least:,} are left: allow more, or score more groups"
+            f"macs_per_sample must be at least {least:,} with these groups and multiple={multiple}, "
+            f"got {macs_per_sample:,}; allow more, or score more groups"
         )
     counts = range(len(group_of) + 1)
     return without(bisect.bisect_left(counts, True, key=lambda count: macs(count) <= macs_per_sample))
@@ -126,4 +127,4 @@ def _best(scores: Tensor, number: int, multiple: int) -> Tensor:
 
 def _check_multiple(multiple: int) -> None:
     if not isinstance(multiple, int) or multiple < 1:
-        raise BadSetting(f"multiple is a whole number of at least 1, got {multiple}; try 8")
+        raise BadSetting(f"multiple must be a whole number of at least 1, got {multiple}; try 8")

@@ -64,7 +64,7 @@ def magnitude(weight: Tensor, *, power: int = 1) -> Tensor:
     tensor([3.0000, 0.5000])
     """
     if power not in (1, 2):
-        raise BadSetting(f"power is 1 or 2, got {power}; try 1: the absolute value")
+        raise BadSetting(f"power must be 1 or 2, got {power}; try 1: the absolute value")
     return weight.detach().abs() if power == 1 else weight.detach().square()
 
 
@@ -131,8 +131,9 @@ def wanda(weight: Tensor, input_norm: Tensor) -> Tensor:
     """
     if input_norm.shape != weight.shape[1:]:
         raise BadSetting(
-            f"a weight {tuple(weight.shape)} has input norms {tuple(weight.shape[1:])}, "
-            f"got {tuple(input_norm.shape)}; try input_norms(model, batches)[name]"
+            f"input_norm must have shape {tuple(weight.shape[1:])} for a weight of shape "
+            f"{tuple(weight.shape)}, got {tuple(input_norm.shape)}; try input_norms(model, "
+            "batches)[name]"
         )
     return (weight.abs() * input_norm).detach()
 
@@ -156,5 +157,6 @@ def random_scores(weight: Tensor, *, generator: torch.Generator) -> Tensor:
 def _same_shape(weight: Tensor, other: Tensor, name: str, source: str) -> None:
     if weight.shape != other.shape:
         raise BadSetting(
-            f"{name} has the weight's shape {tuple(weight.shape)}, got {tuple(other.shape)}; try {source}"
+            f"{name} must have the weight's shape {tuple(weight.shape)}, got {tuple(other.shape)}; "
+            f"try {source}"
         )

@@ -148,7 +148,7 @@ def _weight(name: str) -> str:
 def _there(gradient: Tensor | None, name: str) -> Tensor:
     if gradient is None:
         raise Unsupported(
-            f"every weight has a part in the loss, got none of {name}: its layer does not run, or rounds it; "
+            f"{name} must have a gradient, got none: its layer never ran, or its output was rounded; "
             "score the network before it is quantized"
         )
     return gradient

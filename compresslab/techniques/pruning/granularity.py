@@ -175,12 +175,12 @@ def n_of_m_mask(scores: Tensor, *, n: int = 2, m: int = 4) -> Tensor:
     tensor([[ True, False,  True, False]])
     """
     if not (isinstance(n, int) and isinstance(m, int) and 1 <= n <= m):
-        raise BadSetting(f"n of m are whole numbers, 1 ≤ n ≤ m, got {n} of {m}; try 2 of 4")
+        raise BadSetting(f"n and m must be whole numbers, 1 ≤ n ≤ m, got {n} of {m}; try 2 of 4")
     inputs = _kernels(scores).shape[1]
     if inputs % m:
         raise Unsupported(
-            f"{n} of {m} takes a multiple of {m} inputs, got {inputs} in {tuple(scores.shape)}; "
-            "leave this layer dense"
+            f"scores must have a multiple of {m} inputs for {n} of {m}, got {inputs} in "
+            f"{tuple(scores.shape)}; leave this layer dense"
         )
     runs = _numbers(scores).movedim(1, -1).unflatten(-1, (-1, m))  # (out, …, in / m, m)
     lowest = runs.argsort(dim=-1, stable=True)[..., : m - n]
@@ -207,7 +207,7 @@ def local_masks(
     shares = sparsity if isinstance(sparsity, Mapping) else dict.fromkeys(scores, sparsity)
     if missing := scores.keys() - shares.keys():
         raise BadSetting(
-            f"sparsity has a share for each layer, got none for {', '.join(sorted(missing))}; "
+            f"sparsity must have a share for each layer, got none for {', '.join(sorted(missing))}; "
             "give 0 to spare it"
         )
     return {name: group_mask(s, granularity, sparsity=shares[name]) for name, s in scores.items()}
@@ -278,15 +278,15 @@ def check_sparsity(sparsity: float) -> None:
         return
     percent = isinstance(sparsity, int | float) and 1 < sparsity < 100 and math.isfinite(sparsity)
     hint = f"did you mean {sparsity / 100:g}?" if percent else "try 0.5"
-    raise BadSetting(f"sparsity is a fraction in [0, 1), got {sparsity}; {hint}")
+    raise BadSetting(f"sparsity must be a fraction in [0, 1), got {sparsity}; {hint}")
 
 
 def _kernels(scores: Tensor) -> Tensor:
     """Scores (out, in, height, width); those of a Linear layer, (out, in), with kernels of 1 × 1."""
     if scores.dim() not in (2, 4):
         raise BadSetting(
-            f"scores are those of a weight (out, in) or (out, in, height, width), got {tuple(scores.shape)}; "
-            "give them in the weight's shape, or choose fine"
+            "scores must have a weight's shape, (out, in) or (out, in, height, width), got "
+            f"{tuple(scores.shape)}; give them so, or choose fine"
         )
     return scores if scores.dim() == 4 else scores[:, :, None, None]
 
@@ -294,7 +294,7 @@ def _kernels(scores: Tensor) -> Tensor:
 def _numbers(scores: Tensor) -> Tensor:
     if scores.isnan().any():
         raise BadSetting(
-            "scores are numbers, got NaN; look for a division by zero, or for a training that diverged"
+            "scores must be numbers, got NaN; look for a division by zero, or for a training that diverged"
         )
     return scores
 

@@ -129,6 +129,6 @@ def _check(name: str, mask: Tensor, layers: Mapping[str, Layer]) -> None:
     shape = layers[name].weight.shape
     if (mask.dtype, mask.shape) != (torch.bool, shape):
         raise BadSetting(
-            f"the mask of {name} is torch.bool {tuple(shape)} as its weight, got {mask.dtype} "
+            f"the mask of {name} must be torch.bool {tuple(shape)} as its weight, got {mask.dtype} "
             f"{tuple(mask.shape)}; compute it from scores in the weight's shape"
         )

@@ -183,7 +183,7 @@ def compensated(model: nn.Module, masks: Mapping[str, Tensor], batches: Batches)
     for name, mask in masks.items():
         if name not in moments:
             raise BadSetting(
-                f"masks are for layers that run ({', '.join(moments)}), got {name!r}; leave it out"
+                f"masks must be for layers that run ({', '.join(moments)}), got {name!r}; leave it out"
             )
         w = prunable_layers(model)[name].weight.flatten(1)
         _put(repaired, name, compensate(w, mask.flatten(1), moments[name]))
@@ -222,8 +222,8 @@ def _damped(w: Tensor, moments: Tensor, damping: float) -> Tensor:
     """G with the damping on its diagonal, in float64."""
     if moments.shape != (w.shape[1], w.shape[1]):
         raise BadSetting(
-            f"weights with {w.shape[1]} inputs have moments {(w.shape[1], w.shape[1])}, "
-            f"got {tuple(moments.shape)}; try input_second_moments(model, batches)[name], w.flatten(1)"
+            f"moments must be {(w.shape[1], w.shape[1])} for weights with {w.shape[1]} inputs, got "
+            f"{tuple(moments.shape)}; try input_second_moments(model, batches)[name], w.flatten(1)"
         )
     g = moments.double()
     return g + torch.eye(len(g), dtype=g.dtype) * damping * g.diagonal().mean().clamp(min=1e-12)
@@ -234,8 +234,8 @@ def _factor(g: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(g)
     if failed:
         raise BadSetting(
-            "moments without damping have an inverse, got some that have none: an input is always 0, or a "
-            "mix of others; try damping=0.01"
+            "moments must have an inverse without damping, got some that have none: an input is "
+            "always 0, or a mix of others; try damping=0.01"
         )
     return factor
 
@@ -247,6 +247,6 @@ def _inverse(w: Tensor, moments: Tensor, damping: float) -> Tensor:
 def _check_mask(w: Tensor, mask: Tensor) -> None:
     if mask.shape != w.shape or mask.dtype != torch.bool:
         raise BadSetting(
-            f"weights {tuple(w.shape)} have a bool mask in that shape, got {tuple(mask.shape)} {mask.dtype}; "
-            "try fine_grained_mask(magnitude(w), sparsity=0.5)"
+            f"mask must be bool in the shape {tuple(w.shape)} of the weights, got {tuple(mask.shape)} "
+            f"{mask.dtype}; try fine_grained_mask(magnitude(w), sparsity=0.5)"
         )

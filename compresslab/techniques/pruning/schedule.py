@@ -210,7 +210,7 @@ def _progress(step: int, steps: int, sparsity: float) -> float:
     """How much of the ramp is done, in [0, 1]."""
     check_sparsity(sparsity)
     if not isinstance(steps, int) or steps < 1:
-        raise BadSetting(f"steps is a whole number from 1 up, got {steps}; 1 is one-shot, try 4")
+        raise BadSetting(f"steps must be a whole number from 1 up, got {steps}; 1 is one-shot, try 4")
     return min(max(step / steps, 0.0), 1.0)
 
 
@@ -219,6 +219,6 @@ def _check(sparsities: Sequence[float]) -> None:
         check_sparsity(sparsity)
     if not sparsities or list(sparsities) != sorted(sparsities):
         raise BadSetting(
-            f"sparsities rise from one to the next, at least one, got {list(sparsities)}; "
-            "try [0.5, 0.8, 0.9], or [0.9] at once"
+            f"sparsities must rise from one to the next, at least one, got {list(sparsities)}; try "
+            "[0.5, 0.8, 0.9], or [0.9] at once"
         )

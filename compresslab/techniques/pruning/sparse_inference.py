@@ -44,8 +44,8 @@ def as_sparse_product(layer: nn.Conv2d | nn.Linear) -> Callable[[Tensor], Tensor
     )
     if not plain:
         raise Unsupported(
-            "layer is a Linear, or a Conv2d without groups and with zeros for padding, in numbers, "
-            f"got {layer}; try another layer"
+            "layer must be a Linear, or a Conv2d without groups and with zeros for padding, in "
+            f"numbers, got {layer}; try another layer"
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")

@@ -91,8 +91,8 @@ def store_sparsely(model: nn.Module, *, forms: Sequence[Form] = FORMS) -> nn.Mod
     """
     if not any(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules()):
         raise Unsupported(
-            f"model has Conv2d or Linear layers to store, got {type(model).__name__} without any; "
-            "give the whole network"
+            f"model must have Conv2d or Linear layers to store, got {type(model).__name__} without "
+            "any; give the whole network"
         )
     return replace_modules(copy.deepcopy(model), lambda name, module: _sparse(module, forms))
 
@@ -128,8 +128,9 @@ def _load_parts(layer: Sparse, tensors: Mapping[str, Tensor]) -> None:
         mine = getattr(layer, name)
         if (tensor.shape, tensor.dtype) != (mine.shape, mine.dtype):
             raise DamagedFile(
-                f"{name} is {tuple(mine.shape)} {mine.dtype}, got {tuple(tensor.shape)} {tensor.dtype}; "
-                "load into a network of the structure and the dtype of the one that was saved"
+                f"{name} must be {tuple(mine.shape)} {mine.dtype}, got {tuple(tensor.shape)} "
+                f"{tensor.dtype}; load into a network of the structure and the dtype of the one that was "
+                "saved"
             )
     for name, tensor in stored.items():
         getattr(layer, name).copy_(tensor)

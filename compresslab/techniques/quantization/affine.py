@@ -58,7 +58,7 @@ def integer_range(bits: int, *, signed: bool) -> tuple[int, int]:
     ((-127, 127), (0, 255))
     """
     if not isinstance(bits, int) or not 2 <= bits <= 8:
-        raise BadSetting(f"bits is a whole number from 2 to 8, got {bits}; try 8, or 4: two in a byte")
+        raise BadSetting(f"bits must be a whole number from 2 to 8, got {bits}; try 8, or 4: two in a byte")
     return (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
@@ -124,7 +124,7 @@ def quantize(
     lowest, highest = integer_range(bits, signed=signed)
     if x.isnan().any():
         raise BadSetting(
-            "x are numbers, got NaN; look for a division by zero, or for a training that diverged"
+            "x must not hold NaN, got some; look for a division by zero, or for a training that diverged"
         )
     return ((x.detach() / scale).round() + zero_point).clamp(lowest, highest).to(torch.int32)
 
@@ -161,7 +161,8 @@ def to_groups(w: Tensor, *, size: int) -> Tensor:
     """
     if not isinstance(size, int) or size < 2:
         raise BadSetting(
-            f"a group has a whole number of at least 2 weights, got {size}; try 128, or None: one a channel"
+            f"size must be a whole number of at least 2 weights per group, got {size}; try 128, or "
+            "None: one per channel"
         )
     rows = w.flatten(1)
     return F.pad(rows, (0, -rows.shape[1] % size)).unflatten(1, (-1, size))
@@ -175,12 +176,13 @@ def from_groups(groups: Tensor, *, shape: Sequence[int]) -> Tensor:
 def _check_range(low: Tensor, high: Tensor) -> None:
     if low.shape != high.shape:
         raise BadSetting(
-            f"low and high have one shape, got {tuple(low.shape)} and {tuple(high.shape)}; "
-            "take both from the same tensor, as channel_range does"
+            f"low and high must have one shape, got {tuple(low.shape)} and {tuple(high.shape)}; take "
+            "both from the same tensor, as channel_range does"
         )
     wrong = ~((high - low).isfinite() & (low <= high))
     if wrong.any():
         raise BadSetting(
-            f"low ≤ high, both finite, got {low[wrong][0].item():g} … {high[wrong][0].item():g}; "
-            "take both from the same values, and look for a training that diverged"
+            f"low ≤ high must hold, both finite, got {low[wrong][0].item():g} … "
+            f"{high[wrong][0].item():g}; take both from the same values, and look for a training that "
+            "diverged"
         )

@@ -73,10 +73,10 @@ def moving_average(batches: Iterable[Tensor], *, momentum: float = 0.9) -> Range
         CompressionError: momentum is out of range, there are no batches, or a value is not finite.
     """
     if not 0 <= momentum < 1:
-        raise BadSetting(f"momentum is a fraction in [0, 1), got {momentum}; try 0.9")
+        raise BadSetting(f"momentum must be a fraction in [0, 1), got {momentum}; try 0.9")
     ranges = [torch.stack(min_max(batch)) for batch in batches]
     if not ranges:
-        raise BadSetting("batches has at least one tensor, got none; run the network on a few images")
+        raise BadSetting("batches must have at least one tensor, got none; run the network on a few images")
     average = ranges[0]
     for seen in ranges[1:]:
         average = momentum * average + (1 - momentum) * seen
@@ -100,7 +100,7 @@ def percentile(samples: Tensor, *, share: float = 0.9999) -> Range:
     """
     if not 0 < share <= 1:
         hint = f"did you mean {share / 100:g}?" if 1 < share <= 100 else "try 0.9999"
-        raise BadSetting(f"share is a fraction in (0, 1], got {share}; {hint}")
+        raise BadSetting(f"share must be a fraction in (0, 1], got {share}; {hint}")
     in_order = _checked(samples).sort().values
     cut = min(round(len(in_order) * (1 - share) / 2), (len(in_order) - 1) // 2)
     return in_order[cut], in_order[-1 - cut]
@@ -123,7 +123,7 @@ def least_squares(samples: Tensor, *, bits: int, symmetric: bool, candidates: in
     """
     integer_range(bits, signed=symmetric)
     if not isinstance(candidates, int) or candidates < 1:
-        raise BadSetting(f"candidates is a whole number of at least 1, got {candidates}; try 100")
+        raise BadSetting(f"candidates must be a whole number of at least 1, got {candidates}; try 100")
     samples = _checked(samples)
     low, high = min_max(samples)
 
@@ -164,7 +164,7 @@ def entropy(samples: Tensor, *, bits: int, symmetric: bool, bins: int = 2048) ->
     integer_range(bits, signed=symmetric)
     levels = 2 ** (bits - 1) if symmetric or low * high < 0 else 2**bits
     if not isinstance(bins, int) or bins <= levels:
-        raise BadSetting(f"bins is a whole number above {levels} levels, got {bins}; try 2048")
+        raise BadSetting(f"bins must be a whole number above {levels} levels, got {bins}; try 2048")
     widest = float(torch.maximum(-low, high))
     if widest == 0:
         return low, high
@@ -194,6 +194,6 @@ def _checked(samples: Tensor) -> Tensor:
     if not len(samples) or not samples.isfinite().all():
         came = "one that is infinite or NaN" if len(samples) else "none"
         raise BadSetting(
-            f"samples are at least one finite number, got {came}; run the trained network on a few images"
+            f"samples must be at least one finite number, got {came}; run the trained network on a few images"
         )
     return samples

@@ -235,12 +235,14 @@ def follow_centroids(model: nn.Module) -> None:
 
 def _check_bits(bits: int) -> None:
     if not isinstance(bits, int) or not 1 <= bits <= 8:
-        raise BadSetting(f"bits is a whole number from 1 to 8, got {bits}; try 4: sixteen values a layer")
+        raise BadSetting(
+            f"bits must be a whole number from 1 to 8, got {bits}; try 4: sixteen values a layer"
+        )
 
 
 def _check_values(values: Tensor) -> None:
     if values.numel() == 0 or not values.isfinite().all():
         came = "none" if values.numel() == 0 else "NaN or infinity"
         raise BadSetting(
-            f"values are finite numbers, at least one, got {came}; look for a training that diverged"
+            f"values must be finite numbers, at least one, got {came}; look for a training that diverged"
         )

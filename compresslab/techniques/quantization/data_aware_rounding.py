@@ -166,7 +166,7 @@ def input_statistics(model: nn.Module, inputs: Tensor) -> dict[str, InputStatist
         CompressionError: no images, or a convolution in groups, whose outputs see different inputs.
     """
     if len(inputs) == 0:
-        raise BadSetting("inputs are images, at least one, got none; try train.first(500).inputs()")
+        raise BadSetting("inputs must be images, at least one, got none; try train.first(500).inputs()")
     grams: dict[str, Tensor] = {}
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}

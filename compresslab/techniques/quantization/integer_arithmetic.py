@@ -79,7 +79,7 @@ def fixed_point(multiplier: Tensor) -> tuple[Tensor, Tensor]:
     multiplier = multiplier.detach().double()
     if not ((multiplier > 0) & (multiplier < 2.0**30)).all():
         raise BadSetting(
-            f"a multiplier is a positive number below 2^30, got {float(multiplier.min()):g} to "
+            f"multiplier must be a positive number below 2^30, got {float(multiplier.min()):g} to "
             f"{float(multiplier.max()):g}; look for a scale that is zero or not a number"
         )
     _, exponent = torch.frexp(multiplier)  # 2^(exponent - 1) ≤ multiplier < 2^exponent

@@ -65,7 +65,7 @@ def sensitivity(model: nn.Module, inputs: Tensor, *, choices: Sequence[int]) -> 
         CompressionError: bits out of range, no images, no layer at all.
     """
     if len(inputs) == 0:
-        raise BadSetting("inputs are images, at least one, got none; try validation.first(500).inputs()")
+        raise BadSetting("inputs must be images, at least one, got none; try validation.first(500).inputs()")
     names = _layer_names(model)
     with evaluating(model):
         z = model(inputs)
@@ -98,7 +98,7 @@ def allocate_bits(errors: Tensor, sizes: Tensor, budget: int) -> Tensor:
     """
     least = int(sizes.min(dim=1).values.sum())
     if budget < least:
-        raise BadSetting(f"budget is at least {least:,} bytes here, got {budget:,}; allow fewer bits")
+        raise BadSetting(f"budget must be at least {least:,} bytes here, got {budget:,}; allow fewer bits")
     best = torch.zeros(budget + 1, dtype=torch.float64)  # best[B]: of the layers so far, in B bytes
     picks = []
     for layer_errors, layer_sizes in zip(errors.double(), sizes.tolist(), strict=True):

@@ -130,4 +130,4 @@ def store_as(model: nn.Module, *, dtype: torch.dtype) -> nn.Module:
 def _check(dtype: torch.dtype, allowed: tuple[torch.dtype, ...]) -> None:
     if dtype not in allowed:
         names = ", ".join(map(str, allowed))
-        raise BadSetting(f"dtype is one of {names}, got {dtype}; try {allowed[0]}")
+        raise BadSetting(f"dtype must be one of {names}, got {dtype}; try {allowed[0]}")

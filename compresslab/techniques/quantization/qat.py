@@ -173,7 +173,7 @@ def convert(model: nn.Module) -> nn.Module:
     """
     if not any(isinstance(module, LearnedGrid) for module in model.modules()):
         raise Unsupported(
-            f"model has layers that prepare() made, got {type(model).__name__} without any; "
+            f"model must have layers that prepare() made, got {type(model).__name__} without any; "
             "prepare it, train it, then convert it"
         )
     return replace_layers(model, lambda name, layer: _converted(layer))

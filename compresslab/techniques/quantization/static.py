@@ -60,7 +60,7 @@ def observe(network: StepNetwork, inputs: Tensor, *, calibrate: Calibrate = min_
     """
     if len(inputs) == 0:
         raise BadSetting(
-            "inputs are images to calibrate with, got none; try fashion_mnist().train.first(500).inputs()"
+            "inputs must be images to calibrate with, got none; try fashion_mnist().train.first(500).inputs()"
         )
     inner = _read_only_by_relu(network) - {INPUT}
     return {name: calibrate(value) for name, value in network.values(inputs) if name not in inner}

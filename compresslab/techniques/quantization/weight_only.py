@@ -121,8 +121,9 @@ class WeightGrid(nn.Module):
         groups = to_groups(w, size=_size(w, self.group_size))
         if self.scale.shape[:2] not in ((1, 1), groups.shape[:2]):
             raise BadSetting(
-                f"weights {tuple(w.shape)} have one scale or {tuple(groups.shape[:2])} (channels, groups) of "
-                f"them, got {tuple(self.scale.shape[:2])}; compute them from to_groups(w, size=group_size)"
+                f"scale must be one number or {tuple(groups.shape[:2])} (channels, groups) for weights "
+                f"{tuple(w.shape)}, got {tuple(self.scale.shape[:2])}; compute them from to_groups(w, "
+                "size=group_size)"
             )
         return groups
 
@@ -232,8 +233,8 @@ def replace_layers(model: nn.Module, make: Callable[[str, Layer], nn.Module]) ->
     """
     if not any(isinstance(module, Layer) for module in model.modules()):
         raise Unsupported(
-            f"model has Conv2d or Linear layers to quantize, got {type(model).__name__} without any; "
-            "give the whole network"
+            f"model must have Conv2d or Linear layers to quantize, got {type(model).__name__} without "
+            "any; give the whole network"
         )
 
     def made(name: str, module: nn.Module) -> nn.Module | None:
@@ -265,7 +266,7 @@ def _load_parts(layer: Quantized, tensors: Mapping[str, Tensor]) -> None:
     for name, mine in layer.parts().items():
         if (tensors[name].shape, tensors[name].dtype) != (mine.shape, mine.dtype):
             raise DamagedFile(
-                f"{name} is {tuple(mine.shape)} {mine.dtype}, got {tuple(tensors[name].shape)} "
+                f"{name} must be {tuple(mine.shape)} {mine.dtype}, got {tuple(tensors[name].shape)} "
                 f"{tensors[name].dtype}; load into a model that was compressed with the same settings"
             )
     layer.weight.copy_(layer.grid.load_parts(tensors, shape=layer.weight.shape))

@@ -177,10 +177,10 @@ def test_a_run_that_diverged_counts_as_the_untrained_student(tmp_path, monkeypat
 
 def test_another_error_is_no_result(tmp_path, monkeypatch):
     def broken(*args, **settings):
-        raise BadSetting("learning_rate is a positive number, got -1")
+        raise BadSetting("learning_rate must be a positive number, got -1")
 
     monkeypatch.setattr(runs, "learn_alone", broken)
-    with pytest.raises(BadSetting, match="learning_rate is a positive number"):
+    with pytest.raises(BadSetting, match="learning_rate must be a positive number"):
         perform(job(), tmp_path, small=True)
 
 

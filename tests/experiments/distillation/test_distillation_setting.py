@@ -116,7 +116,7 @@ def test_all_images_may_be_used(data):
 
 
 def test_no_view_is_refused(data):
-    with pytest.raises(CompressionError, match="count is a whole number from 1 up, got 0"):
+    with pytest.raises(CompressionError, match="count must be a whole number from 1 up, got 0"):
         few_labels(data, labelled=5, unlabelled=5, views=(1, 0))
 
 

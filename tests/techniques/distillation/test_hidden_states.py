@@ -31,7 +31,7 @@ def test_layers_are_mapped_evenly_and_the_last_is_the_last(layers, teachers, wan
 
 @pytest.mark.parametrize(("layers", "teachers"), [(2, 3), (4, 2), (0, 2), (2, 0)])
 def test_layers_that_do_not_divide_are_refused(layers, teachers):
-    text = f"the student's layers divide the teacher's, got {layers} and {teachers}; try 2 and 4"
+    text = f"layers divide teacher_layers, got {layers} and {teachers}; try 2 and 4"
     with pytest.raises(CompressionError, match=text):
         layer_map(layers, teachers)
 
@@ -116,12 +116,12 @@ def test_a_tiny_transformer_learns_what_happens_inside_a_larger_one():
     ("loss", "name"), [(attention_matrix_loss, "attention scores"), (hidden_state_loss, "hidden states")]
 )
 def test_other_shapes_are_refused_instead_of_broadcast(loss, name):
-    text = rf"{name} of student and teacher have one shape, got \(2, 3, 4\) and \(2, 1, 4\); give both"
+    text = rf"{name} of student and teacher must have one shape, got \(2, 3, 4\) and \(2, 1, 4\); give both"
     with pytest.raises(CompressionError, match=text):
         loss(drawn(2, 2, 3, 4), drawn(2, 2, 1, 4))
 
 
 @LOSSES
 def test_lists_whose_lengths_do_not_divide_are_refused(loss):
-    with pytest.raises(CompressionError, match="the student's layers divide the teacher's"):
+    with pytest.raises(CompressionError, match="the student's layers must divide the teacher's"):
         loss(drawn(3, 2, 4, 4), drawn(4, 2, 4, 4))

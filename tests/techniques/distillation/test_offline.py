@@ -150,7 +150,7 @@ def test_views_come_again_from_their_seed_and_the_images_stay():
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_fewer_than_one_view_is_refused(count):
-    text = f"^count is a whole number from 1 up, got {count}; 4 views an image do well$"
+    text = f"^count must be a whole number from 1 up, got {count}; 4 views an image do well$"
     with pytest.raises(CompressionError, match=text):
         draw_views(drawn(2), count, seed=0)
 

@@ -176,7 +176,7 @@ def test_learning_together_makes_peers_agree(lessons):
 
 
 def test_equal_peers_would_always_agree_and_are_refused():
-    text = "peers start from different weights, got the same in 0 and 2, which then would always agree; build"
+    text = "students must start from different weights, got the same in 0 and 2, which then would always agree; build"
     with pytest.raises(CompressionError, match=text):
         Peers([network(0), network(1), network(0)])
     with pytest.raises(CompressionError, match="the same in 0 and 1"):
@@ -184,7 +184,9 @@ def test_equal_peers_would_always_agree_and_are_refused():
 
 
 def test_a_lone_peer_is_refused():
-    with pytest.raises(CompressionError, match="peers are two or more, got 1; a lone student is fit's"):
+    with pytest.raises(
+        CompressionError, match="students must be two or more, got 1; a lone student is fit's"
+    ):
         Peers([student()])
 
 
@@ -199,13 +201,13 @@ def test_a_lone_peer_is_refused():
     ],
 )
 def test_logits_that_do_not_belong_together_are_refused(lessons, shapes, came):
-    text = rf"logits are 2 or more tensors of one shape \(n, classes\), got {came}; Peers"
+    text = rf"logits must be 2 or more tensors of one shape \(n, classes\), got {came}; Peers"
     with pytest.raises(CompressionError, match=text):
         lessons([torch.zeros(shape) for shape in shapes])
 
 
 def test_an_ensemble_of_nobody_is_refused():
-    with pytest.raises(CompressionError, match="logits are 1 or more tensors"):
+    with pytest.raises(CompressionError, match="logits must be 1 or more tensors"):
         ensemble_logits([])
 
 
@@ -216,6 +218,6 @@ def test_a_temperature_out_of_range_is_refused(lessons):
 
 
 def test_another_network_cannot_learn_as_peers():
-    text = r"mutual_loss teaches Peers, got a Sequential; try Peers\(\[a, b\]\)"
+    text = r"peers must be Peers, got a Sequential; try Peers\(\[a, b\]\)"
     with pytest.raises(CompressionError, match=text):
         mutual_loss(nn.Sequential(), torch.zeros(1, 1, 28, 28), torch.zeros(1, dtype=torch.long))

@@ -127,9 +127,7 @@ def test_the_embedding_is_left_alone_and_may_want_a_gradient():
 
 @pytest.mark.parametrize("ways", [1, 4])
 def test_ways_that_there_are_not_are_refused(ways):
-    text = (
-        f"ways is a whole number from 2 to the 3 classes with two or more images, got {ways}; try fewer ways"
-    )
+    text = f"ways must be a whole number from 2 to the 3 classes with two or more images, got {ways}; try fewer ways"
     embeddings, labels = drawn(n=9, classes=3)
     with pytest.raises(CompressionError, match=text):
         one_shot_accuracy(embeddings, labels, ways=ways, episodes=1, generator=seeded())
@@ -150,7 +148,7 @@ def test_episodes_are_counted_from_one(episodes):
     ],
 )
 def test_embeddings_that_are_no_rows_with_labels_are_refused(shape, labels, came):
-    text = rf"embeddings are \(n, width\) and labels \(n,\), n from 2 up, got {came}"
+    text = rf"embeddings must be \(n, width\) and labels \(n,\), n from 2 up, got {came}"
     inputs = torch.zeros(shape), torch.zeros(labels, dtype=torch.long)
     with pytest.raises(CompressionError, match=text):
         recall_at_1(*inputs)

@@ -66,7 +66,9 @@ def test_generations_are_counted_from_one(generations):
 
 @pytest.mark.parametrize("learn", [lambda teacher: teacher, lambda teacher: nn.Sequential(teacher)])
 def test_a_student_that_is_its_teacher_is_refused(learn):
-    with pytest.raises(CompressionError, match="learn returns a fresh student, got one that shares weights"):
+    with pytest.raises(
+        CompressionError, match="learn must return a fresh student, got one that shares weights"
+    ):
         born_again(nn.Linear(2, 2), learn, generations=1)
 
 
@@ -199,15 +201,17 @@ def test_exits_train_with_fit_and_the_network_comes_out():
     ],
 )
 def test_a_network_without_a_block_to_leave_from_is_refused(network, came):
-    text = f"network is a ResidualNetwork of two or more blocks, got {came}; try compresslab.models.student"
+    text = (
+        f"network must be a ResidualNetwork of two or more blocks, got {came}; try compresslab.models.student"
+    )
     with pytest.raises(CompressionError, match=text):
         EarlyExits(network)
 
 
 def test_one_exit_alone_has_no_teacher():
-    with pytest.raises(CompressionError, match="logits has two or more exits, got 1; EarlyExits"):
+    with pytest.raises(CompressionError, match="logits must have two or more exits, got 1; EarlyExits"):
         early_exit_loss([torch.zeros(2, 3)], torch.zeros(2, dtype=torch.long))
-    with pytest.raises(CompressionError, match="features has two or more exits, got 0; EarlyExits"):
+    with pytest.raises(CompressionError, match="features must have two or more exits, got 0; EarlyExits"):
         exit_hint_loss([])
 
 
@@ -217,12 +221,12 @@ def test_a_setting_out_of_range_is_refused():
         own_teacher_loss(model, images, labels, weight=30)
     with pytest.raises(CompressionError, match="temperature"):
         own_teacher_loss(model, images, labels, temperature=0.0)
-    with pytest.raises(CompressionError, match=r"hint_weight is a number from 0 up, got -1; try 0.1"):
+    with pytest.raises(CompressionError, match=r"hint_weight must be a number from 0 up, got -1; try 0.1"):
         own_teacher_loss(model, images, labels, hint_weight=-1)
 
 
 def test_a_network_without_exits_cannot_be_its_own_teacher():
-    text = r"own_teacher_loss teaches EarlyExits, got a ResidualNetwork; try EarlyExits\(student\(\)\)"
+    text = r"model must be EarlyExits, got a ResidualNetwork; try EarlyExits\(student\(\)\)"
     with pytest.raises(CompressionError, match=text):
         own_teacher_loss(student(), torch.zeros(2, 1, 28, 28), torch.zeros(2, dtype=torch.long))
 
@@ -257,7 +261,7 @@ def test_a_higher_threshold_only_takes_labels_away():
 
 @pytest.mark.parametrize("threshold", [90, -0.1, float("nan")])
 def test_a_threshold_is_a_probability(threshold):
-    text = rf"threshold is a probability in \[0, 1\], got {threshold}; try 0.9"
+    text = rf"threshold must be a probability in \[0, 1\], got {threshold}; try 0.9"
     with pytest.raises(CompressionError, match=text):
         confident_labels(torch.zeros(1, 2), threshold=threshold)
 
@@ -285,5 +289,5 @@ def test_an_image_without_a_label_is_never_chosen_and_a_class_without_images_sta
 def test_nothing_to_choose_from_is_refused():
     with pytest.raises(CompressionError, match="got UNLABELLED alone; lower the threshold"):
         balanced_choice(torch.zeros(2, 3), torch.full((2,), UNLABELLED), per_class=1)
-    with pytest.raises(CompressionError, match="per_class is a whole number from 1 up, got 0; try 1000"):
+    with pytest.raises(CompressionError, match="per_class must be a whole number from 1 up, got 0; try 1000"):
         balanced_choice(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), per_class=0)

@@ -205,14 +205,14 @@ def test_a_single_group_may_have_moments_without_the_groups():
 
 def test_ranks_weights_and_dampings_out_of_range_are_refused():
     with refuses(
-        "rank is a whole number from 1 to 5 for a matrix of 5 by 8, got 6; "
+        "rank must be a whole number from 1 to 5 for a matrix of 5 by 8, got 6; "
         "try 1, half of where it stops saving"
     ):
         whitened_svd(numbers(5, 8), torch.eye(8), rank=6)
-    with refuses("w is finite, got NaN or infinity; look for a training that diverged"):
+    with refuses("w must be finite, got NaN or infinity; look for a training that diverged"):
         whitened_svd(numbers(5, 8) / 0, torch.eye(8), rank=5)
     for damping in (-0.1, float("inf"), float("nan"), None):
-        with refuses(f"damping is a finite share, 0 or more, got {damping}; try 0.01"):
+        with refuses(f"damping must be a finite share, 0 or more, got {damping}; try 0.01"):
             whitened_svd(numbers(5, 8), torch.eye(8), rank=5, damping=damping)
 
 
@@ -241,7 +241,7 @@ def test_moments_that_are_no_moments_are_refused(wrong):
     g = torch.eye(8)
     g[1, 3] = wrong
     text = (
-        "moments E[x xᵀ] are finite and symmetric, got some that are not; "
+        "moments E[x xᵀ] must be finite and symmetric, got some that are not; "
         "try x.T @ x / len(x), with the layer's inputs x (images, n)"
     )
     with refuses(text):
@@ -249,5 +249,5 @@ def test_moments_that_are_no_moments_are_refused(wrong):
 
 
 def test_what_stands_for_the_weights_has_their_shape():
-    with refuses("what stands for weights (5, 8) has their shape, got (8, 5); try second @ first"):
+    with refuses("changed must have the shape (5, 8) of the weights, got (8, 5); try second @ first"):
         output_error(numbers(5, 8), numbers(8, 5), torch.eye(8))

@@ -215,25 +215,25 @@ def test_the_given_weight_is_left_alone_and_needs_no_gradient():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda w: cp(w, rank=0), "rank is a whole number from 1 up, got 0; try 3"),
-        (lambda w: cp(w, rank=2.5), "rank is a whole number from 1 up, got 2.5; try 3"),
-        (lambda w: cp(w, rank=True), "rank is a whole number from 1 up, got True; try 3"),
-        (lambda w: cp(w, rank=2, sweeps=0), "sweeps is a whole number from 1 up, got 0; try 50"),
-        (lambda w: cp(w, rank=2, ridge=-0.1), "ridge is a number from 0 up, got -0.1; try 0.01"),
-        (lambda w: cp(w, rank=2, ridge=float("nan")), "ridge is a number from 0 up, got nan; try 0.01"),
+        (lambda w: cp(w, rank=0), "rank must be a whole number from 1 up, got 0; try 3"),
+        (lambda w: cp(w, rank=2.5), "rank must be a whole number from 1 up, got 2.5; try 3"),
+        (lambda w: cp(w, rank=True), "rank must be a whole number from 1 up, got True; try 3"),
+        (lambda w: cp(w, rank=2, sweeps=0), "sweeps must be a whole number from 1 up, got 0; try 50"),
+        (lambda w: cp(w, rank=2, ridge=-0.1), "ridge must be a number from 0 up, got -0.1; try 0.01"),
+        (lambda w: cp(w, rank=2, ridge=float("nan")), "ridge must be a number from 0 up, got nan; try 0.01"),
         (
             lambda w: cp(w.flatten(), rank=2),
-            "a tensor to factorize has two dimensions or more, got (216,); try a layer's weight",
+            "a tensor must have two dimensions or more, got (216,); try a layer's weight",
         ),
-        (lambda w: cp(w / 0, rank=2), "w is finite, got NaN or infinity"),
+        (lambda w: cp(w / 0, rank=2), "w must be finite, got NaN or infinity"),
         (
             lambda w: cp_kernels(w.flatten(2), rank=2),
-            "a convolution's weight is (out, in, height, width), got (6, 4, 9); "
+            "weight must be weight must be a convolution's (out, in, height, width), got (6, 4, 9); "
             "for a Linear layer try truncated_svd",
         ),
         (
             lambda w: depthwise_kernels(w, rank=2, groups=4),
-            "groups divide the outputs, got 4 for 6; try the convolution's own .groups",
+            "groups must divide the outputs, got 4 for 6; try the convolution's own .groups",
         ),
     ],
 )

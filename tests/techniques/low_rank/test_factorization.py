@@ -83,7 +83,7 @@ def test_the_table_says_each_layers_weights_and_why_it_stays_whole():
         ("3", "(1, 1)", "108", "108", "depthwise: its groups have one channel each"),
         ("4", "(2, 2)", "96", "96", "a 1 × 1 kernel has no height or width to split off"),
         ("5", "(4, 4)", "288", "288", "it would have 352 weights"),
-        ("8", "", "320", "320", "no rank is given"),
+        ("8", "", "320", "320", "no rank must be given"),
         ("all layers", "", "2,252", "954", ""),
     )
     assert table.note == "Tucker; weights of Conv2d and Linear layers, without biases."
@@ -215,13 +215,13 @@ def test_a_factorized_network_can_be_factorized_again():
         (
             nn.Sequential(nn.Linear(4, 3)),
             {"0": 4},
-            "rank is a whole number from 1 to 3 for channel split of this Linear, got 4; "
+            "rank must be a whole number from 1 to 3 for channel split of this Linear, got 4; "
             "ranks_for_weights(model, share=0.5) finds ranks that save",
         ),
         (
             nn.ReLU(),
             {},
-            "model has at least one Conv2d or Linear layer, got ReLU without any; give the whole network",
+            "model must have at least one Conv2d or Linear layer, got ReLU without any; give the whole network",
         ),
     ],
 )

@@ -265,7 +265,7 @@ def test_whitened_looks_like_channels_and_is_the_same_where_inputs_are_round():
 @pytest.mark.parametrize("rank", [0, 6, 2.0, True, (2, 2), None])
 def test_a_rank_out_of_range_is_refused(rank):
     says = (
-        f"rank is a whole number from 1 to 5 for channel split of this Linear, got {rank}; "
+        f"rank must be a whole number from 1 to 5 for channel split of this Linear, got {rank}; "
         "ranks_for_weights(model, share=0.5) finds ranks that save"
     )
     with pytest.raises(CompressionError, match=f"^{re.escape(says)}$"):
@@ -275,7 +275,7 @@ def test_a_rank_out_of_range_is_refused(rank):
 @pytest.mark.parametrize("rank", [(0, 1), (1, 9), (13, 1), (1,), (1, 1, 1), 2, (1, 2.0)])
 def test_tucker_asks_for_two_ranks_in_range(rank):
     says = (
-        f"rank is a pair (r_out, r_in) of whole numbers from 1 to (12, 8) for Tucker of this Conv2d, "
+        f"rank must be a pair (r_out, r_in) of whole numbers from 1 to (12, 8) for Tucker of this Conv2d, "
         f"got {rank}; ranks_for_weights(model, share=0.5) finds ranks that save"
     )
     with pytest.raises(CompressionError, match=f"^{re.escape(says)}$"):
@@ -295,7 +295,7 @@ def test_tucker_asks_for_two_ranks_in_range(rank):
         ),
         (
             lambda: CHANNELS.ranks(linear(), multiple=0),
-            "multiple is a whole number from 1 up, got 0; 8 suits a processor",
+            "multiple must be a whole number from 1 up, got 0; 8 suits a processor",
         ),
     ],
 )

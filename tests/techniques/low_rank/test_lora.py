@@ -177,31 +177,31 @@ def test_updates_have_the_layers_type():
     [
         (
             lambda: adapted(network(), rank=0),
-            "rank is a whole number from 1 up, got 0; LoRA often takes 4 or 8",
+            "rank must be a whole number from 1 up, got 0; LoRA often takes 4 or 8",
         ),
         (
             lambda: adapted(network(), rank=0.5),
-            "rank is a whole number from 1 up, got 0.5; LoRA often takes 4 or 8",
+            "rank must be a whole number from 1 up, got 0.5; LoRA often takes 4 or 8",
         ),
         (
             lambda: adapted(network(), rank=True),
-            "rank is a whole number from 1 up, got True; LoRA often takes 4 or 8",
+            "rank must be a whole number from 1 up, got True; LoRA often takes 4 or 8",
         ),
         (
             lambda: adapted(network(), alpha=0),
-            "alpha is a positive number, got 0; the same as rank makes a scale of 1",
+            "alpha must be a positive number, got 0; the same as rank makes a scale of 1",
         ),
         (
             lambda: adapted(network(), alpha=float("inf")),
-            "alpha is a positive number, got inf; the same as rank makes a scale of 1",
+            "alpha must be a positive number, got inf; the same as rank makes a scale of 1",
         ),
         (
             lambda: adapted(nn.Conv2d(1, 2, 3)),
-            "model has a Linear layer to adapt, got Conv2d without any; give the whole network",
+            "model must have a Linear layer to adapt, got Conv2d without any; give the whole network",
         ),
         (
             lambda: merge_updates(network()),
-            "model has updates to merge, as add_updates makes them, got Sequential without any; "
+            "model must have updates to merge, as add_updates makes them, got Sequential without any; "
             "give the whole network",
         ),
     ],

@@ -255,7 +255,7 @@ def test_a_layer_costs_what_all_of_its_calls_cost():
     damages = {"twice": [0.5], "never": [0.0]}
     found = ranks_under_budget(model, x, damages, shares=(0.3,), macs_per_sample=thin)
     assert found == {"twice": 2}
-    with refuses(f"budget is at least {thin:,} here, got {thin - 1:,}; try stronger choices"):
+    with refuses(f"budget must be at least {thin:,} here, got {thin - 1:,}; try stronger choices"):
         ranks_under_budget(model, x, damages, shares=(0.3,), macs_per_sample=thin - 1)
 
 
@@ -264,47 +264,47 @@ def test_a_layer_costs_what_all_of_its_calls_cost():
     [
         (
             lambda m: break_even_rank(0, 8),
-            "a layer has at least one output and one input, got 0 and 8; try the sizes of layer.weight",
+            "m and n must be at least 1, got 0 and 8; try the sizes of layer.weight",
         ),
         (
             lambda m: rank_for_energy(torch.ones(3), energy=90),
-            "energy is a fraction in (0, 1], got 90; did you mean 0.9?",
+            "energy must be a fraction in (0, 1], got 90; did you mean 0.9?",
         ),
         (
             lambda m: ranks_for_energy(m, energy=0),
-            "energy is a fraction in (0, 1], got 0; 0.9 keeps most of a layer",
+            "energy must be a fraction in (0, 1], got 0; 0.9 keeps most of a layer",
         ),
         (
             lambda m: rank_for_energy(torch.ones(3, 3), energy=0.9),
-            "s is a list of singular values, got shape (3, 3); try torch.linalg.svdvals(w)",
+            "s must be a list of singular values, got shape (3, 3); try torch.linalg.svdvals(w)",
         ),
         (
             lambda m: rank_for_energy(torch.ones(0), energy=0.9),
-            "s is a list of singular values, got shape (0,); try torch.linalg.svdvals(w)",
+            "s must be a list of singular values, got shape (0,); try torch.linalg.svdvals(w)",
         ),
         (
             lambda m: ranks_for_weights(m, share=50),
-            "share is a fraction in (0, 1), got 50; did you mean 0.5?",
+            "share must be a fraction in (0, 1), got 50; did you mean 0.5?",
         ),
         (
             lambda m: rank_for_weights(m[0], share=1),
-            "share is a fraction in (0, 1), got 1; 0.5 halves the weights",
+            "share must be a fraction in (0, 1), got 1; 0.5 halves the weights",
         ),
         (
             lambda m: scan_ranks(m, moved(m), shares=(0.5, 0.0)),
-            "share is a fraction in (0, 1), got 0.0; 0.5 halves the weights",
+            "share must be a fraction in (0, 1), got 0.0; 0.5 halves the weights",
         ),
         (
             lambda m: ranks_for_weights(m, share=0.5, multiple=0),
-            "multiple is a whole number from 1 up, got 0; 8 suits a processor",
+            "multiple must be a whole number from 1 up, got 0; 8 suits a processor",
         ),
         (
             lambda m: spread_ranks(spectra_of(0), [700, 200, 400], budget=1299),
-            "budget is at least 1,300, rank 1 everywhere, got 1,299; leave a layer whole",
+            "budget must be at least 1,300, rank 1 everywhere, got 1,299; leave a layer whole",
         ),
         (
             lambda m: ranks_for_weights(nn.ReLU(), share=0.5),
-            "model has at least one Conv2d or Linear layer, got ReLU without any; give the whole network",
+            "model must have at least one Conv2d or Linear layer, got ReLU without any; give the whole network",
         ),
     ],
 )

@@ -212,7 +212,7 @@ def test_weights_that_want_gradients_give_factors_that_do_not():
 @pytest.mark.parametrize("rank", [0, -1, 7, 2.0, True, None])
 def test_a_rank_that_the_matrix_cannot_have_is_refused_and_never_clipped(rank):
     text = (
-        f"rank is a whole number from 1 to 6 for a matrix of 6 by 12, got {rank}; "
+        f"rank must be a whole number from 1 to 6 for a matrix of 6 by 12, got {rank}; "
         "try 2, half of where it stops saving"
     )
     for refused in (
@@ -227,7 +227,7 @@ def test_a_rank_that_the_matrix_cannot_have_is_refused_and_never_clipped(rank):
 
 def test_the_rank_to_try_is_one_that_the_matrix_can_have():
     with pytest.raises(
-        CompressionError, match=r"^rank is a whole number from 1 to 1 .*, got 2; try 1, half of"
+        CompressionError, match=r"^rank must be a whole number from 1 to 1 .*, got 2; try 1, half of"
     ):
         check_rank(2, (1, 1))
 
@@ -235,18 +235,18 @@ def test_the_rank_to_try_is_one_that_the_matrix_can_have():
 @pytest.mark.parametrize("function", [dropped_error, lambda w: truncated_svd(w, rank=1)])
 def test_what_is_no_matrix_of_finite_floats_is_refused(function):
     for w, came in ((torch.ones(3), "(3,) torch.float32"), (torch.ones(2, 2).int(), "(2, 2) torch.int32")):
-        text = f"w is a matrix (m, n) of floats, or a batch of them, got {came}; try layer.weight.flatten(1)"
+        text = f"w must be a matrix (m, n) of floats, or a batch of them, got {came}; try layer.weight.flatten(1)"
         with refuses(text):
             function(w)
     for wrong in (float("nan"), float("inf")):
-        with refuses("w is finite, got NaN or infinity; look for a training that diverged"):
+        with refuses("w must be finite, got NaN or infinity; look for a training that diverged"):
             function(torch.tensor([[1.0, wrong]]))
 
 
 @pytest.mark.parametrize(("shape", "groups"), [((6, 4), 1), ((6, 4, 3, 3), 4), ((6, 4, 3, 3), 0)])
 def test_a_weight_that_is_no_convolutions_is_refused(shape, groups):
     text = (
-        "a convolution's weight is (out, in / groups, kh, kw), out a multiple of groups, got "
+        "weight must be weight must be a convolution's (out, in / groups, kh, kw), out a multiple of groups, got "
         f"{shape} with groups={groups}; try layer.weight, groups=layer.groups"
     )
     weight = torch.ones(shape)
@@ -273,7 +273,7 @@ def test_a_weight_that_is_no_convolutions_is_refused(shape, groups):
 )
 def test_kernels_that_do_not_follow_each_other_are_refused(rebuild, kind, first, second):
     text = (
-        f"the second kernel is (out, rank, …), {kind}, and the first has groups · rank filters, got "
+        f"the second be (out, rank, …), {kind}, got "
         f"{first} and {second} with groups=2; give them in the order in which they run"
     )
     with refuses(text):

@@ -144,24 +144,30 @@ def test_the_given_weight_is_left_alone_and_needs_no_gradient():
     [
         (
             lambda w: tucker2(w, ranks=(7, 2)),
-            "r_out is a whole number from 1 to 6, got 7; try 3, half of the channels",
+            "r_out must be a whole number from 1 to 6, got 7; try 3, half of the channels",
         ),
         (
             lambda w: tucker2(w, ranks=(2, 0)),
-            "r_in is a whole number from 1 to 4, got 0; try 2, half of the channels",
+            "r_in must be a whole number from 1 to 4, got 0; try 2, half of the channels",
         ),
-        (lambda w: tucker2(w, ranks=(2, 1.5)), "r_in is a whole number from 1 to 4, got 1.5; try 2, half"),
-        (lambda w: tucker2(w, ranks=2), "ranks is a pair (r_out, r_in), got 2; try (3, 2)"),
-        (lambda w: tucker2(w, ranks=(2, 2), sweeps=-1), "sweeps is a whole number from 0 up, got -1; try 2"),
+        (
+            lambda w: tucker2(w, ranks=(2, 1.5)),
+            "r_in must be a whole number from 1 to 4, got 1.5; try 2, half",
+        ),
+        (lambda w: tucker2(w, ranks=2), "ranks must be a pair (r_out, r_in), got 2; try (3, 2)"),
+        (
+            lambda w: tucker2(w, ranks=(2, 2), sweeps=-1),
+            "sweeps must be a whole number from 0 up, got -1; try 2",
+        ),
         (
             lambda w: tucker2(w.flatten(2), ranks=(2, 2)),
-            "a convolution's weight is (out, in, height, width), got (6, 4, 9); "
+            "weight must be weight must be a convolution's (out, in, height, width), got (6, 4, 9); "
             "for a Linear layer try truncated_svd",
         ),
-        (lambda w: tucker2(w / 0, ranks=(2, 2)), "w is finite, got NaN or infinity"),
+        (lambda w: tucker2(w / 0, ranks=(2, 2)), "w must be finite, got NaN or infinity"),
         (
             lambda w: tucker_kernels(w, ranks=(1, 1), groups=4),
-            "groups divide the outputs, got 4 for 6; try the convolution's own .groups",
+            "groups must divide the outputs, got 4 for 6; try the convolution's own .groups",
         ),
         (
             lambda w: unfold(w, 4),
@@ -169,7 +175,7 @@ def test_the_given_weight_is_left_alone_and_needs_no_gradient():
         ),
         (
             lambda w: fold(w.flatten(1), 1, (6, 4, 3, 3)),
-            "a tensor (6, 4, 3, 3) unfolds along mode 1 to (4, 54), got (6, 36); "
+            "a tensor (6, 4, 3, 3) unfolded along mode 1 to (4, 54), got (6, 36); "
             "try the mode and shape that it was unfolded with",
         ),
     ],

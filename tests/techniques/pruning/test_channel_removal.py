@@ -268,7 +268,7 @@ SIXTEEN = "expected different whole numbers from 0 to 7: of a mask, give mask.no
         ({"head": [0]}, f"no group is called 'head'; there are {GROUPS}: see dependency_groups(model)"),
         (
             {"stem.0": []},
-            "group stem.0 keeps none of its 8 channels, and nothing would pass; keep at least one",
+            "group stem.0 at least one of its 8 channels, got none; nothing would pass",
         ),
         ({"stem.0": [0, 8]}, f"group stem.0 keeps [0, 8]; {SIXTEEN}"),
         ({"stem.0": [-1]}, f"group stem.0 keeps [-1]; {SIXTEEN}"),
@@ -288,7 +288,7 @@ def test_what_can_not_be_kept_is_refused(keep, says):
     [
         (
             lambda: channel_scores(dependency_groups(mlp())["1"], {"7": torch.ones(3)}),
-            "group 1 has scores for none of 1, 3; one is enough: try {'1': magnitude(weight)}",
+            "group 1 has scores must have one of 1, 3; one is enough: try {'1': magnitude(weight)}",
         ),
         (
             lambda: channel_scores(dependency_groups(mlp())["1"], {"3": torch.ones(1024)}),
@@ -306,7 +306,7 @@ def test_what_can_not_be_kept_is_refused(keep, says):
         ),
         (
             lambda: recalibrate_batch_norm(student(), []),
-            "batches has at least one batch of images, got none; try train.batches(500)",
+            "batches must have at least one batch of images, got none; try train.batches(500)",
         ),
     ],
 )

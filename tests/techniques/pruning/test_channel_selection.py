@@ -102,12 +102,12 @@ ONE = {"a": torch.ones(8)}
     [
         (
             lambda: keep_channels(ONE, sparsity=0.95),
-            "sparsity 0.95 leaves none of the 8 channels of group a; a group keeps at least one: "
+            "sparsity 0.95 leaves none of the layers the layers the 8 channels of group a; a group keeps at least one: "
             "try 0.875 or less",
         ),
         (
             lambda: keep_channels(ONE, sparsity=50),
-            "sparsity is a fraction in [0, 1), got 50; did you mean 0.5?",
+            "sparsity must be a fraction in [0, 1), got 50; did you mean 0.5?",
         ),
         (
             lambda: keep_channels(ONE, sparsity={"b": 0.5}),
@@ -115,7 +115,7 @@ ONE = {"a": torch.ones(8)}
         ),
         (
             lambda: keep_channels(ONE, sparsity=0.5, multiple=0),
-            "multiple is a whole number of at least 1, got 0; try 8",
+            "multiple must be a whole number of at least 1, got 0; try 8",
         ),
         (
             lambda: keep_channels_within(student(), ONE, X, macs_per_sample=10**6),
@@ -124,7 +124,7 @@ ONE = {"a": torch.ones(8)}
         ),
         (
             lambda: keep_channels_within(student(), {}, X, macs_per_sample=10**6),
-            "scores are {group: channel scores}, got none; make them of dependency_groups(model)",
+            "scores must be {group: channel scores}, got none; make them of dependency_groups(model)",
         ),
     ],
 )

@@ -53,7 +53,9 @@ def test_the_sum_of_a_channel_is_its_norm_and_the_two_norms_can_disagree():
 
 @pytest.mark.parametrize("power", [0, 3, -1])
 def test_a_power_of_no_norm_here_is_refused(power):
-    with pytest.raises(CompressionError, match=rf"^power is 1 or 2, got {power}; try 1: the absolute value$"):
+    with pytest.raises(
+        CompressionError, match=rf"^power must be 1 or 2, got {power}; try 1: the absolute value$"
+    ):
         magnitude(torch.ones(2), power=power)
 
 

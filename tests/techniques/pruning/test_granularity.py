@@ -108,12 +108,14 @@ def test_a_sparsity_that_is_no_fraction_is_refused_with_advice(sparsity, advice)
         lambda: fine_grained_mask(torch.ones(4), sparsity=sparsity),
         lambda: prune_by_magnitude(network(), sparsity=sparsity),
     ):
-        with pytest.raises(CompressionError, match=rf"sparsity is a fraction in \[0, 1\), .*{advice}"):
+        with pytest.raises(CompressionError, match=rf"sparsity must be a fraction in \[0, 1\), .*{advice}"):
             refuse()
 
 
 def test_scores_that_are_no_numbers_are_refused():
-    with pytest.raises(CompressionError, match="scores are numbers, got NaN; look for a division by zero"):
+    with pytest.raises(
+        CompressionError, match="scores must be numbers, got some; look for a division by zero"
+    ):
         fine_grained_mask(magnitude(torch.tensor([1.0, float("nan")])), sparsity=0.5)
 
 
@@ -279,7 +281,7 @@ def test_a_layer_without_a_share_and_scores_that_are_no_numbers_are_refused():
     with pytest.raises(CompressionError, match="a share for each layer, got none for b; give 0 to spare it"):
         local_masks(scores, sparsity={"a": 0.5})
     for refuse in (n_of_m_mask, lambda s: global_masks({"a": s}, sparsity=0.5)):
-        with pytest.raises(CompressionError, match="scores are numbers, got NaN"):
+        with pytest.raises(CompressionError, match="scores must be numbers, got NaN"):
             refuse(torch.full((4, 4), torch.nan))
     with pytest.raises(CompressionError, match=r"got 50; did you mean 0\.5\?"):
         global_masks(scores, sparsity=50)

@@ -162,7 +162,7 @@ def test_masks_that_do_not_fit_are_refused():
         masked(model, {"head": right})
     with pytest.raises(
         CompressionError,
-        match=r"mask of 4 is torch.bool \(5, 16\) as its weight, got torch.bool \(16, 5\);",
+        match=r"mask of 4 must be torch.bool \(5, 16\) as its weight, got torch.bool \(16, 5\);",
     ):
         masked(model, {"4": right.T})
     with pytest.raises(CompressionError, match=r"got torch.float32 \(5, 16\); compute it from scores"):

@@ -162,7 +162,7 @@ def test_inputs_that_are_always_zero_or_twins_need_damping_and_the_refusal_says_
     g[:2, :2] = 1
     w = torch.tensor([[1.0, 2.0, 3.0]]).double()
     text = (
-        "moments without damping have an inverse, got some that have none: an input is always 0, or a mix of "
+        "moments must have an inverse without damping, got some that have none: an input is always 0, or a mix of "
         "others; try damping=0.01"
     )
     with pytest.raises(CompressionError, match=f"^{re.escape(text)}$"):
@@ -181,9 +181,7 @@ def test_moments_and_masks_that_do_not_fit_are_refused():
     with pytest.raises(CompressionError, match=f"^{text}$"):
         surgeon_scores(w, torch.eye(2))
     for mask in (torch.ones(3, dtype=torch.bool), torch.ones(2, 3)):
-        text = re.escape(
-            f"weights (2, 3) have a bool mask in that shape, got {tuple(mask.shape)} {mask.dtype};"
-        )
+        text = re.escape(f"weights (2, 3) of the weights, got {tuple(mask.shape)} {mask.dtype};")
         with pytest.raises(CompressionError, match=f"^{text} try fine_grained_mask"):
             compensate(w, mask, torch.eye(3))
 
@@ -255,7 +253,7 @@ def test_the_given_model_is_left_alone_and_nothing_is_shared_with_it():
 
 def test_bad_settings_of_whole_networks_are_refused():
     with pytest.raises(
-        CompressionError, match=r"^sparsity is a fraction in \[0, 1\), got 50; did you mean 0.5\?$"
+        CompressionError, match=r"^sparsity must be a fraction in \[0, 1\), got 50; did you mean 0.5\?$"
     ):
         prune_with_sparse_gpt(network(), None, sparsity=50)  # before any image is read
     with pytest.raises(CompressionError, match="nowhere"):  # as masked says it
@@ -263,6 +261,6 @@ def test_bad_settings_of_whole_networks_are_refused():
     model = network()
     model.register_module("spare", nn.Identity())
     model.spare.never = nn.Linear(1, 1)
-    text = r"masks are for layers that run \(0, 2, 5\), got 'spare.never'; leave it out"
+    text = r"masks must be for layers that run \(0, 2, 5\), got 'spare.never'; leave it out"
     with pytest.raises(CompressionError, match=f"^{text}$"):
         compensated(model, {"spare.never": torch.ones(1, 1, dtype=torch.bool)}, batches())

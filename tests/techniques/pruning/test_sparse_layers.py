@@ -201,10 +201,12 @@ def test_a_layer_of_another_kind_stays_as_it_is():
 LINEAR = store_sparsely(nn.Linear(6, 4))
 OTHER = "load into a network of the structure and the dtype of the one that was saved"
 WRONG = {
-    "model has Conv2d or Linear layers to store, got ReLU without any; give the whole network": lambda: (
+    "model must have Conv2d or Linear layers to store, got ReLU without any; give the whole network": lambda: (
         store_sparsely(nn.ReLU())
     ),
-    "forms is a list of forms, at least one, got []; try [BITMAP]": lambda: store_sparsely(LINEAR, forms=[]),
+    "forms must be a list of forms, at least one, got []; try [BITMAP]": lambda: store_sparsely(
+        LINEAR, forms=[]
+    ),
     f"weight is (4, 6) torch.float32, got (4, 6) torch.float16; {OTHER}": lambda: LINEAR.load_parts(
         copy.deepcopy(LINEAR).half().parts()
     ),

@@ -229,24 +229,24 @@ def test_groups_hold_neighbours_of_one_channel_and_go_back_to_the_weight(shape, 
 # errors
 
 ONE, NAN = torch.tensor(1.0), torch.tensor(torch.nan)
-BITS = "bits is a whole number from 2 to 8, got {}; try 8, or 4: two in a byte"
+BITS = "bits must be a whole number from 2 to 8, got {}; try 8, or 4: two in a byte"
 TAKE = "take both from the same values, and look for a training that diverged"
 WRONG = {
     BITS.format(16): lambda: integer_range(16, signed=True),
     BITS.format(1): lambda: quantize(ONE, 1.0, 0, bits=1, signed=True),
     BITS.format(4.0): lambda: scale_and_zero_point(ONE, ONE, bits=4.0, symmetric=True),
-    f"low ≤ high, both finite, got 1 … -1; {TAKE}": lambda: scale_and_zero_point(
+    f"low ≤ high must hold, both finite, got 1 … -1; {TAKE}": lambda: scale_and_zero_point(
         ONE, -ONE, bits=8, symmetric=True
     ),
-    f"low ≤ high, both finite, got nan … 1; {TAKE}": lambda: scale_and_zero_point(
+    f"low ≤ high must hold, both finite, got nan … 1; {TAKE}": lambda: scale_and_zero_point(
         NAN, ONE, bits=8, symmetric=False
     ),
-    "low and high have one shape, got () and (2,); take both from the same tensor, as channel_range "
+    "low and high must have one shape, got () and (2,); take both from the same tensor, as channel_range "
     "does": lambda: scale_and_zero_point(ONE, torch.ones(2), bits=8, symmetric=True),
-    "x are numbers, got NaN; look for a division by zero, or for a training that diverged": lambda: quantize(
+    "x are numbers, got some; look for a division by zero, or for a training that diverged": lambda: quantize(
         NAN, 1.0, 0, bits=8, signed=True
     ),
-    "a group has a whole number of at least 2 weights, got 1; try 128, or None: one a channel": lambda: (
+    "size must be a whole number of at least 2 weights per group, got 1; try 128, or None: one per channel": lambda: (
         to_groups(torch.ones(2, 2), size=1)
     ),
 }

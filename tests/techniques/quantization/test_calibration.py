@@ -160,18 +160,20 @@ def test_one_outlier_decides_min_max_and_nothing_else():
 
 
 x = normal(10)
-BITS = "bits is a whole number from 2 to 8, got {}; try 8, or 4: two in a byte"
+BITS = "bits must be a whole number from 2 to 8, got {}; try 8, or 4: two in a byte"
 WRONG = {
-    "share is a fraction in (0, 1], got 99; did you mean 0.99?": lambda: percentile(x, share=99),
-    "share is a fraction in (0, 1], got 0; try 0.9999": lambda: percentile(x, share=0),
-    "momentum is a fraction in [0, 1), got 1; try 0.9": lambda: moving_average([x], momentum=1),
-    "batches has at least one tensor, got none; run the network on a few images": lambda: moving_average([]),
-    "candidates is a whole number of at least 1, got 0; try 100": lambda: least_squares(
+    "share must be a fraction in (0, 1], got 99; did you mean 0.99?": lambda: percentile(x, share=99),
+    "share must be a fraction in (0, 1], got 0; try 0.9999": lambda: percentile(x, share=0),
+    "momentum must be a fraction in [0, 1), got 1; try 0.9": lambda: moving_average([x], momentum=1),
+    "batches must have at least one tensor, got none; run the network on a few images": lambda: (
+        moving_average([])
+    ),
+    "candidates must be a whole number of at least 1, got 0; try 100": lambda: least_squares(
         x, bits=8, symmetric=True, candidates=0
     ),
     BITS.format(32): lambda: least_squares(x, bits=32, symmetric=True),
     BITS.format(1): lambda: entropy(x, bits=1, symmetric=True),
-    "bins is a whole number above 128 levels, got 128; try 2048": lambda: entropy(
+    "bins must be a whole number above 128 levels, got 128; try 2048": lambda: entropy(
         x, bits=8, symmetric=True, bins=128
     ),
 }
@@ -188,5 +190,7 @@ def test_a_bad_setting_is_refused_with_its_text(says):
     ("samples", "came"), [([], "none"), ([1.0, math.nan], "one that is infinite or NaN"), ([math.inf], "one")]
 )
 def test_samples_that_are_no_numbers_are_refused(rule, samples, came):
-    with pytest.raises(CompressionError, match=f"^samples are at least one finite number, got {came}.*; run"):
+    with pytest.raises(
+        CompressionError, match=f"^samples must be at least one finite number, got {came}.*; run"
+    ):
         rule(torch.tensor(samples))

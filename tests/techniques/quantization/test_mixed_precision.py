@@ -51,7 +51,9 @@ def test_a_choice_may_take_the_whole_budget():
 
 
 def test_a_budget_below_the_smallest_choices_is_refused():
-    with pytest.raises(CompressionError, match="budget is at least 20 bytes here, got 19; allow fewer bits"):
+    with pytest.raises(
+        CompressionError, match="budget must be at least 20 bytes here, got 19; allow fewer bits"
+    ):
         allocate_bits(torch.ones(2, 2), torch.tensor([[10, 20]] * 2), 19)
 
 
@@ -111,7 +113,7 @@ def test_only_the_layer_in_question_is_quantized():
 def test_bad_names_bits_and_no_images_are_refused():
     with pytest.raises(CompressionError, match=r"names of layers \(stem.0, .*\), got 'tail'; leave it out"):
         quantize_mixed(student(), bits={"tail": 4})
-    with pytest.raises(CompressionError, match="bits is a whole number from 2 to 8, got 16"):
+    with pytest.raises(CompressionError, match="bits must be a whole number from 2 to 8, got 16"):
         quantize_mixed(student(), bits={"head": 16})
     with pytest.raises(CompressionError, match=r"at least one, got none; try validation\.first"):
         sensitivity(student(), torch.zeros(0, 1, 28, 28), choices=(4,))

@@ -69,9 +69,9 @@ WIDE = nn.Linear(2, 2)
 nn.init.constant_(WIDE.weight, 1e5)
 ALL = "torch.float16, torch.bfloat16, torch.int8, torch.int4"
 WRONG = {
-    f"dtype is one of {ALL}, got torch.int16; try torch.float16": lambda: format_values(torch.int16),
-    f"dtype is one of {ALL}, got torch.float32; try torch.float16": lambda: round_to(x, torch.float32),
-    "dtype is one of torch.float16, torch.bfloat16, got torch.int8; try torch.float16": lambda: store_as(
+    f"dtype must be one of {ALL}, got torch.int16; try torch.float16": lambda: format_values(torch.int16),
+    f"dtype must be one of {ALL}, got torch.float32; try torch.float16": lambda: round_to(x, torch.float32),
+    "dtype must be one of torch.float16, torch.bfloat16, got torch.int8; try torch.float16": lambda: store_as(
         WIDE, dtype=torch.int8
     ),
     "torch.float16 reaches 65,504, got 100000 in weight; try torch.bfloat16, which reaches 3.4e38": lambda: (

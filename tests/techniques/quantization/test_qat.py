@@ -172,5 +172,5 @@ def test_what_was_not_prepared_is_not_converted():
 
 
 def test_bits_out_of_range_are_refused():
-    with pytest.raises(CompressionError, match="bits is a whole number from 2 to 8, got 1; try 8"):
+    with pytest.raises(CompressionError, match="bits must be a whole number from 2 to 8, got 1; try 8"):
         prepare(network(), bits=1)

@@ -153,7 +153,7 @@ def test_a_bias_beside_weights_of_almost_nothing_still_fits_in_32_bits():
 
 
 def test_no_images_are_refused(model):
-    says = "inputs are images to calibrate with, got none; try fashion_mnist().train.first(500).inputs()"
+    says = "inputs must be images to calibrate with, got none; try fashion_mnist().train.first(500).inputs()"
     with pytest.raises(CompressionError, match=re.escape(says)):
         quantize_static(model, X[:0])
 

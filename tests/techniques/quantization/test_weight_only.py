@@ -143,10 +143,10 @@ WRONG = {
     "skip has names of layers (0), got 'head'; leave it out": lambda: quantize_weights(
         nn.Sequential(LAYER), bits=4, skip=["head"]
     ),
-    "model has Conv2d or Linear layers to quantize, got ReLU without any; give the whole network": lambda: (
+    "model must have Conv2d or Linear layers to quantize, got ReLU without any; give the whole network": lambda: (
         quantize_weights(nn.ReLU(), bits=4)
     ),
-    "weights (4, 6) have one scale or (4, 1) (channels, groups) of them, got (3, 1); compute them from "
+    "weights (4, 6) have one number or (4, 1) (channels, groups) of them, got (3, 1); compute them from "
     "to_groups(w, size=group_size)": lambda: QuantizedLinear(LAYER, WeightGrid(torch.ones(3), bits=4)),
 }
 
