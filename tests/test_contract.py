@@ -98,7 +98,7 @@ METHODS = [
         "remove_channels",
         remove_half_of_a_group,
         {
-            "group stem.0 at least one of its 8 channels, got none; nothing would pass": (
+            "keep must leave group stem.0 at least one of its 8 channels, got none; nothing would pass": (
                 lambda m: remove_channels(m, {"stem.0": []})
             ),
         },
@@ -126,9 +126,8 @@ METHODS = [
         "quantize_static",
         lambda model: quantize_static(model, X),
         {
-            "inputs must be images to calibrate with, got none; try fashion_mnist().train.first(500).inputs()": (
-                lambda m: quantize_static(m, X[:0])
-            ),
+            "inputs must be images to calibrate with, got none; try "
+            "fashion_mnist().train.first(500).inputs()": (lambda m: quantize_static(m, X[:0])),
         },
     ),
     (
@@ -146,9 +145,8 @@ METHODS = [
         "store_as",
         lambda model: store_as(model, dtype=torch.float16),
         {
-            "dtype must be one of torch.float16, torch.bfloat16, got torch.float64; try torch.float16": lambda m: (
-                store_as(m, dtype=torch.float64)
-            ),
+            "dtype must be one of torch.float16, torch.bfloat16, got torch.float64; try "
+            "torch.float16": lambda m: store_as(m, dtype=torch.float64),
         },
     ),
     ("quantize_dynamic", quantize_dynamic, {}),
@@ -186,7 +184,7 @@ METHODS = [
             "ranks_for_weights(model, share=0.5) finds ranks that save": lambda m: factorize(
                 m, {"head": 11}, split=whitened({})
             ),
-            "moments are there for no layer, got a rank for 'head'; "
+            "moments must have each layer with a rank, got 'head', which is not among none; "
             "try input_second_moments(model, batches)": lambda m: factorize(
                 m, {"head": 3}, split=whitened({})
             ),

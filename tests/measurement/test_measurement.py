@@ -149,6 +149,6 @@ def test_a_model_that_returns_no_logits_is_refused(model, came):
     if isinstance(model, nn.LSTM):
         model = nn.Sequential(nn.Flatten(1, 2), model)
     with pytest.raises(
-        CompressionError, match=f"returns logits .5, classes. .*{came}; end it with nn.Flatten"
+        CompressionError, match=f"return logits .5, classes. .*{came}; end it with nn.Flatten"
     ):
         measure(model, images(5), name="x", clock=Ticks())

@@ -78,6 +78,9 @@ def test_too_few_or_too_many_runs_are_refused(interval, runs):
 
 
 def test_a_gain_of_other_seeds_is_refused():
-    text = "^values and baseline must be runs of the same seeds, got 2 and 3 runs; give one of each for every seed$"
+    text = (
+        "^values and baseline must be runs of the same seeds, got 2 and 3 runs; give one of "
+        "each for every seed$"
+    )
     with pytest.raises(CompressionError, match=text):
         gain_over_seeds([0.5, 0.6], [0.5, 0.6, 0.7])

@@ -124,7 +124,7 @@ def folder(tmp_path):
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(
-        CompressionError, match=r"no network is called 'resnet50'; there are baseline, teacher"
+        CompressionError, match=r"name must be one of baseline, teacher, student, mlp, got 'resnet50'"
     ):
         load_baseline("resnet50")
 

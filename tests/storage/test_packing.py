@@ -66,11 +66,11 @@ WRONG = {
     "integers of 4 bits must lie in -8 … 15, got -9; clamp them first, or give more bits": lambda: pack(
         torch.tensor([-9]), bits=4
     ),
-    "5 integers of 4 bits are packed in (3,) torch.uint8, got (2,) torch.uint8; "
+    "packed must be (3,) torch.uint8 for 5 integers of 4 bits, got (2,) torch.uint8; "
     "give the bits and the count with which they were packed": lambda: unpack(
         BYTES, bits=4, count=5, signed=True
     ),
-    "4 integers of 4 bits are packed in (2,) torch.uint8, got (2,) torch.int8; "
+    "packed must be (2,) torch.uint8 for 4 integers of 4 bits, got (2,) torch.int8; "
     "give the bits and the count with which they were packed": lambda: unpack(
         BYTES.to(torch.int8), bits=4, count=4, signed=True
     ),

@@ -210,27 +210,27 @@ WRONG = {
     "values must have one dimension, got (1, 3)": lambda: from_bitmap(
         changed(B, values=B["values"][None]), SHAPE
     ),
-    "bitmap of 3 values in a tensor (2, 3) is (1,) torch.uint8, got (0,) torch.uint8": lambda: from_bitmap(
-        changed(B, bitmap=bytes_of()), SHAPE
+    "bitmap must be (1,) torch.uint8 for 3 values in a tensor (2, 3), got (0,) torch.uint8": lambda: (
+        from_bitmap(changed(B, bitmap=bytes_of()), SHAPE)
     ),
-    "bitmap of 3 values in a tensor (9, 1) is (2,) torch.uint8, got (1,) torch.uint8": lambda: from_bitmap(
-        B, (9, 1)
+    "bitmap must be (2,) torch.uint8 for 3 values in a tensor (9, 1), got (1,) torch.uint8": lambda: (
+        from_bitmap(B, (9, 1))
     ),
-    "a bitmap that marks 3 numbers comes with as many values, got 2": lambda: from_bitmap(
+    "values must be as many as the bitmap marks, 3, got 2": lambda: from_bitmap(
         changed(B, values=B["values"][:2]), SHAPE
     ),
-    "gaps of 3 values in a tensor (2, 3) is (2,) torch.uint8, got (1,) torch.uint8": lambda: (
+    "gaps must be (2,) torch.uint8 for 3 values in a tensor (2, 3), got (1,) torch.uint8": lambda: (
         from_relative_index(changed(G, gaps=G["gaps"][:1]), SHAPE)
     ),
-    "gaps of 3 values in a tensor (2, 3) is (3,) torch.uint8, got (2,) torch.uint8": lambda: (
+    "gaps must be (3,) torch.uint8 for 3 values in a tensor (2, 3), got (2,) torch.uint8": lambda: (
         from_relative_index(G, SHAPE, bits=8)
     ),
-    "gaps lead to numbers in a tensor of 5, got one at 5": lambda: from_relative_index(G, (5,)),
-    "row_pointers of 3 values in a tensor (2, 3) is (3,) torch.uint8, got (2,) torch.uint8": lambda: from_csr(
-        changed(C, row_pointers=C["row_pointers"][:2]), SHAPE
+    "gaps must stay within the tensor's 5 numbers, got one at 5": lambda: from_relative_index(G, (5,)),
+    "row_pointers must be (3,) torch.uint8 for 3 values in a tensor (2, 3), got (2,) torch.uint8": lambda: (
+        from_csr(changed(C, row_pointers=C["row_pointers"][:2]), SHAPE)
     ),
-    "columns of 3 values in a tensor (2, 3) is (3,) torch.uint8, got (3,) torch.int64": lambda: from_csr(
-        changed(C, columns=C["columns"].long()), SHAPE
+    "columns must be (3,) torch.uint8 for 3 values in a tensor (2, 3), got (3,) torch.int64": lambda: (
+        from_csr(changed(C, columns=C["columns"].long()), SHAPE)
     ),
     "row_pointers must rise from 0 to the 3 values, got 0, 1, 2": lambda: from_csr(
         changed(C, row_pointers=bytes_of(0, 1, 2)), SHAPE

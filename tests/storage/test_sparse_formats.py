@@ -115,23 +115,25 @@ DAMAGED = {
         {"positions": PARTS["positions"]}, (2, 3)
     ),
     "positions must be among the tensor's parts, got none": lambda: from_smallest({}, (2, 3)),
-    "positions are bytes that begin with the number of a form, got 99": damaged(
+    "positions must be bytes that begin with the number of a form, got 99": damaged(
         positions=torch.tensor([99, 0], dtype=torch.uint8)
     ),
-    "positions are bytes that begin with the number of a form, got (0,) torch.uint8": damaged(
+    "positions must be bytes that begin with the number of a form, got (0,) torch.uint8": damaged(
         positions=torch.tensor([], dtype=torch.uint8)
     ),
-    "positions are bytes that begin with the number of a form, got (7,) torch.int64": damaged(
+    "positions must be bytes that begin with the number of a form, got (7,) torch.int64": damaged(
         positions=PARTS["positions"].long()
     ),
-    "positions of 3 values in a tensor (2, 3) are 7 bytes (CSR), got 6": damaged(
+    "positions must be 7 bytes (CSR) for 3 values in a tensor (2, 3), got 6": damaged(
         positions=PARTS["positions"][:-1]
     ),
-    "positions of 3 values in a tensor (4, 3) are 9 bytes (CSR), got 7": lambda: from_smallest(PARTS, (4, 3)),
+    "positions must be 9 bytes (CSR) for 3 values in a tensor (4, 3), got 7": lambda: from_smallest(
+        PARTS, (4, 3)
+    ),
     "columns must lie in 0 … 2, got 9 among them": damaged(
         positions=torch.cat([PARTS["positions"][:-1], torch.tensor([9], dtype=torch.uint8)])
     ),
-    "a dense tensor has 6 values, got 5": lambda: from_smallest(
+    "values must be 6 in a dense tensor, got 5": lambda: from_smallest(
         {"positions": torch.zeros(1, dtype=torch.uint8), "values": torch.ones(5)}, (2, 3)
     ),
     "values must have one dimension, got (3, 1)": damaged(values=PARTS["values"][:, None]),

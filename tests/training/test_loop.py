@@ -198,10 +198,10 @@ def test_a_setting_out_of_range_is_refused(settings, words):
 def test_too_few_images_are_refused():
     nothing = Images(VALIDATION.pixels[:0], VALIDATION.labels[:0])
     with pytest.raises(
-        CompressionError, match="got 1 images to learn from and 60 to choose by; fit needs at least 2 and 1"
+        CompressionError, match="train must have at least 2 images and validation 1, got 1 and 60; try"
     ):
         fit(network(), TRAIN.first(1), VALIDATION, epochs=1)
-    with pytest.raises(CompressionError, match="and 0 to choose by"):
+    with pytest.raises(CompressionError, match=r"and validation 1, got .* and 0; try"):
         fit(network(), TRAIN, nothing, epochs=1)
 
 

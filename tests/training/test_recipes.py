@@ -87,6 +87,6 @@ def test_a_mirrored_network_learns_without_the_mirror_and_is_kept_with_it(tmp_pa
 
 def test_an_unknown_name_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(
-        CompressionError, match="there is no recipe for 'resnet'; there are baseline, teacher"
+        CompressionError, match="name must be one of baseline, teacher, student, mlp, got 'resnet'"
     ):
         train_baseline("resnet", DATA, folder=tmp_path)

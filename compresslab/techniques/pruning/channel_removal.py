@@ -224,7 +224,7 @@ def _check_groups(names: Iterable[str], known: Mapping[str, object]) -> None:
     for name in names:
         if name not in known:
             raise BadSetting(
-                f"keep must name groups ({', '.join(known)}), got {name!r}; see dependency_groups(model)"
+                f"a group must be one of {', '.join(known)}, got {name!r}; see dependency_groups(model)"
             )
 
 

@@ -31,7 +31,7 @@ def test_layers_are_mapped_evenly_and_the_last_is_the_last(layers, teachers, wan
 
 @pytest.mark.parametrize(("layers", "teachers"), [(2, 3), (4, 2), (0, 2), (2, 0)])
 def test_layers_that_do_not_divide_are_refused(layers, teachers):
-    text = f"layers divide teacher_layers, got {layers} and {teachers}; try 2 and 4"
+    text = f"layers must divide teacher_layers, got {layers} and {teachers}; try 2 and 4"
     with pytest.raises(CompressionError, match=text):
         layer_map(layers, teachers)
 
@@ -123,5 +123,5 @@ def test_other_shapes_are_refused_instead_of_broadcast(loss, name):
 
 @LOSSES
 def test_lists_whose_lengths_do_not_divide_are_refused(loss):
-    with pytest.raises(CompressionError, match="the student's layers must divide the teacher's"):
+    with pytest.raises(CompressionError, match="layers must divide teacher_layers"):
         loss(drawn(3, 2, 4, 4), drawn(4, 2, 4, 4))

@@ -176,7 +176,10 @@ def test_learning_together_makes_peers_agree(lessons):
 
 
 def test_equal_peers_would_always_agree_and_are_refused():
-    text = "students must start from different weights, got the same in 0 and 2, which then would always agree; build"
+    text = (
+        "students must start from different weights, got the same in 0 and 2, which then "
+        "would always agree; build"
+    )
     with pytest.raises(CompressionError, match=text):
         Peers([network(0), network(1), network(0)])
     with pytest.raises(CompressionError, match="the same in 0 and 1"):

@@ -233,7 +233,13 @@ def test_a_weight_beyond_one_is_refused():
 @pytest.mark.parametrize("loss", [kd_loss, decoupled_loss])
 def test_labels_that_are_no_class_or_too_few_are_refused(loss):
     z, t, labels = drawn()
-    with pytest.raises(CompressionError, match=r"class from 0 to 4, or -1 for none, got 5; count .* from 0"):
+    with pytest.raises(
+        CompressionError,
+        match=(
+            r"classes from 0 to 4, or -1 for none, got 5; "
+            r"count .* from 0"
+        ),
+    ):
         loss(z, t, torch.full_like(labels, 5))
-    with pytest.raises(CompressionError, match=r"got \(7, 5\) and \(6,\); give one label an image"):
+    with pytest.raises(CompressionError, match=r"got \(6,\) for \(7, 5\); give one label per image"):
         loss(z, t, labels[1:])

@@ -127,7 +127,10 @@ def test_the_embedding_is_left_alone_and_may_want_a_gradient():
 
 @pytest.mark.parametrize("ways", [1, 4])
 def test_ways_that_there_are_not_are_refused(ways):
-    text = f"ways must be a whole number from 2 to the 3 classes with two or more images, got {ways}; try fewer ways"
+    text = (
+        f"ways must be a whole number from 2 to the 3 classes with two or more images, got "
+        f"{ways}; try fewer ways"
+    )
     embeddings, labels = drawn(n=9, classes=3)
     with pytest.raises(CompressionError, match=text):
         one_shot_accuracy(embeddings, labels, ways=ways, episodes=1, generator=seeded())

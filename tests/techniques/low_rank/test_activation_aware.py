@@ -219,7 +219,7 @@ def test_ranks_weights_and_dampings_out_of_range_are_refused():
 @pytest.mark.parametrize("shape", [(5, 5), (8,), (1, 8, 8)])
 def test_moments_of_another_shape_are_refused(shape):
     text = (
-        f"weights (5, 8) have moments (8, 8), got {shape}; "
+        f"moments must be (8, 8) for weights (5, 8), got {shape}; "
         "try input_second_moments(model, batches)[name], w.flatten(1)"
     )
     with refuses(text):
@@ -230,7 +230,7 @@ def test_moments_of_another_shape_are_refused(shape):
 
 def test_moments_of_a_convolution_have_a_row_for_each_weight_of_a_filter():
     with refuses(
-        "weights (1, 5, 8) have moments (1, 8, 8), got (1, 7, 7); "
+        "moments must be (1, 8, 8) for weights (1, 5, 8), got (1, 7, 7); "
         "try input_second_moments(model, batches)[name], w.flatten(1)"
     ):
         whitened_channel_kernels(numbers(5, 2, 2, 2), torch.eye(7), rank=1)

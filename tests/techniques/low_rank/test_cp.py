@@ -223,12 +223,12 @@ def test_the_given_weight_is_left_alone_and_needs_no_gradient():
         (lambda w: cp(w, rank=2, ridge=float("nan")), "ridge must be a number from 0 up, got nan; try 0.01"),
         (
             lambda w: cp(w.flatten(), rank=2),
-            "a tensor must have two dimensions or more, got (216,); try a layer's weight",
+            "tensor must have two dimensions or more, got (216,); try a layer's weight",
         ),
         (lambda w: cp(w / 0, rank=2), "w must be finite, got NaN or infinity"),
         (
             lambda w: cp_kernels(w.flatten(2), rank=2),
-            "weight must be weight must be a convolution's (out, in, height, width), got (6, 4, 9); "
+            "weight must be a convolution's (out, in, height, width), got (6, 4, 9); "
             "for a Linear layer try truncated_svd",
         ),
         (

@@ -221,7 +221,7 @@ def test_a_factorized_network_can_be_factorized_again():
         (
             nn.ReLU(),
             {},
-            "model must have at least one Conv2d or Linear layer, got ReLU without any; give the whole network",
+            "model has at least one Conv2d or Linear layer, got ReLU without any; give the whole network",
         ),
     ],
 )

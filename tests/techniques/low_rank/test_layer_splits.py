@@ -287,11 +287,13 @@ def test_tucker_asks_for_two_ranks_in_range(rank):
     [
         (
             lambda: thin_layers(whitened({"a": torch.eye(7), "b": torch.eye(7)}), "c", linear(), 2),
-            "moments are there for a, b, got a rank for 'c'; try input_second_moments(model, batches)",
+            "moments must have each layer with a rank, got 'c', which is not among a, b; try "
+            "input_second_moments(model, batches)",
         ),
         (
             lambda: thin_layers(whitened({}), "c", convolution(kernel_size=3), 2),
-            "moments are there for no layer, got a rank for 'c'; try input_second_moments(model, batches)",
+            "moments must have each layer with a rank, got 'c', which is not among none; try "
+            "input_second_moments(model, batches)",
         ),
         (
             lambda: CHANNELS.ranks(linear(), multiple=0),

@@ -235,7 +235,10 @@ def test_the_rank_to_try_is_one_that_the_matrix_can_have():
 @pytest.mark.parametrize("function", [dropped_error, lambda w: truncated_svd(w, rank=1)])
 def test_what_is_no_matrix_of_finite_floats_is_refused(function):
     for w, came in ((torch.ones(3), "(3,) torch.float32"), (torch.ones(2, 2).int(), "(2, 2) torch.int32")):
-        text = f"w must be a matrix (m, n) of floats, or a batch of them, got {came}; try layer.weight.flatten(1)"
+        text = (
+            f"w must be a matrix (m, n) of floats, or a batch of them, got {came}; try "
+            f"layer.weight.flatten(1)"
+        )
         with refuses(text):
             function(w)
     for wrong in (float("nan"), float("inf")):
@@ -246,7 +249,7 @@ def test_what_is_no_matrix_of_finite_floats_is_refused(function):
 @pytest.mark.parametrize(("shape", "groups"), [((6, 4), 1), ((6, 4, 3, 3), 4), ((6, 4, 3, 3), 0)])
 def test_a_weight_that_is_no_convolutions_is_refused(shape, groups):
     text = (
-        "weight must be weight must be a convolution's (out, in / groups, kh, kw), out a multiple of groups, got "
+        "weight must be a convolution's (out, in / groups, kh, kw), out a multiple of groups, got "
         f"{shape} with groups={groups}; try layer.weight, groups=layer.groups"
     )
     weight = torch.ones(shape)
@@ -273,7 +276,7 @@ def test_a_weight_that_is_no_convolutions_is_refused(shape, groups):
 )
 def test_kernels_that_do_not_follow_each_other_are_refused(rebuild, kind, first, second):
     text = (
-        f"the second be (out, rank, …), {kind}, got "
+        f"first must have groups · rank filters, and second be (out, rank, …), {kind}, got "
         f"{first} and {second} with groups=2; give them in the order in which they run"
     )
     with refuses(text):

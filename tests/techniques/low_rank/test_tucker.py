@@ -161,7 +161,7 @@ def test_the_given_weight_is_left_alone_and_needs_no_gradient():
         ),
         (
             lambda w: tucker2(w.flatten(2), ranks=(2, 2)),
-            "weight must be weight must be a convolution's (out, in, height, width), got (6, 4, 9); "
+            "weight must be a convolution's (out, in, height, width), got (6, 4, 9); "
             "for a Linear layer try truncated_svd",
         ),
         (lambda w: tucker2(w / 0, ranks=(2, 2)), "w must be finite, got NaN or infinity"),
@@ -171,11 +171,11 @@ def test_the_given_weight_is_left_alone_and_needs_no_gradient():
         ),
         (
             lambda w: unfold(w, 4),
-            "a tensor of 4 dimensions has modes from 0 to 3, got 4; the first mode is 0",
+            "mode must be from 0 to 3 for a tensor of 4 dimensions, got 4; the first mode is 0",
         ),
         (
             lambda w: fold(w.flatten(1), 1, (6, 4, 3, 3)),
-            "a tensor (6, 4, 3, 3) unfolded along mode 1 to (4, 54), got (6, 36); "
+            "matrix must be (4, 54), a tensor (6, 4, 3, 3) unfolded along mode 1, got (6, 36); "
             "try the mode and shape that it was unfolded with",
         ),
     ],

@@ -162,7 +162,7 @@ KNOWN = (
     "pooling, Flatten, sums of two values, and activations that leave zero at zero: "
     "build the network of these"
 )
-CHECK = "; a layer has one per channel, or behind a Flatten of maps: check what it reads"
+CHECK = "; a layer must have one per channel, or equally many behind a Flatten of maps: check what it reads"
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,6 @@ def test_a_sum_of_unequally_many_channels_is_refused():
         def forward(self, x):
             return self.one(x) + self.four(x)
 
-    says = (
-        "the sum add joins 1 and 4 channels; what is joined has equally many on both sides: "
-        "give both sides must have equally many: give them one shape"
-    )
+    says = "the sum add joins 1 and 4 channels; both sides must have equally many: give them one shape"
     with pytest.raises(CompressionError, match=f"^{re.escape(says)}$"):
         dependency_groups(Broadcast())

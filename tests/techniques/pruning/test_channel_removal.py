@@ -258,24 +258,27 @@ def test_only_the_norms_learn_from_the_batches():
 
 
 GROUPS = "stem.0, blocks.0.conv1, blocks.0.conv2, blocks.1.conv1, blocks.1.conv2"
-SIXTEEN = "expected different whole numbers from 0 to 7: of a mask, give mask.nonzero().flatten()"
+SIXTEEN = "keep of group stem.0 must be different whole numbers from 0 to 7"
 
 
 @pytest.mark.parametrize(
     ("keep", "says"),
     [
-        ({"stem": [0]}, f"no group is called 'stem'; there are {GROUPS}: see dependency_groups(model)"),
-        ({"head": [0]}, f"no group is called 'head'; there are {GROUPS}: see dependency_groups(model)"),
+        ({"stem": [0]}, f"a group must be one of {GROUPS}, got 'stem'; see dependency_groups(model)"),
+        ({"head": [0]}, f"a group must be one of {GROUPS}, got 'head'; see dependency_groups(model)"),
         (
             {"stem.0": []},
-            "group stem.0 at least one of its 8 channels, got none; nothing would pass",
+            "keep must leave group stem.0 at least one of its 8 channels, got none; nothing would pass",
         ),
-        ({"stem.0": [0, 8]}, f"group stem.0 keeps [0, 8]; {SIXTEEN}"),
-        ({"stem.0": [-1]}, f"group stem.0 keeps [-1]; {SIXTEEN}"),
-        ({"stem.0": [3, 3]}, f"group stem.0 keeps [3, 3]; {SIXTEEN}"),
-        ({"stem.0": [0.5]}, f"group stem.0 keeps [0.5]; {SIXTEEN}"),
-        ({"stem.0": [True, False]}, f"group stem.0 keeps [True, False]; {SIXTEEN}"),
-        ({"stem.0": 3}, f"group stem.0 keeps 3; {SIXTEEN}"),
+        ({"stem.0": [0, 8]}, f"{SIXTEEN}, got [0, 8]; of a mask, give mask.nonzero().flatten()"),
+        ({"stem.0": [-1]}, f"{SIXTEEN}, got [-1]; of a mask, give mask.nonzero().flatten()"),
+        ({"stem.0": [3, 3]}, f"{SIXTEEN}, got [3, 3]; of a mask, give mask.nonzero().flatten()"),
+        ({"stem.0": [0.5]}, f"{SIXTEEN}, got [0.5]; of a mask, give mask.nonzero().flatten()"),
+        (
+            {"stem.0": [True, False]},
+            f"{SIXTEEN}, got [True, False]; of a mask, give mask.nonzero().flatten()",
+        ),
+        ({"stem.0": 3}, f"{SIXTEEN}, got 3; of a mask, give mask.nonzero().flatten()"),
     ],
 )
 def test_what_can_not_be_kept_is_refused(keep, says):
@@ -288,11 +291,13 @@ def test_what_can_not_be_kept_is_refused(keep, says):
     [
         (
             lambda: channel_scores(dependency_groups(mlp())["1"], {"7": torch.ones(3)}),
-            "group 1 has scores must have one of 1, 3; one is enough: try {'1': magnitude(weight)}",
+            "scores must have one of the layers 1, 3 of group 1, got none of them; try {'1': "
+            "magnitude(weight)}",
         ),
         (
             lambda: channel_scores(dependency_groups(mlp())["1"], {"3": torch.ones(1024)}),
-            "3 has scores (1024,); dimension 1 has 1024 entries: give scores in the weight's shape",
+            "scores of 3 must have 1024 entries in dimension 1, got the shape (1024,); give "
+            "scores in the weight's shape",
         ),
         (
             lambda: empty_like(student(), mlp().state_dict()),

@@ -102,8 +102,7 @@ ONE = {"a": torch.ones(8)}
     [
         (
             lambda: keep_channels(ONE, sparsity=0.95),
-            "sparsity 0.95 leaves none of the layers the layers the 8 channels of group a; a group keeps at least one: "
-            "try 0.875 or less",
+            "sparsity must leave group a at least one of its 8 channels, got 0.95; try 0.875 or less",
         ),
         (
             lambda: keep_channels(ONE, sparsity=50),
@@ -111,7 +110,7 @@ ONE = {"a": torch.ones(8)}
         ),
         (
             lambda: keep_channels(ONE, sparsity={"b": 0.5}),
-            "no group called 'b' has scores; there are a: choose among them",
+            "sparsity must name groups that have scores (a), got 'b'; leave it out",
         ),
         (
             lambda: keep_channels(ONE, sparsity=0.5, multiple=0),
@@ -119,8 +118,8 @@ ONE = {"a": torch.ones(8)}
         ),
         (
             lambda: keep_channels_within(student(), ONE, X, macs_per_sample=10**6),
-            "no group is called 'a'; there are stem.0, blocks.0.conv1, blocks.0.conv2, blocks.1.conv1, "
-            "blocks.1.conv2: see dependency_groups(model)",
+            "a group must be one of stem.0, blocks.0.conv1, blocks.0.conv2, blocks.1.conv1, "
+            "blocks.1.conv2, got 'a'; see dependency_groups(model)",
         ),
         (
             lambda: keep_channels_within(student(), {}, X, macs_per_sample=10**6),
@@ -137,8 +136,8 @@ def test_a_budget_that_even_the_smallest_network_exceeds_is_refused_with_what_is
     model = student()
     smallest = remove_channels(model, {name: [0] for name in dependency_groups(model)})
     says = (
-        f"macs_per_sample is 1,000; with these groups and multiple=1 at least {count_macs(smallest, X):,} "
-        "are left: allow more, or score more groups"
+        f"macs_per_sample must be at least {count_macs(smallest, X):,} with these groups and multiple=1, "
+        "got 1,000; allow more, or score more groups"
     )
     with pytest.raises(CompressionError, match=f"^{re.escape(says)}$"):
         keep_channels_within(model, drawn(model), X, macs_per_sample=1000)

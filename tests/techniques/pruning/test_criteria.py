@@ -111,7 +111,10 @@ def test_wanda_is_a_loop_over_outputs_and_inputs(shape):
 
 
 def test_wanda_asks_for_one_norm_an_input():
-    text = r"a weight \(5, 3\) has input norms \(3,\), got \(5,\); try input_norms\(model, batches\)\[name\]"
+    text = (
+        r"input_norm must have shape \(3,\) for a weight of shape \(5, 3\), got \(5,\); try "
+        r"input_norms\(model, batches\)\[name\]"
+    )
     with pytest.raises(CompressionError, match=f"^{text}$"):
         wanda(torch.ones(5, 3), torch.ones(5))
 
@@ -119,10 +122,14 @@ def test_wanda_asks_for_one_norm_an_input():
 @pytest.mark.parametrize(
     ("score", "says"),
     [
-        (taylor, r"^gradient has .* \(2, 3\), got \(3,\); try mean_gradients\(model, batches\)\[name\]$"),
+        (
+            taylor,
+            r"^gradient must have .* \(2, 3\), got \(3,\); try mean_gradients\(model, "
+            r"batches\)\[name\]$",
+        ),
         (
             optimal_brain_damage,
-            r"^hessian_diagonal has .* got \(3,\); try squared_gradients\(model, batches\)",
+            r"^hessian_diagonal must have .* got \(3,\); try squared_gradients\(model, batches\)",
         ),
     ],
 )

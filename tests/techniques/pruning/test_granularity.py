@@ -114,7 +114,7 @@ def test_a_sparsity_that_is_no_fraction_is_refused_with_advice(sparsity, advice)
 
 def test_scores_that_are_no_numbers_are_refused():
     with pytest.raises(
-        CompressionError, match="scores must be numbers, got some; look for a division by zero"
+        CompressionError, match="scores must be numbers, got NaN; look for a division by zero"
     ):
         fine_grained_mask(magnitude(torch.tensor([1.0, float("nan")])), sparsity=0.5)
 
@@ -271,7 +271,7 @@ def test_n_of_m_that_make_no_sense_are_refused(n, m):
 
 def test_inputs_that_m_does_not_divide_are_refused():
     with pytest.raises(
-        CompressionError, match=r"a multiple of 4 inputs, got 1 in \(16, 1, 3, 3\); leave this"
+        CompressionError, match=r"a multiple of 4 inputs for 2 of 4, got 1 in \(16, 1, 3, 3\); leave this"
     ):
         n_of_m_mask(torch.ones(16, 1, 3, 3))
 

@@ -162,7 +162,8 @@ def test_inputs_that_are_always_zero_or_twins_need_damping_and_the_refusal_says_
     g[:2, :2] = 1
     w = torch.tensor([[1.0, 2.0, 3.0]]).double()
     text = (
-        "moments must have an inverse without damping, got some that have none: an input is always 0, or a mix of "
+        "moments must have an inverse without damping, got some that have none: an input is "
+        "always 0, or a mix of "
         "others; try damping=0.01"
     )
     with pytest.raises(CompressionError, match=f"^{re.escape(text)}$"):
@@ -175,13 +176,15 @@ def test_inputs_that_are_always_zero_or_twins_need_damping_and_the_refusal_says_
 def test_moments_and_masks_that_do_not_fit_are_refused():
     w = torch.ones(2, 3)
     text = (
-        r"weights with 3 inputs have moments \(3, 3\), got \(2, 2\); "
+        r"moments must be \(3, 3\) for weights with 3 inputs, got \(2, 2\); "
         r"try input_second_moments\(model, batches\)\[name\], w.flatten\(1\)"
     )
     with pytest.raises(CompressionError, match=f"^{text}$"):
         surgeon_scores(w, torch.eye(2))
     for mask in (torch.ones(3, dtype=torch.bool), torch.ones(2, 3)):
-        text = re.escape(f"weights (2, 3) of the weights, got {tuple(mask.shape)} {mask.dtype};")
+        text = re.escape(
+            f"mask must be bool in the shape (2, 3) of the weights, got {tuple(mask.shape)} {mask.dtype};"
+        )
         with pytest.raises(CompressionError, match=f"^{text} try fine_grained_mask"):
             compensate(w, mask, torch.eye(3))
 

@@ -201,16 +201,15 @@ def test_a_layer_of_another_kind_stays_as_it_is():
 LINEAR = store_sparsely(nn.Linear(6, 4))
 OTHER = "load into a network of the structure and the dtype of the one that was saved"
 WRONG = {
-    "model must have Conv2d or Linear layers to store, got ReLU without any; give the whole network": lambda: (
-        store_sparsely(nn.ReLU())
-    ),
+    "model must have Conv2d or Linear layers to store, got ReLU without any; give the whole "
+    "network": lambda: store_sparsely(nn.ReLU()),
     "forms must be a list of forms, at least one, got []; try [BITMAP]": lambda: store_sparsely(
         LINEAR, forms=[]
     ),
-    f"weight is (4, 6) torch.float32, got (4, 6) torch.float16; {OTHER}": lambda: LINEAR.load_parts(
+    f"weight must be (4, 6) torch.float32, got (4, 6) torch.float16; {OTHER}": lambda: LINEAR.load_parts(
         copy.deepcopy(LINEAR).half().parts()
     ),
-    f"bias is (4,) torch.float32, got (1,) torch.float32; {OTHER}": lambda: LINEAR.load_parts(
+    f"bias must be (4,) torch.float32, got (1,) torch.float32; {OTHER}": lambda: LINEAR.load_parts(
         LINEAR.parts() | {"bias": torch.ones(1)}
     ),
 }
@@ -227,7 +226,7 @@ def test_bad_input_is_refused_with_its_text_and_nothing_is_loaded_by_half(says):
 def test_a_file_of_another_shape_is_refused_by_its_path(tmp_path):
     save_model(store_sparsely(nn.Linear(6, 4), forms=[CSR]), tmp_path / "six")
     with pytest.raises(
-        CompressionError, match=r"six: SparseLinear can't be rebuilt .*columns lie in 0 … 4, got 5"
+        CompressionError, match=r"six: SparseLinear can't be rebuilt .*columns must lie in 0 … 4, got 5"
     ):
         load_model(tmp_path / "six", into=store_sparsely(nn.Linear(5, 4)))
 

@@ -243,12 +243,11 @@ WRONG = {
     ),
     "low and high must have one shape, got () and (2,); take both from the same tensor, as channel_range "
     "does": lambda: scale_and_zero_point(ONE, torch.ones(2), bits=8, symmetric=True),
-    "x are numbers, got some; look for a division by zero, or for a training that diverged": lambda: quantize(
-        NAN, 1.0, 0, bits=8, signed=True
+    "x must not hold NaN, got some; look for a division by zero, or for a training that diverged": lambda: (
+        quantize(NAN, 1.0, 0, bits=8, signed=True)
     ),
-    "size must be a whole number of at least 2 weights per group, got 1; try 128, or None: one per channel": lambda: (
-        to_groups(torch.ones(2, 2), size=1)
-    ),
+    "size must be a whole number of at least 2 weights per group, got 1; try 128, or None: one "
+    "per channel": lambda: to_groups(torch.ones(2, 2), size=1),
 }
 
 

@@ -50,7 +50,7 @@ def test_a_tiny_multiplier_is_shifted_by_62_at_most():
 @pytest.mark.parametrize("bad", [0.0, -1.0, 2.0**31, float("nan")])
 def test_a_multiplier_that_can_not_be_one_is_refused(bad):
     with pytest.raises(
-        CompressionError, match=r"^a multiplier must be a positive number below 2\^30, got .*; look"
+        CompressionError, match=r"^multiplier must be a positive number below 2\^30, got .*; look"
     ):
         fixed_point(torch.tensor([1.0, bad]))
 

@@ -133,7 +133,7 @@ def test_a_file_of_other_settings_is_refused(tmp_path):
     layer = next(layers())[0]
     save_model(quantize_layer(layer, bits=4), tmp_path / "four")
     with pytest.raises(
-        CompressionError, match=r"four: QuantizedLinear can't be rebuilt .*integers is \(65,\)"
+        CompressionError, match=r"four: QuantizedLinear can't be rebuilt .*integers must be \(65,\)"
     ):
         load_model(tmp_path / "four", into=quantize_layer(layer, bits=8))
 
@@ -143,10 +143,9 @@ WRONG = {
     "skip has names of layers (0), got 'head'; leave it out": lambda: quantize_weights(
         nn.Sequential(LAYER), bits=4, skip=["head"]
     ),
-    "model must have Conv2d or Linear layers to quantize, got ReLU without any; give the whole network": lambda: (
-        quantize_weights(nn.ReLU(), bits=4)
-    ),
-    "weights (4, 6) have one number or (4, 1) (channels, groups) of them, got (3, 1); compute them from "
+    "model must have Conv2d or Linear layers to quantize, got ReLU without any; give the whole "
+    "network": lambda: quantize_weights(nn.ReLU(), bits=4),
+    "scale must be one number or (4, 1) (channels, groups) for weights (4, 6), got (3, 1); compute them from "
     "to_groups(w, size=group_size)": lambda: QuantizedLinear(LAYER, WeightGrid(torch.ones(3), bits=4)),
 }
 
