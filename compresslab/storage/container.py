@@ -18,6 +18,7 @@ file raises an error instead of loading as a slightly different model.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -111,7 +112,8 @@ def write(path: str | Path, parts: Mapping[str, Tensor], *, note: Mapping[str, A
             f"{place} can't be written ({error}); name a file in a folder that you may write to"
         ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where the folder is none, there is no file either
+            unfinished.unlink(missing_ok=True)
     sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
     return Ledger(sizes, os.path.getsize(place) - sum(sizes.values()))
 
