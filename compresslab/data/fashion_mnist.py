@@ -110,9 +110,9 @@ def unpack(source: Path, target: Path) -> None:
         CompressionError: a file in ``source`` is missing, truncated or changed, or ``target`` is read-only.
     """
     for name, expected in read_manifest(source).items():
-        place = target / name
-        if not (place.exists() and _digest(place.read_bytes()) == expected["sha256"]):
-            _write(place, _verified(source / f"{name}.gz", expected))
+        path = target / name
+        if not (path.exists() and _digest(path.read_bytes()) == expected["sha256"]):
+            _write(path, _verified(source / f"{name}.gz", expected))
 
 
 def _write(place: Path, content: bytes) -> None:

@@ -60,9 +60,9 @@ class Deployed:
     def node_kinds(self) -> dict[str, int]:
         """Return the number of nodes of each kind in the graph as optimized by the engine."""
         with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder) / "rewritten.onnx"
-            _session(self.path.read_bytes(), self.threads, rewritten=place)
-            kinds = [node.op_type for node in read_onnx(place).graph.node]
+            optimized = Path(folder) / "optimized.onnx"
+            _session(self.path.read_bytes(), self.threads, optimized=optimized)
+            kinds = [node.op_type for node in read_onnx(optimized).graph.node]
         return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
 
 
@@ -77,18 +77,18 @@ def load_deployed(path: str | Path, *, threads: int = 1) -> Deployed:
     """
     if not isinstance(threads, int) or threads < 1:
         raise BadSetting(f"threads must be a whole number from 1 up, got {threads}; 1 is the steadiest")
-    place = Path(path)
-    content = read_onnx(place).SerializeToString()
+    path = Path(path)
+    content = read_onnx(path).SerializeToString()
     try:
         session = _session(content, threads)
     except Exception as error:  # the engine's exceptions have no class of their own in common
-        raise DamagedFile(f"{place} can't be run ({_short(error)}); expected {_EXPECTED}") from error
+        raise DamagedFile(f"{path} can't be run ({_short(error)}); expected {_EXPECTED}") from error
     if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
         raise DamagedFile(
-            f"{place} has {len(session.get_inputs())} inputs and {len(session.get_outputs())} outputs, "
+            f"{path} has {len(session.get_inputs())} inputs and {len(session.get_outputs())} outputs, "
             f"not one of each; expected {_EXPECTED}"
         )
-    return Deployed(place, os.path.getsize(place), threads, session)
+    return Deployed(path, os.path.getsize(path), threads, session)
 
 
 def read_onnx(path: str | Path) -> onnx.ModelProto:
@@ -128,14 +128,14 @@ def has_vnni() -> bool:
 _EXPECTED = "an ONNX file by write_onnx. Write it again, or get it back from where it came"
 
 
-def _session(content: bytes, threads: int, *, rewritten: Path | None = None) -> onnxruntime.InferenceSession:
+def _session(content: bytes, threads: int, *, optimized: Path | None = None) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4  # fatal only: errors arrive as exceptions
-    if rewritten is not None:
-        options.optimized_model_filepath = str(rewritten)
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
     cpu = ["CPUExecutionProvider"]
     return onnxruntime.InferenceSession(content, options, cpu, enable_fallback=0)  # a fallback prints
 

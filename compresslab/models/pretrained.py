@@ -32,18 +32,18 @@ def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") 
     """
     if name not in ARCHITECTURES:
         raise BadSetting(f"name must be one of {', '.join(ARCHITECTURES)}, got {name!r}; try 'baseline'")
-    place = folder / f"{name}.safetensors"
-    if not place.exists():
+    path = folder / f"{name}.safetensors"
+    if not path.exists():
         raise DamagedFile(
-            f"{place} is missing; expected the weights of {name!r}. "
+            f"{path} is missing; expected the weights of {name!r}. "
             f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
         )
     model = ARCHITECTURES[name]()
     try:
-        model.load_state_dict(load_file(place))
+        model.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise DamagedFile(
-            f"{place} can't be loaded ({str(error).splitlines()[0]}); expected the weights of {name!r}. "
+            f"{path} can't be loaded ({str(error).splitlines()[0]}); expected the weights of {name!r}. "
             f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
         ) from error
     return model.eval()
@@ -51,11 +51,11 @@ def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") 
 
 def read_card(name: str, *, folder: Path = DATA / "baselines") -> dict:
     """Read a network's model card: recipe, accuracy on validation and test, date, torch version."""
-    place = folder / f"{name}.json"
+    path = folder / f"{name}.json"
     try:
-        return dict(json.loads(place.read_text()))
+        return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise DamagedFile(
-            f"{place} can't be read ({error}); it is the card that says how {name!r} was trained. "
+            f"{path} can't be read ({error}); it is the card that says how {name!r} was trained. "
             f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
         ) from error

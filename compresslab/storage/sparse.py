@@ -131,13 +131,13 @@ def from_relative_index(parts: Parts, shape: Sequence[int], *, bits: int = 4) ->
     """
     values = checked_values(parts, shape, functools.partial(relative_index_layout, bits=bits))
     gaps = unpack(parts["gaps"], bits=bits, count=len(values), signed=False)
-    places = (gaps.long() + 1).cumsum(0) - 1
-    if len(places) and places[-1] >= math.prod(shape):
+    indices = (gaps.long() + 1).cumsum(0) - 1
+    if len(indices) and indices[-1] >= math.prod(shape):
         raise DamagedFile(
             f"gaps must stay within the tensor's {math.prod(shape)} numbers, got one at "
-            f"{int(places[-1])}; {AGAIN}"
+            f"{int(indices[-1])}; {AGAIN}"
         )
-    return _scatter(values, places, shape)
+    return _scatter(values, indices, shape)
 
 
 def relative_index_layout(shape: Sequence[int], stored: int, *, bits: int) -> Layout:
@@ -202,10 +202,10 @@ def from_csr(parts: Parts, shape: Sequence[int]) -> Tensor:
             f"columns must lie in 0 … {width - 1}, got {int(columns.max())} among them; {AGAIN}"
         )
     row = torch.arange(rows, device=columns.device).repeat_interleave(pointers.diff())
-    places = row * width + columns
-    if (places.diff() <= 0).any():
+    indices = row * width + columns
+    if (indices.diff() <= 0).any():
         raise DamagedFile(f"columns must rise within a row, got {_few(columns)}; {AGAIN}")
-    return _scatter(values, places, shape)
+    return _scatter(values, indices, shape)
 
 
 def csr_layout(shape: Sequence[int], stored: int) -> Layout:

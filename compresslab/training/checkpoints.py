@@ -24,7 +24,7 @@ _Weights = dict[str, Tensor]
 
 
 def keep_checkpoint(
-    place: Path,
+    path: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     best: _Weights,
@@ -38,14 +38,14 @@ def keep_checkpoint(
     tensors |= {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = place.with_name(place.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
     save_file(tensors, unfinished, metadata={"run": json.dumps({"settings": settings, "history": history})})
-    os.replace(unfinished, place)
+    os.replace(unfinished, path)
 
 
 def resume_checkpoint(
-    place: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, settings: Mapping[str, object]
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, settings: Mapping[str, object]
 ) -> tuple[list[dict], _Weights]:
     """Restore the state of model and optimizer; return the history and the best weights so far.
 
@@ -53,30 +53,30 @@ def resume_checkpoint(
         CompressionError: the file is damaged, or belongs to other settings or another network.
     """
     try:
-        with safe_open(place, "pt") as file:
+        with safe_open(path, "pt") as file:
             note = json.loads(file.metadata()["run"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         theirs, history = dict(note["settings"]), [dict(epoch) for epoch in note["history"]]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedFile(
-            f"{place} can't be read ({error}); it keeps the state of an interrupted training run. "
+            f"{path} can't be read ({error}); it keeps the state of an interrupted training run. "
             "Delete it to start afresh"
         ) from error
     if theirs != settings:
-        raise _another_run(place, f"its settings are {theirs}, these are {dict(settings)}")
+        raise _another_run(path, f"its settings are {theirs}, these are {dict(settings)}")
     try:
         model.load_state_dict(_part(tensors, "model"))
         for index, parameter in enumerate(_parameters(optimizer)):
             if f"momentum/{index}" in tensors:
                 optimizer.state[parameter]["momentum_buffer"] = tensors[f"momentum/{index}"]
     except RuntimeError as error:
-        raise _another_run(place, "its weights are not of this network") from error
+        raise _another_run(path, "its weights are not of this network") from error
     return history, _part(tensors, "best")
 
 
-def _another_run(place: Path, why: str) -> DamagedFile:
+def _another_run(path: Path, why: str) -> DamagedFile:
     return DamagedFile(
-        f"{place} is of another run ({why}); only the run that wrote it can go on from it. "
+        f"{path} is of another run ({why}); only the run that wrote it can go on from it. "
         "Delete it to start afresh, or name another file"
     )
 

@@ -95,10 +95,10 @@ def draw_taxonomy(cells: Mapping[tuple[str, str], Mapping[str, Interval]]) -> Fi
     for row, height in heights.items():
         for x, column in enumerate(STRATEGIES):
             _draw_cell(axes, cells.get((row, column), {}), corner=(x, y), height=height, top=top)
-        _head(axes, row, KNOWLEDGE[row], place=(-0.03, y + height / 2), align="right")
+        _head(axes, row, KNOWLEDGE[row], position=(-0.03, y + height / 2), align="right")
         y += height
     for x, (column, how) in enumerate(STRATEGIES.items()):
-        _head(axes, column, how, place=(x + 0.5, -0.95), align="center")
+        _head(axes, column, how, position=(x + 0.5, -0.95), align="center")
     note = "points of test accuracy over the student alone [95 % interval]; darker: a better best method"
     axes.annotate(note, (1.5, y + 0.3), ha="center", va="top", fontsize=8)
     axes.set(xlim=(-0.72, 3.02), ylim=(y + 1.2, -2.2))
@@ -111,10 +111,10 @@ def _lines(row: str, cells: Mapping[tuple[str, str], Mapping[str, Interval]]) ->
     return 1 + max(2, *(len(cells.get((row, column), ())) for column in STRATEGIES))
 
 
-def _head(axes: Axes, name: str, words: str, *, place: tuple[float, float], align: str) -> None:
+def _head(axes: Axes, name: str, words: str, *, position: tuple[float, float], align: str) -> None:
     """Write a name in bold above its explanation."""
-    axes.annotate(f"{name}\n", place, ha=align, va="center", weight="bold")
-    axes.annotate(f"\n{words}", place, ha=align, va="center", fontsize=8)
+    axes.annotate(f"{name}\n", position, ha=align, va="center", weight="bold")
+    axes.annotate(f"\n{words}", position, ha=align, va="center", fontsize=8)
 
 
 def _draw_cell(

@@ -50,16 +50,16 @@ def draw_errors_by_rank(
     lines = {name: torch.as_tensor(values).detach().double().cpu() for name, values in errors.items()}
     if not lines:
         raise BadSetting("errors has at least one line, got none; try {'plain': dropped_error(weight)}")
-    places = list(range(next(iter(lines.values())).numel())) if ranks is None else list(ranks)
+    ranks = range(next(iter(lines.values())).numel()) if ranks is None else ranks
     for name, line in lines.items():
-        _check_errors(line, len(places), name=name)
+        _check_errors(line, len(ranks), name=name)
     figure = new_figure(7, 3.8)
     axes = figure.add_subplot()
     for style, (name, line) in zip(cycle(STYLES), lines.items(), strict=False):
-        every = max(1, len(places) // 12)  # marks at all of many ranks would hide the line
+        every = max(1, len(ranks) // 12)  # marks at all of many ranks would hide the line
         values = (100 * line).tolist()
         axes.plot(
-            places,
+            ranks,
             values,
             style,
             color="black",

@@ -162,9 +162,9 @@ def draw_tradeoffs(
         )
     figure = new_figure(8, 4)
     axes = figure.add_subplot()
-    places = {n: (as_interval(cost), as_interval(accuracy)) for n, (cost, accuracy) in points.items()}
+    intervals = {n: (as_interval(cost), as_interval(accuracy)) for n, (cost, accuracy) in points.items()}
     markers = cycle(MARKERS)
-    for name, (x, y) in places.items():
+    for name, (x, y) in intervals.items():
         bars: dict[str, Any] = {"xerr": _reach(x), "yerr": _reach(y, times=100)}
         marker, fill = ("o", "black") if name == baseline else (next(markers), TINT)
         style: dict[str, Any] = {
@@ -175,10 +175,10 @@ def draw_tradeoffs(
             "linewidth": 1,
         }
         axes.errorbar(x.value, 100 * y.value, **bars, fmt=marker, label=name, **style)
-    best = _unbeaten([(x.value, 100 * y.value) for x, y in places.values()])
+    best = _unbeaten([(x.value, 100 * y.value) for x, y in intervals.values()])
     axes.plot(*zip(*best, strict=True), "--", color="0.5", zorder=1, label="none is cheaper and better")
     axes.set(xlabel=xlabel, ylabel="test accuracy, %\n(bars: 95 % intervals)")
-    costs = [x.value for x, _ in places.values()]
+    costs = [x.value for x, _ in intervals.values()]
     if max(costs) > 10 * min(costs):
         axes.set(xscale="log", xlabel=f"{xlabel} (logarithmic)")
         axes.xaxis.set_major_formatter("{x:g}")
