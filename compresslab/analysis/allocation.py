@@ -39,7 +39,7 @@ def least_damage(choices: Mapping[str, Sequence[Choice]], *, budget: int) -> dic
         budget: of the costs of all layers together.
 
     Raises:
-        CompressionError: a budget that even the cheapest choices exceed.
+        BadSetting: a budget that even the cheapest choices exceed.
 
     >>> whole, half = Choice(10, 0.0), Choice(5, 0.2)
     >>> least_damage({"small": [whole, half], "large": [Choice(90, 0.0), Choice(45, 0.3)]}, budget=60)

@@ -90,7 +90,7 @@ def execute(notebook: NotebookNode, folder: Path, *, say: Callable[[str], None] 
     """Runs the notebook in its folder and leaves the outputs in it, without times, widgets and progress bars.
 
     Raises:
-        CompressionError: a cell raised, took too long, or ended the kernel; with its last lines.
+        BadSource: a cell raised, took too long, or ended the kernel; with its last lines.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -128,7 +128,7 @@ def reuse_outputs(notebook: NotebookNode, stored: Path) -> None:
     """Copies the outputs of the stored notebook, in place.
 
     Raises:
-        CompressionError: there is none, or its code is not this notebook's.
+        BadSource: there is none, or its code is not this notebook's.
     """
     if not stored.is_file():
         raise BadSource(f"{stored.name} was never run, so there is no output to keep; build it with a run")

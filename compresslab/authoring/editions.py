@@ -65,7 +65,7 @@ def student_edition(notebook: NotebookNode, name: str) -> str:
     """The text of the student's notebook that nbgrader makes of the instructor's; no database, no other file.
 
     Raises:
-        CompressionError: nbgrader refuses the notebook.
+        BadSource: nbgrader refuses the notebook.
     """
     settings = nbgrader_settings()
     settings.GenerateAssignment.no_database = True

@@ -75,7 +75,7 @@ def fill_prose(text: str, metrics: Mapping[str, int | float], *, cell: str) -> s
     Without a filter it is ``number``.
 
     Raises:
-        CompressionError: a name that was not measured, or a filter that does not exist; names the cell.
+        BadSource: a name that was not measured, or a filter that does not exist; names the cell.
 
     >>> fill_prose("It keeps {{ int8.accuracy | percent }}.", {"int8.accuracy": 0.942}, cell="text-1")
     'It keeps 94.2 %.'

@@ -64,7 +64,7 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
     r"""The text with its generated blocks replaced.
 
     Raises:
-        CompressionError: the text has a block that nothing generates.
+        BadSource: the text has a block that nothing generates.
 
     >>> print(fill("<!-- generated: a -->\nold\n<!-- end -->", {"a": "new"}))
     <!-- generated: a -->

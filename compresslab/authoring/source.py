@@ -60,7 +60,7 @@ def read_source(text: str) -> list[NotebookNode]:
     """The cells of a source: type, words, and of the metadata ``exercise`` and ``tags`` alone.
 
     Raises:
-        CompressionError: a cell has another setting, or a tag that means nothing.
+        BadSource: a cell has another setting, or a tag that means nothing.
     """
     import jupytext
 
@@ -83,7 +83,7 @@ def instructor_notebook(lab: Lab, text: str) -> NotebookNode:
     """The instructor's notebook of a source, without outputs; its prose still has its placeholders.
 
     Raises:
-        CompressionError: a hole that is no exercise of the lab, stands twice, or lacks its markers.
+        BadSource: a hole that is no exercise of the lab, stands twice, or lacks its markers.
     """
     seen: set[str] = set()
     cells: list[NotebookNode] = []

@@ -50,7 +50,7 @@ def build(layers: list[list[Any]]) -> nn.Sequential:
     """The network that the list describes, in evaluation mode, the same weights every time.
 
     Raises:
-        CompressionError: a layer that is not in the list above.
+        BadSetting: a layer that is not in the list above.
     """
     before = torch.get_rng_state()
     torch.default_generator.manual_seed(0)

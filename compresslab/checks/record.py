@@ -140,7 +140,7 @@ def from_bytes(content: bytes, *, trusted: bool = True) -> Any:
             a tensor's strides would say how much memory it takes.
 
     Raises:
-        CompressionError: the content is not such a file, or is larger than a worker may leave.
+        DamagedFile: the content is not such a file, or is larger than a worker may leave.
     """
     try:
         if len(content) > MAXIMUM_BYTES:

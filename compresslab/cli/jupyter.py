@@ -68,7 +68,7 @@ def lab_names(labs: Path = LABS) -> tuple[str, ...]:
     """The labs' folder names in order: each ``labs/NAME`` that holds ``NAME.ipynb``.
 
     Raises:
-        CompressionError: there is none, as when the package was installed without the repository.
+        DamagedFile: there is none, as when the package was installed without the repository.
     """
     names = tuple(
         sorted(folder.name for folder in labs.glob("*") if notebook_of(labs, folder.name).is_file())
@@ -116,7 +116,7 @@ def reset_lab(name: str, *, now: datetime.datetime, labs: Path = LABS, target: P
         target: where the student's notebooks are.
 
     Raises:
-        CompressionError: there is no such lab.
+        BadSetting: there is no such lab.
     """
     names = lab_names(labs)
     if name not in names:

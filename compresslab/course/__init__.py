@@ -26,7 +26,7 @@ def find_lab(name: str) -> Lab:
     """Return the lab of this name, or the only one whose name begins or ends with it (``00``, ``measuring``).
 
     Raises:
-        CompressionError: no lab matches, or several do.
+        BadSetting: no lab matches, or several do.
     """
     found = [lab for lab in all_labs() if lab.name == name]
     found = found or [

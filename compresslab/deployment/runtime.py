@@ -95,7 +95,7 @@ def read_onnx(path: str | Path) -> onnx.ModelProto:
     """Read the graph of an ONNX file; a file that refers to other files for its weights is refused.
 
     Raises:
-        CompressionError: the file is missing, empty, damaged or no ONNX file, or has external weights.
+        DamagedFile: the file is missing, empty, damaged or no ONNX file, or has external weights.
     """
     import onnx
     from google.protobuf.message import DecodeError

@@ -162,7 +162,7 @@ def local_processes(jobs: int | None = None, **environment: str) -> Iterator[Poo
         environment: further variables of theirs; OpenMP's passive waiting is always among them.
 
     Raises:
-        CompressionError: fewer than one process is asked for.
+        BadSetting: fewer than one process is asked for.
     """
     if jobs is not None and jobs < 1:
         raise BadSetting(f"--jobs must be 1 or more, the number of processes, got {jobs}; try 2")
@@ -218,7 +218,7 @@ def dask_cluster(address: str, *, at_end: Callable[[], None] | None = None) -> I
         at_end: called once on every worker when all tasks have ended, to release what they kept.
 
     Raises:
-        CompressionError: Dask is not installed, no scheduler answers at the address, or it has no worker.
+        NotAvailable: Dask is not installed, no scheduler answers at the address, or it has no worker.
     """
     try:
         import dask

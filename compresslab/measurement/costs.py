@@ -113,7 +113,7 @@ def count_macs(model: nn.Module, inputs: Tensor) -> int:
     """Return the MACs of one evaluation run on the first sample of ``inputs``: ``FlopCounterMode / 2``.
 
     Raises:
-        CompressionError: an operator may multiply and the counter does not know it; the text names it and
+        Unsupported: an operator may multiply and the counter does not know it; the text names it and
             the alternatives.
     """
     sample = one_at_a_time(inputs)

@@ -22,7 +22,7 @@ def layer_table(costs: Sequence[LayerCost]) -> Table:
     """Return the table of each layer's parameters, file bytes, MACs and milliseconds, with their sums.
 
     Raises:
-        CompressionError: there are no layers.
+        BadSetting: there are no layers.
     """
     rows = {**_bars(costs), "all layers": tuple(map(sum, zip(*_bars(costs).values(), strict=True)))}
     return Table(
@@ -38,7 +38,7 @@ def draw_layers(costs: Sequence[LayerCost]) -> Figure:
     """Draw each layer's share of the parameters, file bytes, MACs and time, in four panels.
 
     Raises:
-        CompressionError: there are no layers.
+        BadSetting: there are no layers.
     """
     bars = _bars(costs)
     figure = new_figure(12, 1.2 + 0.22 * len(bars))

@@ -94,7 +94,8 @@ def measure(
         clock: returns seconds since a fixed moment.
 
     Raises:
-        CompressionError: there are no images, the model does not return logits (n, classes), or its MACs
+        BadSetting: there are no images.
+        Unsupported: the model does not return logits (n, classes), or its MACs
             can't be counted.
     """
     if len(data) == 0:
@@ -127,7 +128,7 @@ def accuracy_drop(baseline: Measurement, other: Measurement, *, seed: int = 0) -
     interval is narrower than those of the two accuracies.
 
     Raises:
-        CompressionError: the two were measured on different numbers of images.
+        BadSetting: the two were measured on different numbers of images.
     """
     if baseline.correct.shape != other.correct.shape:
         raise BadSetting(

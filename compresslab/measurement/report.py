@@ -155,7 +155,7 @@ def compare(
         clock: returns seconds since a fixed moment.
 
     Raises:
-        CompressionError: two measurements have the same name, or their numbers of images differ.
+        BadSetting: two measurements have the same name, or their numbers of images differ.
     """
     names = [measured.name for measured in (baseline, *others)]
     twice = sorted({name for name in names if names.count(name) > 1})

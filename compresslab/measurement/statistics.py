@@ -42,7 +42,7 @@ def mean_over_seeds(values: Sequence[float]) -> Interval:
     0.87 [0.85, 0.89]
 
     Raises:
-        CompressionError: fewer than two runs, or more than ten.
+        BadSetting: fewer than two runs, or more than ten.
     """
     return _interval(values, math.sqrt(1 / max(len(values), 1)))
 
@@ -51,7 +51,7 @@ def interval_of_one_more(values: Sequence[float]) -> Interval:
     """Return the mean of 2 to 10 runs with the 95 % prediction interval of one more run.
 
     Raises:
-        CompressionError: fewer than two runs, or more than ten.
+        BadSetting: fewer than two runs, or more than ten.
     """
     return _interval(values, math.sqrt(1 + 1 / max(len(values), 1)))
 
@@ -60,7 +60,7 @@ def gain_over_seeds(values: Sequence[float], baseline: Sequence[float]) -> Inter
     """Return the mean gain over the baseline's runs with the same seeds, and its 95 % confidence interval.
 
     Raises:
-        CompressionError: the numbers of runs differ, or are not 2 to 10.
+        BadSetting: the numbers of runs differ, or are not 2 to 10.
     """
     if len(values) != len(baseline):
         raise BadSetting(

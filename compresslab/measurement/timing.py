@@ -58,7 +58,7 @@ def speedup(
         clock: returns seconds since a fixed moment.
 
     Raises:
-        CompressionError: too few rounds or threads, or a clock that does not advance.
+        BadSetting: too few rounds or threads, or a clock that does not advance.
     """
     _check(rounds, threads)
     with pinned(threads), evaluating(baseline, candidate):
@@ -105,7 +105,7 @@ def one_at_a_time(inputs: Tensor) -> Tensor:
     """Return the first sample as a batch of one, copied.
 
     Raises:
-        CompressionError: the batch is empty.
+        BadSetting: the batch is empty.
     """
     if inputs.dim() < 1 or len(inputs) == 0:
         raise BadSetting(

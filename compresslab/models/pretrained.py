@@ -28,7 +28,8 @@ def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") 
     """Load a trained network, in evaluation mode, from ``folder/name.safetensors``.
 
     Raises:
-        CompressionError: the name is unknown, or the file is missing, damaged or of another architecture.
+        BadSetting: the name is unknown.
+        DamagedFile: the file is missing, damaged or of another architecture.
     """
     if name not in ARCHITECTURES:
         raise BadSetting(f"name must be one of {', '.join(ARCHITECTURES)}, got {name!r}; try 'baseline'")

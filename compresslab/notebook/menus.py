@@ -41,7 +41,7 @@ def lab(name: str) -> Desk:
     """What lies on the desk of one lab, for example ``00_measuring``: four menus, to be unpacked.
 
     Raises:
-        CompressionError: there is no such lab.
+        BadSetting: there is no such lab.
     """
     chosen = find_lab(name)
     state = _State(chosen)

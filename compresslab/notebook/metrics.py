@@ -30,7 +30,7 @@ def metric(name: str, value: Any, low: float | None = None, high: float | None =
         high: the upper end.
 
     Raises:
-        CompressionError: a name of another form, half an interval, or something that is no finite number.
+        BadSetting: a name of another form, half an interval, or something that is no finite number.
 
     >>> metric("weights.zeros", 0.9)
     weights.zeros = 0.9
@@ -73,7 +73,7 @@ def collect_metrics(notebook: Any) -> dict[str, int | float]:
     """The numbers in a notebook's outputs, by name.
 
     Raises:
-        CompressionError: two cells give the same name.
+        BadSource: two cells give the same name.
     """
     found: dict[str, int | float] = {}
     for cell in notebook.cells:

@@ -65,7 +65,8 @@ def save_model(model: nn.Module, path: str | Path) -> Ledger:
     """Save the model to one file, atomically, and return the sizes of its parts; the model is unchanged.
 
     Raises:
-        CompressionError: a tensor is not plain and dense, or the path can't be written.
+        Unsupported: a tensor is not plain and dense.
+        NotAvailable: the path can't be written.
     """
     return write(path, {name: tensor for name, (_, _, tensor) in _layout(model).items()})
 
@@ -74,7 +75,7 @@ def load_model(path: str | Path, *, into: nn.Module) -> nn.Module:
     """Load a file into a copy of ``into``, which gives the structure and is not changed.
 
     Raises:
-        CompressionError: the file is missing or damaged, or contains a different model.
+        DamagedFile: the file is missing or damaged, or contains a different model.
     """
     stored, _ = read(path)
     model = copy.deepcopy(into)
@@ -95,7 +96,8 @@ def write(path: str | Path, parts: Mapping[str, Tensor], *, note: Mapping[str, A
     """Write named tensors and a note of JSON values to one file, atomically; shared tensors are written once.
 
     Raises:
-        CompressionError: a tensor is not plain and dense, or the path can't be written.
+        Unsupported: a tensor is not plain and dense.
+        NotAvailable: the path can't be written.
     """
     place = Path(path)
     aliases = _aliases(parts)
@@ -122,7 +124,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the named tensors and the note of a file; names that shared a tensor share it again.
 
     Raises:
-        CompressionError: the file is missing, empty, truncated, damaged, or was not written by ``write``.
+        DamagedFile: the file is missing, empty, truncated, damaged, or was not written by ``write``.
     """
     try:
         content = Path(path).read_bytes()

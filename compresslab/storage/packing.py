@@ -35,7 +35,7 @@ def pack(integers: Tensor, *, bits: int) -> Tensor:
         bits: 1 to 8.
 
     Raises:
-        CompressionError: bits out of range, values that aren't integers, or an integer that needs more bits.
+        BadSetting: bits out of range, values that aren't integers, or an integer that needs more bits.
 
     >>> pack(torch.tensor([1, -1, 7]), bits=4).tolist()  # 0x1 and 0xF in one byte, 0x7 in the next
     [241, 7]
@@ -68,7 +68,7 @@ def unpack(packed: Tensor, *, bits: int, count: int, signed: bool) -> Tensor:
         signed: True reads -2^(bits-1) … 2^(bits-1) - 1, False reads 0 … 2^bits - 1.
 
     Raises:
-        CompressionError: bits out of range, or bytes that can't hold exactly ``count`` integers.
+        BadSetting: bits out of range, or bytes that can't hold exactly ``count`` integers.
 
     >>> packed = torch.tensor([241, 7], dtype=torch.uint8)
     >>> unpack(packed, bits=4, count=3, signed=True).tolist()

@@ -108,7 +108,7 @@ def to_relative_index(tensor: Tensor, *, bits: int = 4) -> dict[str, Tensor]:
         bits: bits per gap, 1 to 8.
 
     Raises:
-        CompressionError: bits out of range.
+        BadSetting: bits out of range.
 
     >>> parts = to_relative_index(torch.tensor([0.0, 5.0, 0, 0, 0, 0, 0, 7.0]), bits=2)
     >>> parts["values"].tolist(), unpack(parts["gaps"], bits=2, count=3, signed=False).tolist()
@@ -149,7 +149,7 @@ def gap_reach(bits: int) -> int:
     """The most positions that one stored gap advances: 2^bits.
 
     Raises:
-        CompressionError: bits out of range.
+        BadSetting: bits out of range.
     """
     if not isinstance(bits, int) or not 1 <= bits <= 8:
         raise BadSetting(f"bits must be a whole number from 1 to 8, got {bits}; try 5: up to 31 zeros a gap")
@@ -187,7 +187,7 @@ def from_csr(parts: Parts, shape: Sequence[int]) -> Tensor:
     """Decode the parts of ``to_csr`` into a tensor of this shape.
 
     Raises:
-        CompressionError: parts are missing or have another size, row pointers decrease or do not end at the
+        DamagedFile: parts are missing or have another size, row pointers decrease or do not end at the
             last value, or columns are out of range or out of order.
     """
     values = checked_values(parts, shape, csr_layout)
@@ -236,7 +236,7 @@ def checked_values(
     """Return the values (stored,) after checking the dtype and the length of every index part.
 
     Raises:
-        CompressionError: a part is missing, or has another dtype or length.
+        DamagedFile: a part is missing, or has another dtype or length.
     """
     missing = [name for name in ("values", *layout(shape, 0)) if name not in parts]
     if missing:

@@ -135,7 +135,7 @@ def checked_forms(forms: Sequence[Form]) -> tuple[Form, ...]:
     """Return the formats as a tuple after checking that there is at least one and that each is a ``Form``.
 
     Raises:
-        CompressionError: no format, or something that is not a ``Form``.
+        BadSetting: no format, or something that is not a ``Form``.
     """
     if not isinstance(forms, list | tuple) or not forms or not all(isinstance(form, Form) for form in forms):
         raise BadSetting(f"forms must be a list of forms, at least one, got {forms!r}; try [BITMAP]")
@@ -155,7 +155,7 @@ def to_smallest(tensor: Tensor, *, forms: Sequence[Form] = FORMS) -> dict[str, T
     """Encode as ``positions``, uint8, and ``values``, in the smallest format; ties take the earlier format.
 
     Raises:
-        CompressionError: no formats.
+        BadSetting: no formats.
     """
     form = min(checked_forms(forms), key=lambda form: form.storage_bytes(tensor))
     parts = form.to_parts(tensor)
@@ -169,7 +169,7 @@ def from_smallest(parts: Parts, shape: Sequence[int]) -> Tensor:
     """Decode a tensor of this shape from the format in which ``to_smallest`` wrote it.
 
     Raises:
-        CompressionError: an unknown format, or parts that are damaged or belong to another shape.
+        DamagedFile: an unknown format, or parts that are damaged or belong to another shape.
     """
     if missing := {"positions", "values"} - parts.keys():
         came = ", ".join(parts) or "none"

@@ -50,7 +50,7 @@ def resume_checkpoint(
     """Restore the state of model and optimizer; return the history and the best weights so far.
 
     Raises:
-        CompressionError: the file is damaged, or belongs to other settings or another network.
+        DamagedFile: the file is damaged, or belongs to other settings or another network.
     """
     try:
         with safe_open(path, "pt") as file:

@@ -93,8 +93,9 @@ def fit(
         checkpoint: a file for the state after every epoch; if it exists, the run resumes from it.
 
     Raises:
-        CompressionError: a setting is out of range, the loss is no longer finite, or the checkpoint belongs
-            to another run.
+        BadSetting: a setting is out of range.
+        Diverged: the loss is no longer finite.
+        DamagedFile: the checkpoint is damaged, or belongs to another run.
     """
     _check(train, validation, epochs, learning_rate, precision)
     model = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -52,7 +52,7 @@ def train_baseline(
     run resumes; the file is removed at the end.
 
     Raises:
-        CompressionError: there is no recipe for ``name``.
+        BadSetting: there is no recipe for ``name``.
     """
     if name not in RECIPES:
         raise BadSetting(f"name must be one of {', '.join(RECIPES)}, got {name!r}; try 'baseline'")

@@ -52,7 +52,7 @@ def draw_soft_targets_at(
     """``draw_soft_targets`` at several temperatures, side by side.
 
     Raises:
-        CompressionError: there is not one logit per class, or a temperature is not above 0.
+        BadSetting: there is not one logit per class, or a temperature is not above 0.
     """
     if logits.shape != (len(CLASSES),):
         raise BadSetting(
@@ -92,7 +92,7 @@ def explore_soft_targets(images: Tensor, logits: Tensor) -> ipywidgets.VBox:
         logits: (n, 10), the network's for these images.
 
     Raises:
-        CompressionError: there is not one row of logits per image.
+        BadSetting: there is not one row of logits per image.
     """
     import ipywidgets
 
@@ -122,7 +122,7 @@ def draw_attention(image: Tensor, maps: Mapping[str, Tensor]) -> Figure:
         maps: network → attention map (side · side,), row by row; its norm does not matter.
 
     Raises:
-        CompressionError: a map is not square.
+        BadSetting: a map is not square.
     """
     squares = {name: _square(name, map) for name, map in maps.items()}
     top = max(float(square.max()) for square in squares.values())
@@ -167,7 +167,7 @@ def draw_relations(embeddings: Mapping[str, Tensor], labels: Tensor) -> Figure:
         labels: (n,) integers, indices into ``CLASSES``.
 
     Raises:
-        CompressionError: a network does not have one embedding per label.
+        BadSetting: a network does not have one embedding per label.
     """
     order = labels.argsort(stable=True)
     present, counts = labels.unique(return_counts=True)

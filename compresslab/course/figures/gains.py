@@ -79,7 +79,7 @@ def draw_taxonomy(cells: Mapping[tuple[str, str], Mapping[str, Interval]]) -> Fi
             columns offline, online and self. A cell that is not given is drawn empty.
 
     Raises:
-        CompressionError: a cell outside these rows and columns.
+        BadSetting: a cell outside these rows and columns.
     """
     for row, column in cells:
         if row not in KNOWLEDGE or column not in STRATEGIES:

@@ -24,7 +24,7 @@ def draw_guesses(guesses: Mapping[str, float], measured: Mapping[str, float | In
         measured: the same quantities → the measured factor, or its interval.
 
     Raises:
-        CompressionError: a guess is not a positive number.
+        BadSetting: a guess is not a positive number.
     """
     for name, guess in guesses.items():
         if isinstance(guess, bool) or not isinstance(guess, int | float) or not 0 < guess < math.inf:

@@ -40,7 +40,7 @@ def draw_spectra(trained: Mapping[str, Tensor], random: Mapping[str, Tensor]) ->
         random: the same layers → as many singular values of a random matrix of the same size.
 
     Raises:
-        CompressionError: there is no layer, the two have different layers, or values are not a spectrum.
+        BadSetting: there is no layer, the two have different layers, or values are not a spectrum.
     """
     if not trained or {*trained} != {*random}:
         raise BadSetting(
@@ -106,7 +106,7 @@ def draw_filters(weight: Tensor, versions: Mapping[str, Tensor], *, corner: int 
         corner: the number of filters and of inputs drawn, from the first on.
 
     Raises:
-        CompressionError: there is no version, one has another shape, or the weight is not a convolution's.
+        BadSetting: there is no version, one has another shape, or the weight is not a convolution's.
     """
     _check_bank(weight)
     if not versions:
@@ -187,7 +187,7 @@ def draw_filters_at_rank(weight: Tensor, *, rank: int, corner: int = 8) -> Figur
         corner: the number of filters and of inputs drawn, from the first on.
 
     Raises:
-        CompressionError: the weight is not a convolution's, or the rank is impossible for it.
+        BadSetting: the weight is not a convolution's, or the rank is impossible for it.
     """
     _check_bank(weight)
     matrix = weight.detach().flatten(1)
@@ -237,7 +237,7 @@ def explore_filters(weight: Tensor, *, corner: int = 8) -> ipywidgets.VBox:
     """``draw_filters_at_rank`` under a slider over its ranks, starting at a quarter of the full rank.
 
     Raises:
-        CompressionError: the weight is not a convolution's.
+        BadSetting: the weight is not a convolution's.
     """
     import ipywidgets
 
@@ -257,7 +257,7 @@ def draw_rank_plan(plans: Mapping[str, Mapping[str, int]], *, full: Mapping[str,
         full: layer → its full rank, in the order of the bars, from the top.
 
     Raises:
-        CompressionError: there is no plan or no layer, a layer has no full rank, or a rank is impossible.
+        BadSetting: there is no plan or no layer, a layer has no full rank, or a rank is impossible.
     """
     if not plans or not full:
         raise BadSetting(

@@ -45,7 +45,7 @@ def draw_errors_by_rank(
         measured: the quantity that has the error, such as "outputs" or "weights".
 
     Raises:
-        CompressionError: there is no line, not one error per rank, or an error is negative or not finite.
+        BadSetting: there is no line, not one error per rank, or an error is negative or not finite.
     """
     lines = {name: torch.as_tensor(values).detach().double().cpu() for name, values in errors.items()}
     if not lines:
@@ -105,7 +105,7 @@ def draw_accuracy_by_macs(
         baseline: the original network's test accuracy, a fraction.
 
     Raises:
-        CompressionError: before and after have different methods, there is no line, a line has no points, a
+        BadSetting: before and after have different methods, there is no line, a line has no points, a
             ratio is not above 0, or an accuracy is not a fraction.
     """
     if {*before} != {*after}:
@@ -138,7 +138,7 @@ def draw_cancellation(paths: Mapping[str, Sequence[float]], *, sweeps: Sequence[
         sweeps: of alternating least squares, increasing.
 
     Raises:
-        CompressionError: there is no line or no sweep, or not one number above 0 per sweep.
+        BadSetting: there is no line or no sweep, or not one number above 0 per sweep.
     """
     if not paths or not len(sweeps):
         raise BadSetting(
@@ -172,7 +172,7 @@ def draw_speedups(points: Mapping[str, tuple[float, Interval]]) -> Figure:
         points: network → (MAC ratio, measured speed-up over the baseline with its interval).
 
     Raises:
-        CompressionError: there is no point, or a ratio or a speed-up is not above 0.
+        BadSetting: there is no point, or a ratio or a speed-up is not above 0.
     """
     if not points:
         raise BadSetting("points has at least one network, got none; try {'tucker': (2.8, speedup())}")

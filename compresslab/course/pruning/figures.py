@@ -45,7 +45,7 @@ def draw_granularities(weight: Tensor, masks: Mapping[str, Tensor], *, corner: i
         corner: the number of filters and of inputs drawn, from the first on.
 
     Raises:
-        CompressionError: there is no mask, a mask has another shape or dtype, or the weight has neither two
+        BadSetting: there is no mask, a mask has another shape or dtype, or the weight has neither two
             nor four dimensions.
     """
     if not masks:
@@ -112,7 +112,7 @@ def draw_weight_histograms(before: Tensor, pruned: Tensor, tuned: Tensor) -> Fig
         tuned: the same weights after fine-tuning.
 
     Raises:
-        CompressionError: the numbers of weights differ, or pruning left none.
+        BadSetting: the numbers of weights differ, or pruning left none.
     """
     stages = {"trained": before, "pruned": pruned, "fine-tuned": tuned}
     flat = {name: w.detach().flatten().float().cpu() for name, w in stages.items()}
@@ -164,7 +164,7 @@ def draw_sensitivity(
         unit: of the damages, with its name.
 
     Raises:
-        CompressionError: no layer, a layer without its number of weights, or not one damage a sparsity.
+        BadSetting: no layer, a layer without its number of weights, or not one damage a sparsity.
     """
     for name, found in damages.items():
         if name not in weights or len(found) != len(sparsities):
@@ -230,7 +230,7 @@ def draw_pruning(
         sparsity: one that was recorded for both.
 
     Raises:
-        CompressionError: the criterion has no scores, or the point was not recorded.
+        BadSetting: the criterion has no scores, or the point was not recorded.
     """
     curve = dict(recorded.get((criterion, granularity), ()))
     if criterion not in scores or granularity not in GRANULARITIES or sparsity not in curve:
@@ -260,7 +260,7 @@ def explore_pruning(
     """``draw_pruning`` under widgets for its three settings; sparsities are those that all curves share.
 
     Raises:
-        CompressionError: nothing was recorded, or the curves share no sparsity.
+        BadSetting: nothing was recorded, or the curves share no sparsity.
     """
     import ipywidgets
 

@@ -43,7 +43,7 @@ def draw_accuracy_by_sparsity(curves: Mapping[str, Curve], *, baseline: float) -
         baseline: the dense network's test accuracy; the dashed line.
 
     Raises:
-        CompressionError: there is no line, a line has no points, or an accuracy is not a fraction.
+        BadSetting: there is no line, a line has no points, or an accuracy is not a fraction.
     """
     figure = new_figure(7, 3.8)
     draw_accuracies(figure.add_subplot(), curves, baseline=baseline)
@@ -62,7 +62,7 @@ def draw_accuracies(
         chosen: a curve and one of its sparsities: that point is ringed and the other curves are grey.
 
     Raises:
-        CompressionError: as ``draw_accuracy_by_sparsity``.
+        BadSetting: as ``draw_accuracy_by_sparsity``.
     """
     for name, curve in [*curves.items(), ("the baseline", [(0.0, baseline)])]:
         for accuracy in (as_interval(value).value for _, value in curve):
@@ -91,7 +91,7 @@ def draw_csr_break_even(points: Mapping[str, Sequence[tuple[float, Interval]]]) 
         points: product → (sparsity, dense time / sparse time with its interval), in any order.
 
     Raises:
-        CompressionError: there is no line, or a line has no points.
+        BadSetting: there is no line, or a line has no points.
     """
     figure = new_figure(7, 3.6)
     axes = figure.add_subplot()
@@ -117,7 +117,7 @@ def draw_file_bytes(sizes: Mapping[float, Mapping[str, int]], *, dense: int) -> 
         dense: bytes of the layer with all its zeros, above 0.
 
     Raises:
-        CompressionError: there is no sparsity, one is not a fraction, the formats differ between sparsities,
+        BadSetting: there is no sparsity, one is not a fraction, the formats differ between sparsities,
             or the dense bytes are not above 0.
     """
     forms = [name for name in next(iter(sizes.values()), {}) if name != "dense"]
@@ -154,7 +154,7 @@ def draw_tradeoffs(
         xlabel: the cost with its unit.
 
     Raises:
-        CompressionError: no point has the baseline's name.
+        BadSetting: no point has the baseline's name.
     """
     if baseline not in points:
         raise BadSetting(

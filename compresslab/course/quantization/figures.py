@@ -61,7 +61,7 @@ def grid_error(
         rule: determines the range of the whole tensor: a key of ``RULES``.
 
     Raises:
-        CompressionError: the rule is unknown.
+        BadSetting: the rule is unknown.
     """
     if rule not in RULES:
         raise BadSetting(f"no rule is called {rule!r}; there are {', '.join(RULES)}")

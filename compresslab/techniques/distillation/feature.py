@@ -74,7 +74,7 @@ def hint_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
         teacher_features: in the same shape. They get no gradient.
 
     Raises:
-        CompressionError: the shapes differ.
+        BadSetting: the shapes differ.
     """
     mine, theirs = _same_shape(features, teacher_features)
     return (mine - theirs).square().mean()
@@ -90,7 +90,7 @@ def cosine_hint_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
         teacher_features: in the same shape. They get no gradient.
 
     Raises:
-        CompressionError: the shapes differ.
+        BadSetting: the shapes differ.
     """
     mine, theirs = _same_shape(features, teacher_features)
     return 1 - (unit_length(mine, dim=1) * unit_length(theirs, dim=1)).sum(dim=1).mean()
@@ -100,7 +100,7 @@ def attention_map(features: Tensor) -> Tensor:
     """Return the attention map: sums of squares over channels, (n, c, h, w) → (n, h·w), rows of length 1.
 
     Raises:
-        CompressionError: the features are not of shape (n, c, h, w).
+        BadSetting: the features are not of shape (n, c, h, w).
     """
     if features.dim() != 4:
         raise BadSetting(
@@ -122,7 +122,7 @@ def attention_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
         teacher_features: (n, any c, h, w), for the same images. They get no gradient.
 
     Raises:
-        CompressionError: the features are not 4-D, or differ in resolution or number of images.
+        BadSetting: the features are not 4-D, or differ in resolution or number of images.
     """
     mine, theirs = attention_map(features), attention_map(teacher_features.detach())
     if len(features) != len(teacher_features) or features.shape[2:] != teacher_features.shape[2:]:

@@ -41,7 +41,7 @@ def layer_map(layers: int, teacher_layers: int) -> tuple[int, ...]:
         teacher_layers: a multiple of ``layers``.
 
     Raises:
-        CompressionError: ``layers`` does not divide ``teacher_layers``.
+        BadSetting: ``layers`` does not divide ``teacher_layers``.
 
     >>> layer_map(4, 12)
     (0, 3, 6, 9, 12)
@@ -82,7 +82,7 @@ def attention_matrix_loss(scores: Sequence[Tensor], teacher_scores: Sequence[Ten
         teacher_scores: the same of the teacher: as many heads and tokens, a multiple of the layers.
 
     Raises:
-        CompressionError: the numbers of layers do not divide, or shapes differ.
+        BadSetting: the numbers of layers do not divide, or shapes differ.
     """
     layers = layer_map(len(scores), len(teacher_scores))[1:]
     return _distance(scores, [teacher_scores[layer - 1] for layer in layers], "attention scores")
@@ -98,7 +98,7 @@ def hidden_state_loss(states: Sequence[Tensor], teacher_states: Sequence[Tensor]
         teacher_states: the same of the teacher, a multiple of the blocks.
 
     Raises:
-        CompressionError: the numbers of layers do not divide, or shapes differ.
+        BadSetting: the numbers of layers do not divide, or shapes differ.
     """
     layers = layer_map(len(states) - 1, len(teacher_states) - 1)
     return _distance(states, [teacher_states[layer] for layer in layers], "hidden states")

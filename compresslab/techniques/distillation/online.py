@@ -47,7 +47,7 @@ def peer_losses(logits: Sequence[Tensor], *, temperature: float = 1.0) -> Tensor
         temperature: above 0.
 
     Raises:
-        CompressionError: there are fewer than two peers, shapes differ, or temperature is out of range.
+        BadSetting: there are fewer than two peers, shapes differ, or temperature is out of range.
 
     >>> peer_losses([torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])])
     tensor([1.5232, 1.5232])
@@ -68,7 +68,7 @@ def ensemble_logits(logits: Sequence[Tensor]) -> Tensor:
         logits: one (n, classes) per member, at least one.
 
     Raises:
-        CompressionError: there is no member, or shapes differ.
+        BadSetting: there is no member, or shapes differ.
 
     >>> ensemble_logits([torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])]).softmax(dim=1)
     tensor([[0.5000, 0.5000]])
@@ -145,7 +145,7 @@ def mutual_loss(
         lessons: (logits, temperature=…) → (peers,): ``peer_losses`` or ``ensemble_losses``.
 
     Raises:
-        CompressionError: peers is another kind of network, or temperature is out of range.
+        BadSetting: peers is another kind of network, or temperature is out of range.
     """
     if not isinstance(peers, Peers):
         raise BadSetting(f"peers must be Peers, got a {type(peers).__name__}; try Peers([a, b])")

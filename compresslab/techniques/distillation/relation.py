@@ -70,7 +70,7 @@ def rkd_distance_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
         teacher_features: (n, …), of any size, for the same images. They get no gradient.
 
     Raises:
-        CompressionError: the numbers of images differ, or features have no second dimension.
+        BadSetting: the numbers of images differ, or features have no second dimension.
     """
     _check_images(features, teacher_features)
     mine, theirs = (
@@ -91,7 +91,7 @@ def rkd_angle_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
         teacher_features: (n, …), of any size, for the same images. They get no gradient.
 
     Raises:
-        CompressionError: the numbers of images differ, or features have no second dimension.
+        BadSetting: the numbers of images differ, or features have no second dimension.
     """
     _check_images(features, teacher_features)
     return F.smooth_l1_loss(_cosines_at_corners(features), _cosines_at_corners(teacher_features.detach()))
@@ -132,7 +132,7 @@ def pkt_loss(features: Tensor, teacher_features: Tensor, *, with_itself: bool = 
         with_itself: see ``neighbour_probabilities``.
 
     Raises:
-        CompressionError: the numbers of images differ, or features have no second dimension.
+        BadSetting: the numbers of images differ, or features have no second dimension.
     """
     _check_images(features, teacher_features)
     p = neighbour_probabilities(teacher_features.detach(), with_itself=with_itself)
@@ -148,7 +148,7 @@ def similarity_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
         teacher_features: (n, …), of any size, for the same images. They get no gradient.
 
     Raises:
-        CompressionError: the numbers of images differ, or features have no second dimension.
+        BadSetting: the numbers of images differ, or features have no second dimension.
     """
     _check_images(features, teacher_features)
     return (_similarities(features) - _similarities(teacher_features.detach())).square().mean()
@@ -169,7 +169,7 @@ def kendall_tau(x: Tensor, y: Tensor) -> Tensor:
         float64 in [-1, 1].
 
     Raises:
-        CompressionError: the shapes differ, or there are fewer than two values.
+        BadSetting: the shapes differ, or there are fewer than two values.
 
     >>> kendall_tau(torch.tensor([1, 2, 3, 4]), torch.tensor([10, 20, 40, 30]))
     tensor(0.6667, dtype=torch.float64)

@@ -66,7 +66,7 @@ def labelled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         labels: (images,) integers from 0 to classes - 1, or ``UNLABELLED``.
 
     Raises:
-        CompressionError: shapes do not fit, or a label is not a class.
+        BadSetting: shapes do not fit, or a label is not a class.
 
     >>> logits = torch.tensor([[0.0, 0.0], [9.0, -9.0]])
     >>> labelled_cross_entropy(logits, torch.tensor([1, UNLABELLED]))
@@ -81,7 +81,7 @@ def soften(logits: Tensor, *, temperature: float = 4.0) -> Tensor:
     """Return the probabilities softmax(logits / temperature) over the last dimension, in the shape of logits.
 
     Raises:
-        CompressionError: temperature is not a finite number above 0.
+        BadSetting: temperature is not a finite number above 0.
 
     >>> soften(torch.tensor([8.0, 4.0, 0.0]), temperature=1.0)
     tensor([9.8169e-01, 1.7980e-02, 3.2932e-04])
@@ -101,7 +101,7 @@ def response_loss(logits: Tensor, teacher_logits: Tensor, *, temperature: float 
         temperature: T, above 0.
 
     Raises:
-        CompressionError: the shapes differ, or temperature is not a finite number above 0.
+        BadSetting: the shapes differ, or temperature is not a finite number above 0.
     """
     z, t = _softened(logits, teacher_logits, temperature)
     return temperature**2 * _divergence(z, t).mean()
@@ -122,7 +122,7 @@ def kd_loss(
         weight: the teacher's share, in [0, 1].
 
     Raises:
-        CompressionError: shapes do not fit, or labels, temperature or weight are out of range.
+        BadSetting: shapes do not fit, or labels, temperature or weight are out of range.
     """
     if not 0 <= weight <= 1:
         raise BadSetting(f"weight must be the teacher's share, in [0, 1], got {weight}; try 0.9")
@@ -155,7 +155,7 @@ def decoupled_loss(
         beta: weight of the distribution among the other classes: a number, or one per image (images,).
 
     Raises:
-        CompressionError: shapes do not fit, or labels or temperature are out of range.
+        BadSetting: shapes do not fit, or labels or temperature are out of range.
     """
     _check_labels(logits, labels)
     z, t = _softened(logits, teacher_logits, temperature)

@@ -37,7 +37,7 @@ def recall_at_1(embeddings: Tensor, labels: Tensor) -> float:
         labels: (n,).
 
     Raises:
-        CompressionError: shapes do not fit, or there are fewer than two images.
+        BadSetting: shapes do not fit, or there are fewer than two images.
 
     >>> recall_at_1(torch.tensor([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
     0.6666666666666666
@@ -63,7 +63,7 @@ def draw_support(labels: Tensor, *, ways: int, generator: torch.Generator) -> Te
         generator: the source of randomness.
 
     Raises:
-        CompressionError: ways is below 2, or above the number of classes.
+        BadSetting: ways is below 2, or above the number of classes.
     """
     classes, counts = labels.unique(return_counts=True)
     classes = classes[counts >= 2]
@@ -93,7 +93,7 @@ def one_shot_accuracy(
         generator: the source of randomness.
 
     Raises:
-        CompressionError: shapes do not fit, or ways or episodes are out of range.
+        BadSetting: shapes do not fit, or ways or episodes are out of range.
     """
     _check(embeddings, labels)
     if not isinstance(episodes, int) or episodes < 1:

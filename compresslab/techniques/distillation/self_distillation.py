@@ -66,7 +66,7 @@ def born_again(
         generations: number of students, at least 1; the list has one more entry.
 
     Raises:
-        CompressionError: generations is out of range, or a student shares weights with its teacher.
+        BadSetting: generations is out of range, or a student shares weights with its teacher.
     """
     if not isinstance(generations, int) or generations < 1:
         raise BadSetting(f"generations must be a whole number from 1 up, got {generations}; try 3")
@@ -156,7 +156,7 @@ def early_exit_loss(
         weight: the share of the deepest exit's response, in [0, 1].
 
     Raises:
-        CompressionError: there are fewer than two exits, or weight or temperature is out of range.
+        BadSetting: there are fewer than two exits, or weight or temperature is out of range.
     """
     _check_exits(len(logits), "logits")
     *shallow, deepest = logits
@@ -173,7 +173,7 @@ def exit_hint_loss(features: Sequence[Tensor]) -> Tensor:
         features: one (n, c, h, w) per exit, all of one shape, from shallow to deep, at least two.
 
     Raises:
-        CompressionError: there are fewer than two exits.
+        BadSetting: there are fewer than two exits.
     """
     _check_exits(len(features), "features")
     *shallow, deepest = features
@@ -201,7 +201,7 @@ def own_teacher_loss(
         hint_weight: weight of the deepest features, at least 0.
 
     Raises:
-        CompressionError: the model is not an ``EarlyExits``, or a setting is out of range.
+        BadSetting: the model is not an ``EarlyExits``, or a setting is out of range.
     """
     if not isinstance(model, EarlyExits):
         raise BadSetting(f"model must be EarlyExits, got a {type(model).__name__}; try EarlyExits(student())")
@@ -222,7 +222,7 @@ def confident_labels(logits: Tensor, *, threshold: float) -> Tensor:
         threshold: the lowest accepted probability, in [0, 1]; in the paper 0.3, with 1000 classes.
 
     Raises:
-        CompressionError: threshold is out of range.
+        BadSetting: threshold is out of range.
 
     >>> confident_labels(torch.tensor([[4.0, 0.0], [0.1, 0.0]]), threshold=0.9)
     tensor([ 0, -1])
@@ -248,7 +248,7 @@ def balanced_choice(logits: Tensor, labels: Tensor, *, per_class: int) -> Tensor
         (chosen,) int64, for ``pixels[chosen]`` and ``labels[chosen]``.
 
     Raises:
-        CompressionError: per_class is out of range, or no image has a label.
+        BadSetting: per_class is out of range, or no image has a label.
 
     >>> balanced_choice(torch.tensor([[1.0, 0], [3, 0], [0, 2]]), torch.tensor([0, 0, 1]), per_class=2)
     tensor([1, 0, 2, 2])

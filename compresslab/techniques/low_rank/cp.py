@@ -111,7 +111,7 @@ def cp(
         seed: of the noise at the start.
 
     Raises:
-        CompressionError: a rank, sweeps or ridge out of range, fewer than two dimensions, or entries that
+        BadSetting: a rank, sweeps or ridge out of range, fewer than two dimensions, or entries that
             are no finite floats.
     """
     _check(tensor, rank, sweeps, ridge)
@@ -141,7 +141,7 @@ def cp_kernels(
         ridge: λ, at least 0.
 
     Raises:
-        CompressionError: as ``cp``, or no four dimensions, or groups that don't divide the outputs.
+        BadSetting: as ``cp``, or no four dimensions, or groups that don't divide the outputs.
     """
     parts = [cp(part, rank=rank, sweeps=sweeps, ridge=ridge) for part in _groups(weight, groups)]
     out, into, vertical, horizontal = zip(*parts, strict=True)
@@ -170,7 +170,7 @@ def depthwise_kernels(
         ridge: λ, at least 0.
 
     Raises:
-        CompressionError: as ``cp``, or no four dimensions, or groups that don't divide the outputs.
+        BadSetting: as ``cp``, or no four dimensions, or groups that don't divide the outputs.
     """
     parts = [cp(part.flatten(2), rank=rank, sweeps=sweeps, ridge=ridge) for part in _groups(weight, groups)]
     out, into, filters = zip(*parts, strict=True)

@@ -73,7 +73,8 @@ def add_updates(model: nn.Module, *, rank: int, generator: torch.Generator, alph
         alpha: the update's scale is alpha / rank.
 
     Raises:
-        CompressionError: rank or alpha out of range, or no Linear layer.
+        BadSetting: rank or alpha out of range.
+        Unsupported: no Linear layer.
     """
     if not is_whole(rank, 1, math.inf):
         raise BadSetting(f"rank must be a whole number from 1 up, got {rank}; LoRA often takes 4 or 8")
@@ -95,7 +96,7 @@ def merge_updates(model: nn.Module) -> nn.Module:
     """A copy of the model with each update added to its layer: the same answers, ordinary layers.
 
     Raises:
-        CompressionError: no update in it.
+        Unsupported: no update in it.
     """
 
     def merge(name: str, layer: nn.Module) -> nn.Module | None:

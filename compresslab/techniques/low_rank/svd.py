@@ -67,7 +67,7 @@ def truncated_svd(w: Tensor, *, rank: int) -> tuple[Tensor, Tensor]:
         second: (..., m, rank).
 
     Raises:
-        CompressionError: rank out of range, w no matrix, or not finite.
+        BadSetting: rank out of range, w no matrix, or not finite.
 
     >>> first, second = truncated_svd(torch.tensor([[2.0, 1.0], [1.0, 2.0]]), rank=1)
     >>> (second @ first).round(decimals=4)
@@ -95,7 +95,7 @@ def dropped_error(w: Tensor) -> Tensor:
         (..., min(m, n) + 1): the entry r belongs to rank r.
 
     Raises:
-        CompressionError: w no matrix, or not finite.
+        BadSetting: w no matrix, or not finite.
 
     >>> dropped_error(torch.tensor([[4.0, 0.0], [0.0, 3.0]]))
     tensor([1.0000, 0.6000, 0.0000], dtype=torch.float64)
@@ -112,7 +112,7 @@ def channel_matrices(weight: Tensor, *, groups: int = 1) -> Tensor:
     """A convolution's weight (out, in / groups, kh, kw) as (groups, out / groups, in / groups · kh · kw).
 
     Raises:
-        CompressionError: a shape that is no convolution's, or that doesn't fit the groups.
+        BadSetting: a shape that is no convolution's, or that doesn't fit the groups.
     """
     _check_weight(weight, groups)
     return _copied(weight.reshape(groups, len(weight) // groups, -1))
@@ -122,7 +122,7 @@ def space_matrices(weight: Tensor, *, groups: int = 1) -> Tensor:
     """A convolution's weight (out, in / groups, kh, kw) as (groups, in / groups · kh, out / groups · kw).
 
     Raises:
-        CompressionError: a shape that is no convolution's, or that doesn't fit the groups.
+        BadSetting: a shape that is no convolution's, or that doesn't fit the groups.
     """
     _check_weight(weight, groups)
     inputs, height, width = weight.shape[1:]
@@ -145,7 +145,7 @@ def channel_kernels(weight: Tensor, *, rank: int, groups: int = 1) -> tuple[Tens
         second: (out, rank, 1, 1).
 
     Raises:
-        CompressionError: rank out of range, or a shape that doesn't fit.
+        BadSetting: rank out of range, or a shape that doesn't fit.
     """
     first, second = truncated_svd(channel_matrices(weight, groups=groups), rank=rank)
     return first.reshape(groups * rank, *weight.shape[1:]), second.reshape(len(weight), rank, 1, 1)
@@ -160,7 +160,7 @@ def from_channels(first: Tensor, second: Tensor, *, groups: int = 1) -> Tensor:
         groups: those of both convolutions.
 
     Raises:
-        CompressionError: shapes that don't fit.
+        BadSetting: shapes that don't fit.
     """
     _check_pair(first, second, groups, "1 × 1", second.shape[2:] == (1, 1))
     out, rank = second.shape[:2]
@@ -183,7 +183,7 @@ def space_kernels(weight: Tensor, *, rank: int, groups: int = 1) -> tuple[Tensor
         horizontal: (out, rank, 1, kw).
 
     Raises:
-        CompressionError: rank out of range, or a shape that doesn't fit.
+        BadSetting: rank out of range, or a shape that doesn't fit.
     """
     rows, columns = truncated_svd(space_matrices(weight, groups=groups), rank=rank)
     out, inputs, height, width = weight.shape
@@ -201,7 +201,7 @@ def from_space(vertical: Tensor, horizontal: Tensor, *, groups: int = 1) -> Tens
         groups: those of both convolutions.
 
     Raises:
-        CompressionError: shapes that don't fit.
+        BadSetting: shapes that don't fit.
     """
     column_and_row = vertical.shape[3:] == (1,) and horizontal.shape[2:3] == (1,)
     _check_pair(vertical, horizontal, groups, "1 × kw behind kh × 1", column_and_row)
@@ -220,7 +220,7 @@ def check_rank(rank: int, shape: tuple[int, ...]) -> None:
     """Nothing, if a matrix of this shape (..., m, n) can have that rank, which is never clipped in silence.
 
     Raises:
-        CompressionError: no whole number from 1 to min(m, n).
+        BadSetting: no whole number from 1 to min(m, n).
     """
     m, n = shape[-2:]
     if is_whole(rank, 1, min(m, n)):
@@ -235,7 +235,7 @@ def check_matrices(w: Tensor) -> None:
     """Nothing, if w is a matrix (m, n) of finite floats, or a batch (..., m, n) of such.
 
     Raises:
-        CompressionError: it isn't.
+        BadSetting: it isn't.
     """
     if w.dim() < 2 or not w.is_floating_point():
         raise BadSetting(

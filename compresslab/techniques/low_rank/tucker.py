@@ -51,7 +51,7 @@ def unfold(tensor: Tensor, mode: int) -> Tensor:
         mode: which dimension becomes the rows, 0 ≤ mode < number of dimensions.
 
     Raises:
-        CompressionError: a mode that the tensor doesn't have.
+        BadSetting: a mode that the tensor doesn't have.
 
     >>> unfold(torch.arange(8).reshape(2, 2, 2), 1)
     tensor([[0, 1, 4, 5],
@@ -70,7 +70,7 @@ def fold(matrix: Tensor, mode: int, shape: tuple[int, ...]) -> Tensor:
         shape: of the tensor.
 
     Raises:
-        CompressionError: a mode that the shape doesn't have, or a matrix of another size.
+        BadSetting: a mode that the shape doesn't have, or a matrix of another size.
     """
     _check_mode(len(shape), mode)
     others = [size for dimension, size in enumerate(shape) if dimension != mode]
@@ -92,7 +92,7 @@ def tucker2(weight: Tensor, *, ranks: tuple[int, int], sweeps: int = 2) -> tuple
         sweeps: of HOOI after the start; 0 is the HOSVD.
 
     Raises:
-        CompressionError: ranks out of range, no four dimensions, no finite floats, or fewer than 0 sweeps.
+        BadSetting: ranks out of range, no four dimensions, no finite floats, or fewer than 0 sweeps.
     """
     _check(weight, ranks, sweeps)
     w = weight.detach().double().flatten(2)  # (out, in, kh kw)
@@ -131,7 +131,7 @@ def tucker_kernels(
         sweeps: of HOOI after the start; 0 is the HOSVD.
 
     Raises:
-        CompressionError: as ``tucker2``, or groups that don't divide the outputs.
+        BadSetting: as ``tucker2``, or groups that don't divide the outputs.
     """
     if groups < 1 or len(weight) % groups:
         raise BadSetting(

@@ -98,7 +98,7 @@ def dependency_groups(model: nn.Module) -> dict[str, Group]:
     A group is called after the first layer that writes it. The model is left alone.
 
     Raises:
-        CompressionError: a layer through which channels can't be followed (which), or a forward that can't
+        Unsupported: a layer through which channels can't be followed (which), or a forward that can't
             be written down as steps.
 
     >>> pixels = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 9, 10))

@@ -49,7 +49,7 @@ def keep_channels(
             many); a group with fewer channels than one multiple stays whole.
 
     Raises:
-        CompressionError: sparsity out of range, a group that would be emptied, or an unknown name.
+        BadSetting: sparsity out of range, a group that would be emptied, or an unknown name.
 
     >>> keep_channels({"stem": torch.tensor([3.0, 1.0, 2.0, 4.0])}, sparsity=0.5)
     {'stem': tensor([0, 3])}

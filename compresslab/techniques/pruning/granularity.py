@@ -115,7 +115,7 @@ def group_mask(scores: Tensor, granularity: Granularity, *, sparsity: float) -> 
         A bool mask in the shape of ``scores``.
 
     Raises:
-        CompressionError: sparsity out of range, scores that are not numbers, a shape without such groups.
+        BadSetting: sparsity out of range, scores that are not numbers, a shape without such groups.
     """
     check_sparsity(sparsity)
     summed = _numbers(group_scores(scores, granularity))
@@ -202,7 +202,7 @@ def local_masks(
         granularity: what goes together.
 
     Raises:
-        CompressionError: as ``group_mask``, or a layer without a sparsity.
+        BadSetting: as ``group_mask``, or a layer without a sparsity.
     """
     shares = sparsity if isinstance(sparsity, Mapping) else dict.fromkeys(scores, sparsity)
     if missing := scores.keys() - shares.keys():
@@ -227,7 +227,7 @@ def global_masks(scores: Mapping[str, Tensor], *, sparsity: float, granularity: 
         granularity: what goes together.
 
     Raises:
-        CompressionError: sparsity out of range, scores that are not numbers, a shape without such groups.
+        BadSetting: sparsity out of range, scores that are not numbers, a shape without such groups.
     """
     check_sparsity(sparsity)
     groups = {name: granularity(s) for name, s in scores.items()}  # {name: (groups, weights of a group)}
@@ -246,7 +246,7 @@ def magnitudes(model: nn.Module) -> dict[str, Tensor]:
     """The magnitude of every weight of the Conv2d and Linear layers: {layer's name: scores in its shape}.
 
     Raises:
-        CompressionError: no such layer.
+        BadSetting: no such layer.
     """
     return {name: magnitude(found.weight) for name, found in prunable_layers(model).items()}
 
@@ -263,7 +263,7 @@ def prune_by_magnitude(model: nn.Module, *, sparsity: float, granularity: Granul
         granularity: what goes together; single weights unless told.
 
     Raises:
-        CompressionError: sparsity out of range, or nothing to prune.
+        BadSetting: sparsity out of range, or nothing to prune.
     """
     return masked(model, local_masks(magnitudes(model), sparsity=sparsity, granularity=granularity))
 
@@ -272,7 +272,7 @@ def check_sparsity(sparsity: float) -> None:
     """Nothing, if sparsity is a fraction in [0, 1).
 
     Raises:
-        CompressionError: it isn't.
+        BadSetting: it isn't.
     """
     if isinstance(sparsity, int | float) and 0 <= sparsity < 1:
         return

@@ -82,7 +82,7 @@ def cubic_sparsity(step: int, *, steps: int, sparsity: float, initial: float = 0
         initial: at step 0, in the same range.
 
     Raises:
-        CompressionError: a setting out of range.
+        BadSetting: a setting out of range.
 
     >>> [cubic_sparsity(step, steps=2, sparsity=0.75) for step in range(4)]
     [0.0, 0.65625, 0.75, 0.75]
@@ -101,7 +101,7 @@ def geometric_sparsity(step: int, *, steps: int, sparsity: float) -> float:
         sparsity: at the end, 0 ≤ sparsity < 1.
 
     Raises:
-        CompressionError: a setting out of range.
+        BadSetting: a setting out of range.
 
     >>> [geometric_sparsity(step, steps=2, sparsity=0.75) for step in range(3)]
     [0.0, 0.5, 0.75]
@@ -189,7 +189,7 @@ def rewind(pruned: nn.Module, early: nn.Module) -> nn.Module:
         early: the same network at an early moment of its training; ``fit`` for an epoch or two makes one.
 
     Raises:
-        CompressionError: networks of different layers.
+        BadSetting: networks of different layers.
     """
     return masked(early, masks_of(pruned))
 

@@ -50,7 +50,7 @@ def scan_sensitivity(
         select: scores → masks; ``functools.partial(local_masks, granularity=channel)`` scans channels.
 
     Raises:
-        CompressionError: a sparsity out of range, or nothing to prune.
+        BadSetting: a sparsity out of range, or nothing to prune.
     """
     for sparsity in sparsities:
         check_sparsity(sparsity)
@@ -83,7 +83,7 @@ def sparsities_under_budget(
         budget: weights that may stay, in all these layers together.
 
     Raises:
-        CompressionError: a budget that even the largest sparsities exceed.
+        BadSetting: a budget that even the largest sparsities exceed.
 
     >>> damages = {"small": [0.0, 0.2], "large": [0.0, 0.3]}
     >>> sparsities_under_budget(damages, {"small": 10, "large": 90}, sparsities=(0.0, 0.5), budget=60)

@@ -52,7 +52,7 @@ def integer_range(bits: int, *, signed: bool) -> tuple[int, int]:
     """Return the lowest and highest integer: ±(2^(bits-1) - 1) if signed, else 0 and 2^bits - 1.
 
     Raises:
-        CompressionError: bits is not an integer from 2 to 8.
+        BadSetting: bits is not an integer from 2 to 8.
 
     >>> integer_range(8, signed=True), integer_range(8, signed=False)
     ((-127, 127), (0, 255))
@@ -80,7 +80,7 @@ def scale_and_zero_point(low: Tensor, high: Tensor, *, bits: int, symmetric: boo
         scale (float32, or float64 if low is) and zero_point (int32).
 
     Raises:
-        CompressionError: bits out of range, low above high, or a width that is not finite.
+        BadSetting: bits out of range, low above high, or a width that is not finite.
 
     >>> scale_and_zero_point(torch.tensor(-1.0), torch.tensor(4.0), bits=8, symmetric=False)
     (tensor(0.0196), tensor(51, dtype=torch.int32))
@@ -116,7 +116,7 @@ def quantize(
         signed: the range of the integers: see ``integer_range``.
 
     Raises:
-        CompressionError: bits out of range, or NaN.
+        BadSetting: bits out of range, or NaN.
 
     >>> quantize(torch.tensor([-9.0, 0.0, 0.26, 9.0]), 0.1, 0, bits=4, signed=True).tolist()
     [-7, 0, 3, 7]
@@ -157,7 +157,7 @@ def to_groups(w: Tensor, *, size: int) -> Tensor:
     A group never spans two channels; the last group of each channel is padded with zeros.
 
     Raises:
-        CompressionError: size is not an integer of at least 2.
+        BadSetting: size is not an integer of at least 2.
     """
     if not isinstance(size, int) or size < 2:
         raise BadSetting(

@@ -65,7 +65,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     changed and shares nothing with the copy.
 
     Raises:
-        CompressionError: ``torch.fx`` can't trace the forward.
+        Unsupported: ``torch.fx`` can't trace the forward.
     """
     folded = copy.deepcopy(model).eval()
     for convolution, norm in list(_pairs(folded)):

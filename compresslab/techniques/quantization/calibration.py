@@ -51,7 +51,7 @@ def min_max(samples: Tensor) -> Range:
         low and high, each of shape () and of the samples' dtype.
 
     Raises:
-        CompressionError: there are no samples, or one is not finite.
+        BadSetting: there are no samples, or one is not finite.
 
     >>> min_max(torch.tensor([[0.5, -1.0], [2.0, 0.0]]))
     (tensor(-1.), tensor(2.))
@@ -70,7 +70,7 @@ def moving_average(batches: Iterable[Tensor], *, momentum: float = 0.9) -> Range
         momentum: weight of the past, 0 ≤ momentum < 1; 0 uses the last batch only.
 
     Raises:
-        CompressionError: momentum is out of range, there are no batches, or a value is not finite.
+        BadSetting: momentum is out of range, there are no batches, or a value is not finite.
     """
     if not 0 <= momentum < 1:
         raise BadSetting(f"momentum must be a fraction in [0, 1), got {momentum}; try 0.9")
@@ -93,7 +93,7 @@ def percentile(samples: Tensor, *, share: float = 0.9999) -> Range:
         share: of the samples to keep, 0 < share ≤ 1.
 
     Raises:
-        CompressionError: share is out of range, there are no samples, or one is not finite.
+        BadSetting: share is out of range, there are no samples, or one is not finite.
 
     >>> percentile(torch.arange(100.0), share=0.9)
     (tensor(5.), tensor(94.))
@@ -119,7 +119,7 @@ def least_squares(samples: Tensor, *, bits: int, symmetric: bool, candidates: in
         candidates: number of ranges to try.
 
     Raises:
-        CompressionError: bits or candidates are out of range, there are no samples, or one is not finite.
+        BadSetting: bits or candidates are out of range, there are no samples, or one is not finite.
     """
     integer_range(bits, signed=symmetric)
     if not isinstance(candidates, int) or candidates < 1:
@@ -158,7 +158,7 @@ def entropy(samples: Tensor, *, bits: int, symmetric: bool, bins: int = 2048) ->
         min and max of the samples, clipped at -t and t; (-t, t) for a symmetric grid.
 
     Raises:
-        CompressionError: bits or bins are out of range, there are no samples, or one is not finite.
+        BadSetting: bits or bins are out of range, there are no samples, or one is not finite.
     """
     low, high = min_max(samples)
     integer_range(bits, signed=symmetric)

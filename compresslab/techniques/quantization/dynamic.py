@@ -49,7 +49,7 @@ def quantize_dynamic(model: nn.Module) -> nn.Module:
     the copy.
 
     Raises:
-        CompressionError: the model has no Conv2d or Linear layer.
+        Unsupported: the model has no Conv2d or Linear layer.
     """
     return replace_layers(
         model, lambda _, layer: nn.Sequential(QuantizedInput(), quantize_layer(layer, bits=8))

@@ -71,7 +71,7 @@ def fixed_point(multiplier: Tensor) -> tuple[Tensor, Tensor]:
         multiplier: floats, any shape, which m and n share.
 
     Raises:
-        CompressionError: a multiplier is not a positive number below 2^30.
+        BadSetting: a multiplier is not a positive number below 2^30.
 
     >>> fixed_point(torch.tensor(0.75))
     (tensor(1610612736), tensor(31))
@@ -179,7 +179,7 @@ def run_in_integers(network: StepNetwork, x: Tensor, *, to_grid: ToGrid = in_fix
         to_grid: converts sums to eight bits: ``in_fixed_point``, or ``in_float32`` as ONNX Runtime does.
 
     Raises:
-        CompressionError: the network is not quantized.
+        Unsupported: the network is not quantized.
     """
     alive: dict[str, Terms] = {}
     for step, operation in network.walk():

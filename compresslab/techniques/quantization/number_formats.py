@@ -49,7 +49,7 @@ def format_values(dtype: torch.dtype, *, scale: float = 1.0) -> Tensor:
         scale: the step of an integer format; not used for a float format.
 
     Raises:
-        CompressionError: another dtype.
+        BadSetting: another dtype.
 
     >>> format_values(torch.int4, scale=0.5).tolist()[:3], len(format_values(torch.float16))
     ([-4.0, -3.5, -3.0], 63487)
@@ -70,7 +70,7 @@ def round_to(x: Tensor, dtype: torch.dtype) -> Tensor:
     float16's range become infinite.
 
     Raises:
-        CompressionError: dtype is not float16, bfloat16, int8 or int4.
+        BadSetting: dtype is not float16, bfloat16, int8 or int4.
 
     >>> round_to(torch.tensor([0.1, 1.0]), torch.bfloat16).tolist(), round_to(torch.tensor([0.1, 1.0]), torch.int4).tolist()
     ([0.10009765625, 1.0], [0.1428571492433548, 1.0])
