@@ -71,7 +71,10 @@ def side_by_side(processes: int, environment: Mapping[str, str]) -> float:
     for process in team:
         process.stdin.write("go\n")
         process.stdin.flush()
-    return sum(float(process.communicate()[0]) for process in team) / processes
+    seconds = [process.communicate()[0] for process in team]
+    if ended := [process.returncode for process in team if process.returncode]:
+        raise RuntimeError(f"a process that trained ended with the exit status {ended[0]}; run again")
+    return sum(map(float, seconds)) / processes
 
 
 def train() -> None:
