@@ -96,8 +96,8 @@ class Exercise:
 class Lab:
     """A lab: its folder's name, what it is about, and its exercises in the order of the notebook.
 
-    ``answers_in`` names further modules of the package that hold the answers, beside the technique family of
-    the lab's name; in the grader's worker they can't be imported.
+    ``answers`` are all modules and packages of compresslab in which an answer can be found, in full: the
+    grader's worker cannot import them, nor anything that needs them.
     """
 
     name: str
@@ -106,13 +106,7 @@ class Lab:
     objectives: tuple[str, ...]
     prerequisites: tuple[str, ...]
     exercises: tuple[Exercise, ...]
-    answers_in: tuple[str, ...] = ()
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """The modules that hold this lab's answers."""
-        family = self.name.partition("_")[2]
-        return (f"compresslab.techniques.{family}", *self.answers_in)
+    answers: tuple[str, ...]
 
     @property
     def minutes(self) -> int:

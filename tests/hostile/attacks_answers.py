@@ -26,7 +26,9 @@ def the_answer_from_the_package(model):
 @attack("ModuleNotFoundError", hole="count_parameters")
 def the_answer_from_its_page(model):
     """Imports the answer from the page that defines it, by a name put together at run time."""
-    return importlib.import_module(".".join(["compresslab", "co" + "sts"])).count_parameters(model)
+    return importlib.import_module(".".join(["compresslab.measurement", "co" + "sts"])).count_parameters(
+        model
+    )
 
 
 @attack("ModuleNotFoundError", hole="count_parameters")
@@ -62,7 +64,7 @@ def the_answer_from_the_disk(model):
                 "labs",
                 "exercises",
                 "bundle.json",
-                "compresslab/costs.py",
+                "compresslab/measurement/costs.py",
                 "compresslab/course",
                 "compresslab/checks/judge.py",
             ):
@@ -79,16 +81,14 @@ def the_answer_from_the_library_folders(model):
         for name in ("compresslab", "solutions", "tests"):
             page = pathlib.Path(place, name)
             if page.exists():
-                found += [
-                    str(p) for p in page.rglob("*") if p.stem in ("costs", "judging", "count_parameters")
-                ]
+                found += [str(p) for p in page.rglob("*") if p.stem in ("costs", "judge", "count_parameters")]
     raise ValueError(f"found {found or 'nothing'}")
 
 
 @attack("raises", hole="count_parameters")
 def the_answer_by_reading_its_source(model):
     """Executes the text of the answer's page."""
-    page = pathlib.Path(sys.modules["compresslab"].__file__).with_name("costs.py")
+    page = pathlib.Path(sys.modules["compresslab"].__file__).parent / "measurement" / "costs.py"
     space = {}
     exec(page.read_text(), space)
     return space["count_parameters"](model)

@@ -76,6 +76,7 @@ LAB = Lab(
     objectives=("see a lab being built", "count"),
     prerequisites=("Python",),
     exercises=(EXERCISE,),
+    answers=(),
 )
 
 SOURCE = '''\

@@ -136,7 +136,7 @@ def tiny(*names: str, seconds: float = 0.5) -> Lab:
         )
         for name in names
     )
-    return Lab("99_tiny", "Tiny", "sums", ("add",), (), exercises)
+    return Lab("99_tiny", "Tiny", "sums", ("add",), (), exercises, ())
 
 
 def adds(name: str, *, first: str = "pass") -> str:

@@ -46,4 +46,5 @@ LAB = Lab(
         confident_labels.EXERCISE,
         hidden_state_loss.EXERCISE,
     ),
+    answers=("compresslab.techniques.distillation",),
 )

@@ -52,5 +52,8 @@ LAB = Lab(
         why_fewer_macs_are_not_less_time.EXERCISE,
         merge_update.EXERCISE,
     ),
-    answers_in=("compresslab.analysis.allocation",),
+    answers=(
+        "compresslab.analysis.allocation",
+        "compresslab.techniques.low_rank",
+    ),
 )

@@ -50,9 +50,10 @@ LAB = Lab(
         remove_channels.EXERCISE,
         why_a_quarter_is_left.EXERCISE,
     ),
-    answers_in=(
+    answers=(
+        "compresslab.analysis.allocation",
         "compresslab.storage.sparse",
         "compresslab.storage.sparse_formats",
-        "compresslab.analysis.allocation",
+        "compresslab.techniques.pruning",
     ),
 )

@@ -42,5 +42,10 @@ LAB = Lab(
         straight_through.EXERCISE,
         codebook.EXERCISE,
     ),
-    answers_in=("compresslab.storage.packing", "compresslab.models.graph"),
+    answers=(
+        "compresslab.analysis.allocation",
+        "compresslab.models.graph",
+        "compresslab.storage.packing",
+        "compresslab.techniques.quantization",
+    ),
 )

@@ -70,8 +70,8 @@ def copy_package(package: Path, out: Path, *, hidden: Sequence[str]) -> tuple[st
     excluded = _excluded(modules, hidden)
     if lost := [name for name in WORKER if name in excluded]:
         raise BadSource(
-            f"answers_in hides {', '.join(hidden)}, which the worker's {', '.join(lost)} imports; expected "
-            "answers that the worker does without; name other modules in the lab's answers_in"
+            f"answers hides {', '.join(hidden)}, which the worker's {', '.join(lost)} imports; expected "
+            "answers that the worker does without; name other modules in the lab's answers"
         )
     for name in sorted(modules.keys() - excluded):
         path = out / modules[name].relative_to(package)
@@ -82,7 +82,7 @@ def copy_package(package: Path, out: Path, *, hidden: Sequence[str]) -> tuple[st
         )
     for path in (out, *out.rglob("*")):  # the student's user reads it, whatever the umask
         path.chmod(0o755 if path.is_dir() else 0o644)
-    return tuple(sorted(excluded))
+    return tuple(sorted(excluded & modules.keys()))
 
 
 def _module(path: Path, package: Path) -> str:
@@ -91,17 +91,28 @@ def _module(path: Path, package: Path) -> str:
 
 
 def _excluded(modules: dict[str, Path], hidden: Sequence[str]) -> set[str]:
-    """Return what is hidden, what belongs to teaching, and every module that imports one of those."""
+    """Return what is hidden, what belongs to teaching, and every module that imports one of those.
+
+    The names that a package's ``__init__`` can no longer import are among them, as if they were modules.
+    """
     excluded = {name for name in modules if any(_within(name, answer) for answer in hidden)}
     excluded |= {name for name in modules if name not in WORKER and any(_within(name, p) for p in TEACHING)}
-    imports = {
-        name: set(_imported(ast.parse(path.read_text(encoding="utf-8")).body))
-        for name, path in modules.items()
-        if path.name != "__init__.py"
-    }
-    while more := {name for name, asked in imports.items() if name not in excluded and asked & excluded}:
+    bodies = {name: ast.parse(path.read_text(encoding="utf-8")).body for name, path in modules.items()}
+    while more := set(_importing(modules, bodies, excluded)) - excluded:
         excluded |= more
     return excluded
+
+
+def _importing(
+    modules: dict[str, Path], bodies: dict[str, list[ast.stmt]], excluded: set[str]
+) -> Iterator[str]:
+    """Yield the modules that import something excluded, and the names that an ``__init__`` takes from it."""
+    for name, body in bodies.items():
+        lost = [statement for statement in body if not excluded.isdisjoint(_imported([statement]))]
+        if modules[name].name == "__init__.py":
+            yield from (f"{name}.{offered}" for offered in _bound(lost))
+        elif lost:
+            yield name
 
 
 def _within(name: str, package: str) -> bool:
@@ -118,11 +129,18 @@ def _imported(body: Iterable[ast.stmt]) -> Iterator[str]:
             yield from (f"{statement.module}.{alias.name}" for alias in statement.names)
 
 
+def _bound(statements: Iterable[ast.stmt]) -> Iterator[str]:
+    """Yield the names that ``from … import`` statements bind."""
+    for statement in statements:
+        if isinstance(statement, ast.ImportFrom):
+            yield from (alias.asname or alias.name for alias in statement.names)
+
+
 def _without_imports(text: str, excluded: set[str]) -> str:
     """Return an ``__init__`` without its imports of excluded modules and their names in ``__all__``."""
     tree = ast.parse(text)
     lost = [s for s in tree.body if set(_imported([s])) & excluded]
-    names = {alias.asname or alias.name for s in lost if isinstance(s, ast.ImportFrom) for alias in s.names}
+    names = set(_bound(lost))
     tree.body = [s for s in tree.body if s not in lost]
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":

@@ -69,7 +69,7 @@ def run_self_test() -> tuple[Finding, ...]:
         tempfile.TemporaryDirectory(prefix="compresslab-") as folder,
         socket.create_server(("127.0.0.1", 0)) as listener,
     ):
-        lab = Lab("90_sandbox", "The sandbox", "what an answer can reach", (), (), ())
+        lab = Lab("90_sandbox", "The sandbox", "what an answer can reach", (), (), (), ())
         bundle = make_bundle(lab, Path(folder) / "bundle")
         try:
             hidden = [folder, str(bundle.folder / "bundle.json"), course.__path__[0]]

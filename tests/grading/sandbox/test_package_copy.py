@@ -9,6 +9,7 @@ import site
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,7 +82,7 @@ def test_no_answer_and_no_grader_is_in_the_copy(copied):
     }
     for above in (*lab.answers, *GRADERS):
         assert [name for name in {*there, *seen["all"]} if within(name, above)] == []
-    for above in (*lab.answers_in, *GRADERS):
+    for above in (*lab.answers, *GRADERS):
         assert [name for name in gone if within(name, above)], f"{above} is no module of the package"
 
 
@@ -95,6 +96,31 @@ def test_no_function_in_the_copy_has_the_name_of_a_hole(copied):
         if isinstance(node, ast.FunctionDef) and node.name in holes
     }
     assert defined == set()
+
+
+@pytest.mark.parametrize("lab", all_labs(), ids=lambda lab: lab.name)
+def test_no_function_in_the_copy_passes_a_check(lab, tmp_path):
+    told = tried_on(lab.name, tmp_path)
+    assert told["tried"] > 100
+    assert told["passed"] == []
+
+
+def test_a_function_that_is_not_hidden_would_be_found(tmp_path):
+    told = tried_on("measuring", tmp_path, "compresslab.techniques")
+    assert told["passed"] == [["count_parameters", "compresslab.measurement.costs.count_parameters"]]
+
+
+def tried_on(lab: str, folder: Path, *hidden: str) -> dict[str, Any]:
+    script = Path(__file__).with_name("every_function.py")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), lab, *hidden],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=300,
+        check=True,
+    )
+    return json.loads(done.stdout)
 
 
 def test_the_worker_loads_nothing_of_a_notebook(copied):
@@ -147,6 +173,17 @@ def test_what_is_hidden_goes_and_what_imports_it_however_far(tmp_path):
     }
 
 
+def test_what_takes_an_answer_from_a_package_that_offers_it_goes_too(tmp_path):
+    package = made(
+        tmp_path,
+        **{
+            "family/__init__": "from compresslab.answers import f\n__all__ = ['f']\n",
+            "through": "from compresslab.family import f\n",
+        },
+    )
+    assert "compresslab.through" in copy_package(package, tmp_path / "out", hidden=["compresslab.answers"])
+
+
 def test_hiding_a_package_hides_all_that_is_below_it(tmp_path):
     copy_package(made(tmp_path), tmp_path / "out", hidden=["compresslab.family"])
     assert not (tmp_path / "out" / "family").exists()
@@ -181,7 +218,7 @@ def test_a_worker_that_imports_an_answer_is_refused(tmp_path):
     package = made(tmp_path, **{"checks/networks": "import compresslab.answers"})
     with pytest.raises(
         CompressionError,
-        match=r"answers_in hides compresslab\.answers, which the worker's compresslab\.checks\.networks "
+        match=r"answers hides compresslab\.answers, which the worker's compresslab\.checks\.networks "
         r"imports; expected answers that the worker does without; name other modules",
     ):
         copy_package(package, tmp_path / "out", hidden=["compresslab.answers"])
