@@ -1,12 +1,13 @@
-"""``compresslab verify``: the author's checks, for a course whose checks are unchecked teaches its mistakes.
+"""``compresslab verify``: what is missing or wrong in a lab, so that no check is shipped unproved.
 
 Each function returns sentences, none where all is well:
 
+    problems_left_to_do      no line of the lab is marked TODO
     problems_in_source       each exercise has its hole; opening, first cell, length; no number is typed
     problems_in_editions     both notebooks are what the source makes today; marked cells have a stored output
     problems_in_labs         nothing of the answer lies where students look
     problems_with_grading    an untouched notebook earns nothing, the solution earns everything
-    proofs.kills             right answers pass, every planted mistake is caught by its own name
+    problems_in_proofs       each exercise has all its parts, right answers pass, each mistake is told by name
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,8 +35,8 @@ from compresslab.authoring.source import (
     read_source,
     without_solution,
 )
-from compresslab.checks.exercise import Lab
-from compresslab.checks.proofs import kills, problems_with_right_answers
+from compresslab.checks.exercise import Exercise, Lab
+from compresslab.checks.proofs import kills, problems_with_parts, problems_with_right_answers
 from compresslab.course import all_labs
 from compresslab.errors import CompressionError
 from compresslab.notebook.metrics import read_metrics
@@ -42,14 +44,18 @@ from compresslab.notebook.metrics import read_metrics
 __all__ = [
     "Row",
     "Verification",
+    "author_files",
     "problems_in_editions",
     "problems_in_labs",
+    "problems_in_proofs",
     "problems_in_source",
+    "problems_left_to_do",
     "problems_with_grading",
     "verify",
 ]
 
 LINES_A_CELL = 20
+_ENDS = "\"'(),. \n"  # what ends a TODO that stands in a text
 _FORBIDDEN = {
     "an absolute path": r"""["'](?:/(?:\w+/)+|~/|[A-Za-z]:[\\/])""",
     "an installation": r"\b(?:pip|conda|uv|apt(?:-get)?)3?\s+(?:install|add)\b",
@@ -91,20 +97,58 @@ def verify(
     seeds: Sequence[int] = range(10),
     say: Callable[[str], None] = lambda words: None,
 ) -> Verification:
-    """What every author's check but nbval finds in these labs, or in all; ``say`` hears how far it is."""
+    """Return what every author's check but nbval finds in these labs, or in all; ``say`` is told the step."""
     rows, problems = [], [] if labs is not None else _stray_folders(root)
     for lab in all_labs() if labs is None else labs:
-        for check in (problems_in_source, problems_in_editions, problems_in_labs, problems_with_grading):
+        for check in CHECKS:
             say(f"{lab.name}: {check.__name__.replace('_', ' ')}")
             problems += [f"{lab.name}: {problem}" for problem in check(lab, root)]
         for exercise in lab.exercises:
             say(f"{lab.name}: {exercise.name}, {len(exercise.mistakes)} mistakes on {len(seeds)} seeds")
-            kill = kills(exercise, seeds)
-            found = [*problems_with_right_answers(exercise, seeds), *kill.problems]
+            row, found = problems_in_proofs(exercise, seeds)
             problems += [f"{lab.name}: {problem}" for problem in found]
-            values = {name: value for name, value in vars(kill).items() if name != "problems"}
-            rows.append(Row(**values))
+            rows.append(row)
     return Verification(tuple(rows), tuple(problems))
+
+
+def problems_in_proofs(exercise: Exercise, seeds: Sequence[int]) -> tuple[Row, list[str]]:
+    """Return an exercise's row of the kill table, and what its proofs find.
+
+    An exercise that is being written may raise anything where it is tried: that is a sentence, too.
+    """
+    row = Row(exercise.lab, exercise.name, exercise.points, len(exercise.right), len(exercise.mistakes), 0, 0)
+    try:
+        found = [*problems_with_parts(exercise), *problems_with_right_answers(exercise, seeds)]
+        kill = kills(exercise, seeds)
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(where.filename).name}:{where.lineno}"
+        return row, [f"{exercise.name}: a proof ends with {type(error).__name__}: {error} ({place})"]
+    values = {name: value for name, value in vars(kill).items() if name != "problems"}
+    return Row(**values), [*found, *kill.problems]
+
+
+def author_files(lab_name: str, root: Path) -> dict[str, Path]:
+    """Return what the author of a lab writes: its folder in ``course``, its source and its own test."""
+    topic = lab_name.partition("_")[2]
+    return {
+        "course": root / "compresslab" / "course" / topic,
+        "source": root / "solutions" / lab_name / f"{lab_name}.py",
+        "test": root / "tests" / "course" / f"test_{topic}.py",
+    }
+
+
+def problems_left_to_do(lab: Lab, root: Path) -> list[str]:
+    """Return each line that the author, or ``compresslab new``, has marked TODO."""
+    files = author_files(lab.name, root)
+    pages = [*sorted(files["course"].glob("*.py")), files["source"], files["test"]]
+    return [
+        f"{page.relative_to(root)}:{number}: {line[line.index('TODO') :].rstrip(_ENDS)}"
+        for page in pages
+        if page.is_file()
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1)
+        if "TODO" in line
+    ]
 
 
 def _stray_folders(root: Path) -> list[str]:
@@ -117,7 +161,7 @@ def _stray_folders(root: Path) -> list[str]:
 
 
 def problems_in_source(lab: Lab, root: Path) -> list[str]:
-    """What is wrong with the script that the author wrote."""
+    """Return what is wrong with the script that the author wrote."""
     source = paths(lab, root)["source"]
     if not source.is_file():
         return [f"there is no {source.relative_to(root)}"]
@@ -126,6 +170,8 @@ def problems_in_source(lab: Lab, root: Path) -> list[str]:
         cells, notebook = read_source(text), instructor_notebook(lab, text)
     except CompressionError as error:
         return [str(error)]
+    if not lab.exercises:
+        return [f"it has no exercise yet; run compresslab new exercise {lab.name} NAME"]
     missing = [exercise.name for exercise in lab.exercises if exercise.name not in holes(notebook)]
     found = [f'no cell has exercise="{name}"' for name in missing]
     if not cells or "{{ lab }}" not in cells[0].source or cells[0].cell_type != "markdown":
@@ -170,7 +216,7 @@ def problems_in_editions(lab: Lab, root: Path) -> list[str]:
     files = paths(lab, root)
     absent = [str(path.relative_to(root)) for path in files.values() if not path.is_file()]
     if absent:
-        return [f"{', '.join(absent)} missing; run compresslab build {lab.name}"]
+        return [f"it is not built: {', '.join(absent)} missing; run compresslab build {lab.name}"]
     try:
         wanted = instructor_notebook(lab, files["source"].read_text(encoding="utf-8"))
         fill(wanted, read_metrics(files["metrics"].read_text(encoding="utf-8")))
@@ -228,7 +274,7 @@ def problems_in_labs(lab: Lab, root: Path) -> list[str]:
     """What lies in the student's folder and should not: other files, outputs, solutions."""
     student = paths(lab, root)["student"]
     if not student.is_file():
-        return [f"there is no {student.relative_to(root)}"]
+        return []  # problems_in_editions says so
     found = [
         f"{path.relative_to(root)} lies in the students' folder; it holds the notebook and nothing else"
         for path in sorted(student.parent.rglob("*"))
@@ -268,3 +314,12 @@ def problems_with_grading(lab: Lab, root: Path, *, seed: int = 0) -> list[str]:
     if solved.score != every or solved.max_score != lab.points:
         found.append(f"the solution earns {solved.score:g} of {every} points")
     return found
+
+
+CHECKS = (
+    problems_left_to_do,
+    problems_in_source,
+    problems_in_editions,
+    problems_in_labs,
+    problems_with_grading,
+)

@@ -30,6 +30,7 @@ __all__ = [
     "idle_statements",
     "kills",
     "problems_with_garbage",
+    "problems_with_parts",
     "problems_with_right_answers",
 ]
 
@@ -46,6 +47,26 @@ class Kill:
     killed: int
     own_message: int
     problems: tuple[str, ...]
+
+
+def problems_with_parts(exercise: Exercise) -> list[str]:
+    """Return a sentence for each part that an exercise lacks, and for cases that do not follow the seed."""
+    parts = {"right answers": (exercise.right, 2), "mistakes": (exercise.mistakes, 4)}
+    found = [
+        f"{exercise.name}: {len(given)} of at least {wanted} {what}"
+        for what, (given, wanted) in parts.items()
+        if len(given) < wanted
+    ]
+    if len(exercise.hints) != 3:
+        found.append(f"{exercise.name}: {len(exercise.hints)} of 3 hints")
+    drawn = [draw_cases(exercise, seed) for seed in range(5)]
+    if not all(drawn):
+        found.append(f"{exercise.name}: cases draws no input")
+    elif not exercise.choices and len({title for title, _ in drawn[0]}) < 2:
+        found.append(f"{exercise.name}: {len(drawn[0])} of at least 2 named cases")
+    if not exercise.choices and len(set(map(repr, drawn))) == 1:
+        found.append(f"{exercise.name}: cases are the same for every seed, so they can be learned by heart")
+    return found
 
 
 def problems_with_right_answers(exercise: Exercise, seeds: Sequence[int]) -> list[str]:

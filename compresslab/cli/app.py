@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from compresslab import __version__
 from compresslab.errors import CompressionError
@@ -25,7 +26,15 @@ class Audience(StrEnum):
     TEACHERS = "For teachers"
 
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+class _ByAudience(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names in the order of ``--help``: the students' commands come first."""
+        places = {audience.value: place for place, audience in enumerate(Audience)}
+        panel = {name: str(getattr(made, "rich_help_panel", "")) for name, made in self.commands.items()}
+        return sorted(self.commands, key=lambda name: places.get(panel[name], len(places)))
+
+
+app = typer.Typer(cls=_ByAudience, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
 BAD_INPUT = 2
 
@@ -33,12 +42,13 @@ LabName = Annotated[str, typer.Argument(metavar="LAB", help="the lab's number, t
 
 
 def command(
-    audience: Audience, *, below: typer.Typer = app
+    audience: Audience, *, name: str | None = None, below: typer.Typer = app
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as a command that answers bad input with one sentence, never a traceback.
 
     Args:
         audience: the group that ``--help`` lists it in.
+        name: by default the function's.
         below: the app that it is a command of, such as the one of ``compresslab new``.
     """
 
@@ -51,7 +61,7 @@ def command(
                 console.print(f"[bold red]✗[/] {escape(str(error))}", highlight=False, soft_wrap=True)
                 raise typer.Exit(BAD_INPUT) from None
 
-        below.command(rich_help_panel=audience)(guarded)
+        below.command(name, rich_help_panel=audience)(guarded)
         return guarded
 
     return register

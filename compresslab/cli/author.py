@@ -1,23 +1,62 @@
-"""The author's commands: build, verify, train."""
+"""The author's commands: new, build, verify, train."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from compresslab.cli.app import Audience, command, console
+from compresslab.cli.app import Audience, LabName, app, command, console
 from compresslab.data.location import REPOSITORY
 from compresslab.errors import BadSetting
 
-__all__ = ["build", "train", "verify"]
+__all__ = ["build", "new_exercise", "new_lab", "train", "verify"]
+
+LabOrAll = Annotated[str | None, typer.Argument(metavar="LAB", help="by default every lab")]
+new = typer.Typer(no_args_is_help=True, help="Write the skeleton of a lab or of an exercise.")
+app.add_typer(new, name="new", rich_help_panel=Audience.AUTHORS)
+
+
+@command(Audience.AUTHORS, name="lab", below=new)
+def new_lab(
+    name: Annotated[str, typer.Argument(help="the lab's topic, in lower case, such as low_rank")],
+    number: Annotated[
+        int | None, typer.Option(help="the lab's number; by default the first free one")
+    ] = None,
+) -> None:
+    """Write the skeleton of a lab: its LAB, its source, its test."""
+    from compresslab.authoring import new as authoring
+
+    full_name, files = authoring.new_lab(name, REPOSITORY, number=number)
+    _print_written(files)
+    console.print(f"Next: compresslab new exercise {full_name} NAME", highlight=False)
+
+
+@command(Audience.AUTHORS, name="exercise", below=new)
+def new_exercise(
+    lab_name: LabName,
+    name: Annotated[str, typer.Argument(help="the name of the function that students write")],
+) -> None:
+    """Write the skeleton of an exercise, and add it to its lab and to the lab's source."""
+    from compresslab.authoring import new as authoring
+    from compresslab.course import find_lab
+
+    lab = find_lab(lab_name)
+    _print_written(authoring.new_exercise(lab, name, REPOSITORY))
+    console.print(f"What is missing is marked TODO. Next: compresslab verify {lab.name}", highlight=False)
+
+
+def _print_written(files: tuple[Path, ...]) -> None:
+    for file in files:
+        console.print(f"wrote {file.relative_to(REPOSITORY)}", highlight=False)
 
 
 @command(Audience.AUTHORS)
 def build(
-    lab_name: Annotated[str | None, typer.Argument(metavar="LAB", help="by default every lab")] = None,
+    lab_name: LabOrAll = None,
     run: Annotated[bool, typer.Option(help="run the notebook; --no-run keeps the stored outputs")] = True,
 ) -> None:
     """Make both editions of a lab from its source, with outputs and metrics."""
@@ -30,11 +69,15 @@ def build(
 
 
 @command(Audience.AUTHORS)
-def verify(as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False) -> None:
-    """Run the author's checks: editions current, no answer in labs/, all mistakes killed, no typed number."""
+def verify(
+    lab_name: LabOrAll = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
+) -> None:
+    """Say what is missing or wrong in the labs: TODOs, editions, leaked answers, unproved checks."""
     from compresslab.authoring.verify import verify as verify_labs
+    from compresslab.course import find_lab
 
-    report = verify_labs(REPOSITORY)
+    report = verify_labs(REPOSITORY, labs=[find_lab(lab_name)] if lab_name else None)
     if as_json:
         print(report.to_json())
     else:

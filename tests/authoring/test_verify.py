@@ -14,9 +14,11 @@ from compresslab.authoring import verify as verifying
 from compresslab.authoring.build import build, paths
 from compresslab.authoring.source import MAY_RAISE
 from compresslab.authoring.verify import (
+    author_files,
     problems_in_editions,
     problems_in_labs,
     problems_in_source,
+    problems_left_to_do,
     problems_with_grading,
     verify,
 )
@@ -118,7 +120,10 @@ def test_a_student_notebook_that_was_edited_by_hand_is_found(root):
 @pytest.mark.parametrize("name", ["solution", "metrics", "student"])
 def test_a_missing_file_is_found(root, name):
     paths(LAB, root)[name].unlink()
-    assert "missing; run compresslab build 90_made" in problems_in_editions(LAB, root)[0]
+    assert (
+        f"it is not built: {paths(LAB, root)[name].relative_to(root)} missing; run"
+        in problems_in_editions(LAB, root)[0]
+    )
 
 
 def test_a_metric_that_is_gone_is_found(root):
@@ -234,6 +239,40 @@ def test_verify_finds_a_mistake_that_passes(root, marks):
     assert found.problems == ("90_made: double: 'is right' passes on seed 0",)
 
 
+def test_an_exercise_whose_proof_crashes_is_a_sentence_and_the_others_are_still_proved(root, marks):
+    def no_judge(case, record):
+        raise NameError("name 'oracle' is not defined")
+
+    broken = dataclasses.replace(EXERCISE, name="broken", judge=no_judge)
+    found = verify(root, labs=[dataclasses.replace(LAB, exercises=(broken, EXERCISE))], seeds=[0])
+    assert any(
+        problem.startswith(
+            "90_made: broken: a proof ends with NameError: name 'oracle' is not defined (test_"
+        )
+        for problem in found.problems
+    )
+    assert [row.killed for row in found.exercises] == [0, 4]
+
+
+def test_lines_that_are_left_to_do_are_found_in_each_of_the_authors_files(root):
+    files = author_files(LAB.name, root)
+    for place in (files["course"] / "one.py", files["test"]):
+        place.parent.mkdir(parents=True)
+        place.write_text('x = 1\ny = "TODO: say more.",\n')
+    write_made_lab(root, SOURCE.replace("# # A made lab", "# # TODO: a title"))
+    assert problems_left_to_do(LAB, root) == [
+        "compresslab/course/made/one.py:2: TODO: say more",
+        "solutions/90_made/90_made.py:2: TODO: a title",
+        "tests/course/test_made.py:2: TODO: say more",
+    ]
+
+
+def test_a_lab_without_an_exercise_says_how_to_write_one(root):
+    assert problems_in_source(dataclasses.replace(LAB, exercises=()), root) == [
+        "it has no exercise yet; run compresslab new exercise 90_made NAME"
+    ]
+
+
 def test_verify_finds_a_folder_that_belongs_to_no_lab(root, marks, monkeypatch):
     monkeypatch.setattr(verifying, "all_labs", lambda: (LAB,))
     (root / "labs" / "98_old").mkdir()
@@ -243,4 +282,4 @@ def test_verify_finds_a_folder_that_belongs_to_no_lab(root, marks, monkeypatch):
 def test_verify_says_what_it_is_doing(root, marks):
     heard = []
     verify(root, labs=[LAB], seeds=[0], say=heard.append)
-    assert heard[0] == "90_made: problems in source"
+    assert heard[:2] == ["90_made: problems left to do", "90_made: problems in source"]

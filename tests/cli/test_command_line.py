@@ -38,7 +38,7 @@ def desk(tmp_path, monkeypatch):
 
 GROUPS = {
     "For students": ["start", "doctor", "labs", "check", "hint", "reset", "update"],
-    "For authors": ["build", "verify", "train"],
+    "For authors": ["build", "verify", "train", "new"],
     "For teachers": ["bundle", "sandbox", "grade"],
 }
 
