@@ -128,7 +128,8 @@ def _with_exercise(text: str, family: str, name: str) -> str:
     if len(found) != 1:
         raise BadSource(f"course/{family}/__init__.py has no Lab(exercises=(…)); add {name}.EXERCISE by hand")
     exercises = [*map(ast.unparse, found[0].elts), f"{name}.EXERCISE"]
-    text = _replaced(text, found[0], "(\n" + "".join(f"        {each},\n" for each in exercises) + "    )")
+    lines = "".join(f"\n        {each}," for each in exercises) + "\n    "
+    text = _replaced(text, found[0], f"({lines if len(exercises) > 1 else exercises[0] + ','})")
     package = f"compresslab.course.{family}"
     own = next((n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == package), None)
     if own is not None:

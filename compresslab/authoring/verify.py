@@ -165,13 +165,13 @@ def problems_in_source(lab: Lab, root: Path) -> list[str]:
     source = paths(lab, root)["source"]
     if not source.is_file():
         return [f"there is no {source.relative_to(root)}"]
+    if not lab.exercises:
+        return [f"it has no exercise yet; run compresslab new exercise {lab.name} NAME"]
     try:
         text = source.read_text(encoding="utf-8")
         cells, notebook = read_source(text), instructor_notebook(lab, text)
     except CompressionError as error:
         return [str(error)]
-    if not lab.exercises:
-        return [f"it has no exercise yet; run compresslab new exercise {lab.name} NAME"]
     missing = [exercise.name for exercise in lab.exercises if exercise.name not in holes(notebook)]
     found = [f'no cell has exercise="{name}"' for name in missing]
     if not cells or "{{ lab }}" not in cells[0].source or cells[0].cell_type != "markdown":

@@ -95,14 +95,14 @@ def test_what_exists_is_never_overwritten(tmp_path):
     new_lab("demo", tmp_path)
     front = tmp_path / "compresslab" / "course" / "demo" / "__init__.py"
     front.write_text(front.read_text() + "# mine\n")
-    with pytest.raises(BadSetting, match="NAME must be new, but demo/__init__.py exists"):
+    with pytest.raises(BadSetting, match=r"NAME must be new, but demo/__init__\.py exists"):
         new_lab("demo", tmp_path)
-    with pytest.raises(BadSetting, match="number must be free and in 0 … 99, got 5; taken are 00, .* 05"):
+    with pytest.raises(BadSetting, match=r"number must be free and in 0 … 99, got 5; taken are 00, .* 05"):
         new_lab("other", tmp_path, number=5)
     lab = dataclasses.replace(made_lab.LAB, name="05_demo")
     new_exercise(lab, "first", tmp_path)
     before = {place: place.read_bytes() for place in tmp_path.rglob("*.py")}
-    with pytest.raises(BadSetting, match="NAME must be new, but demo/first.py exists"):
+    with pytest.raises(BadSetting, match=r"NAME must be new, but demo/first\.py exists"):
         new_exercise(lab, "first", tmp_path)
     assert {place: place.read_bytes() for place in tmp_path.rglob("*.py")} == before
     assert front.read_text().endswith("# mine\n")

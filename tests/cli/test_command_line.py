@@ -161,7 +161,7 @@ def test_verify_prints_the_kill_table_and_its_exit_code_says_whether_there_are_p
     monkeypatch, problems, wanted
 ):
     report = Verification((Row("99_tiny", "add", 2, 3, 5, 4, 4),), problems)
-    monkeypatch.setattr("compresslab.authoring.verify.verify", lambda root: report)
+    monkeypatch.setattr("compresslab.authoring.verify.verify", lambda root, labs: report)
     code, words = said("verify")
     assert code == wanted
     assert "99_tiny │ add │ 2 │ 3 │ 5 │ 4 │ 4" in words
