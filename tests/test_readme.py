@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import typer
 
+from compresslab.__main__ import app
 from compresslab.authoring import readme
 from compresslab.checks.proofs import Kill
+from compresslab.cli.app import Audience
 from compresslab.course import all_labs
 from compresslab.errors import CompressionError
 
@@ -41,6 +45,34 @@ def test_the_readme_names_the_two_commands():
     assert "make test" in text
     for command in (".venv/bin/compresslab check 03", "make check LAB=03", "!compresslab check 03"):
         assert f"`{command}`" in text
+
+
+def test_the_table_of_commands_has_every_command_in_the_order_of_the_help():
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| command |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `compresslab (?:new )?(\w+)|^\| \*\*(for \w+)\*\*", table, re.MULTILINE)
+    found: dict[str, list[str]] = {}
+    for name, group in rows:
+        found.setdefault(group or list(found)[-1], []).extend([name] if name else [])
+    wanted: dict[str, list[str]] = {audience.value.lower(): [] for audience in Audience}
+    top = typer.main.get_command(app)
+    for command in (*top.commands.values(), *top.commands["new"].commands.values()):
+        wanted[command.rich_help_panel.lower()].append(command.name)
+    assert list(found) == list(wanted)
+    assert {group: sorted(names) for group, names in found.items()} == {
+        group: sorted(set(names) - {"new"}) for group, names in wanted.items()
+    }
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_a_file_that_a_page_names_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`(?:\.venv/bin/\w+ )?([\w/]+/|[\w/.]+\.(?:py|md|cff|txt))`", text)
+    named += re.findall(r"\]\(([^):#]+)\)", text)
+    missing = {
+        name for name in named if not (ROOT / name).exists() and not re.search(r"NN|topic|my_labs", name)
+    }
+    assert named
+    assert missing == set()
 
 
 # the generator itself
