@@ -134,6 +134,17 @@ def test_no_lab_is_named_outside_the_course_and_its_experiments():
         assert not lab.search(code), f"{dotted(file)} names a lab"
 
 
+def test_the_repository_is_found_in_one_place():
+    """Everything else takes its folders from data.location; ``module.__file__`` of another module is free."""
+    own_path = re.compile(r"(?<![\w.])__file__\b")
+    found = {dotted(file) for file in MODULES if own_path.search(file.read_text(encoding="utf-8"))}
+    assert found == {"compresslab.data.location"}
+    roots = [
+        f for f in MODULES if re.search(r"\b(DATA|PACKAGE|LABS)\.parent\b", f.read_text(encoding="utf-8"))
+    ]
+    assert roots == []
+
+
 # public names
 
 

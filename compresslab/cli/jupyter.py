@@ -19,13 +19,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compresslab.data.location import DATA
+from compresslab.data.location import LABS, MY_LABS
 from compresslab.errors import BadSetting, DamagedFile, NotAvailable
 from compresslab.jobs.openmp import passive
 
 __all__ = [
-    "LABS",
-    "MY_LABS",
     "copy_labs",
     "jupyter_command",
     "jupyter_environment",
@@ -37,8 +35,6 @@ __all__ = [
     "reset_lab",
 ]
 
-LABS = DATA.parent / "labs"
-MY_LABS = DATA.parent / "my_labs"
 _LIST = "START_HERE.md"  # written anew at every start
 _HOW_TO_CHECK = """\
 Save a lab and have it marked as the grader would, here lab 03:

@@ -25,8 +25,9 @@ PROGRESS = ".progress.json"  # beside the student's notebook: the last check's s
 @command(Audience.STUDENTS)
 def start() -> None:
     """Copy the labs to my_labs/ (never overwriting) and open JupyterLab on them."""
-    from compresslab.cli.jupyter import MY_LABS, copy_labs, launch
+    from compresslab.cli.jupyter import copy_labs, launch
     from compresslab.cli.update import copies_of_other_editions
+    from compresslab.data.location import MY_LABS
 
     copied = copy_labs(target=MY_LABS)
     console.print(
@@ -118,8 +119,9 @@ def hint(
 @command(Audience.STUDENTS)
 def reset(lab_name: LabName) -> None:
     """Put a lab back as the course ships it; your notebook is kept as a backup beside it."""
-    from compresslab.cli.jupyter import MY_LABS, reset_lab
+    from compresslab.cli.jupyter import reset_lab
     from compresslab.course import find_lab
+    from compresslab.data.location import MY_LABS
 
     name = find_lab(lab_name).name
     backup = reset_lab(name, now=datetime.datetime.now(), target=MY_LABS)
@@ -130,9 +132,9 @@ def reset(lab_name: LabName) -> None:
 @command(Audience.STUDENTS)
 def update(lab_name: LabName) -> None:
     """Put your cells into this version's edition of a lab; your notebook is kept as a backup beside it."""
-    from compresslab.cli.jupyter import MY_LABS
     from compresslab.cli.update import update_lab
     from compresslab.course import find_lab
+    from compresslab.data.location import MY_LABS
 
     name = find_lab(lab_name).name
     done = update_lab(name, now=datetime.datetime.now(), target=MY_LABS)
@@ -151,7 +153,7 @@ def update(lab_name: LabName) -> None:
 
 
 def _mine(lab: Lab) -> Path:
-    from compresslab.cli.jupyter import MY_LABS
+    from compresslab.data.location import MY_LABS
 
     place = MY_LABS / lab.name / f"{lab.name}.ipynb"
     if not place.exists():
@@ -160,7 +162,7 @@ def _mine(lab: Lab) -> Path:
 
 
 def _progress(lab: Lab) -> str:
-    from compresslab.cli.jupyter import MY_LABS
+    from compresslab.data.location import MY_LABS
 
     folder = MY_LABS / lab.name
     try:

@@ -20,7 +20,8 @@ from nbformat import NotebookNode
 from nbformat.validator import normalize
 
 from compresslab.authoring.edition_metadata import KEY, digest, shipped_cells, version_of
-from compresslab.cli.jupyter import LABS, MY_LABS, lab_names, new_backup, notebook_of
+from compresslab.cli.jupyter import lab_names, new_backup, notebook_of
+from compresslab.data.location import LABS, MY_LABS
 from compresslab.errors import BadSetting, CompressionError, DamagedFile
 
 __all__ = ["Update", "copies_of_other_editions", "merged", "update_lab"]

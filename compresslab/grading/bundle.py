@@ -29,14 +29,13 @@ import nbformat
 from compresslab import __version__
 from compresslab.checks.exercise import Lab
 from compresslab.course import all_labs
-from compresslab.data.location import REPOSITORY
+from compresslab.data.location import LABS, PACKAGE
 from compresslab.errors import BadSetting, CompressionError, DamagedFile, NotAvailable
 from compresslab.grading.sandbox.package_copy import WORKER, copy_package
 
 __all__ = ["Bundle", "grading_digest", "make_bundle", "open_bundle"]
 
 FORMAT = 1
-PACKAGE = REPOSITORY / "compresslab"
 EXERCISES = "compresslab.course"
 
 
@@ -90,7 +89,7 @@ def _fill(folder: Path, lab: Lab) -> None:
     if own is not None and own.__file__ is not None:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(Path(own.__file__).parent, folder / "exercises" / _family(lab), ignore=ignored)
-    skeleton = PACKAGE.parent / "labs" / lab.name / f"{lab.name}.ipynb"
+    skeleton = LABS / lab.name / f"{lab.name}.ipynb"
     (folder / "skeleton.json").write_text(json.dumps(_given_code(skeleton, lab), indent=1))
     names = {each.name: [exercise.name for exercise in each.exercises] for each in all_labs()}
     names[lab.name] = [exercise.name for exercise in lab.exercises]

@@ -15,6 +15,7 @@ import compresslab.cli.jupyter as start
 from compresslab.__main__ import app
 from compresslab.authoring.verify import Row, Verification
 from compresslab.course import all_labs, find_lab
+from compresslab.data import location
 
 ROOT = Path(compresslab.__file__).parents[1]
 LAB = "00_measuring"
@@ -31,9 +32,9 @@ def said(*arguments: object) -> tuple[int, str]:
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     """A student's folder with the labs copied into it."""
-    monkeypatch.setattr(start, "MY_LABS", tmp_path / "my_labs")
-    start.copy_labs(target=start.MY_LABS)
-    return start.MY_LABS
+    monkeypatch.setattr(location, "MY_LABS", tmp_path / "my_labs")
+    start.copy_labs(target=location.MY_LABS)
+    return location.MY_LABS
 
 
 GROUPS = {
@@ -139,7 +140,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence):
 
 
 def test_a_check_before_the_labs_are_copied_says_how_to_copy_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(start, "MY_LABS", tmp_path)
+    monkeypatch.setattr(location, "MY_LABS", tmp_path)
     code, words = said("check", "00")
     assert code == 2
     assert "my_labs/00_measuring is not there yet; copy the labs with: compresslab start" in words

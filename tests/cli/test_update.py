@@ -13,9 +13,11 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 from submissions import right_answers
 
 from compresslab.authoring.edition_metadata import KEY, shipped_cells, version_of
-from compresslab.cli.jupyter import LABS, copy_labs
+from compresslab.cli.jupyter import copy_labs
 from compresslab.cli.update import copies_of_other_editions, merged, update_lab
 from compresslab.course import find_lab
+from compresslab.data import location
+from compresslab.data.location import LABS
 from compresslab.errors import BadSetting, DamagedFile
 from compresslab.grading.grade import grade_alone
 
@@ -283,7 +285,7 @@ def test_start_and_update_say_which_copies_are_of_another_version(tmp_path, monk
     copy_labs(target=tmp_path)
     place = tmp_path / "00_measuring" / "00_measuring.ipynb"
     place.write_bytes(FORMER.read_bytes())
-    monkeypatch.setattr(start, "MY_LABS", tmp_path)
+    monkeypatch.setattr(location, "MY_LABS", tmp_path)
     monkeypatch.setattr(start, "launch", lambda target, say: 0)
     runs = [CliRunner().invoke(app, words) for words in (["start"], ["update", "00"]) * 2]
     assert [run.exit_code for run in runs] == [0] * 4

@@ -18,13 +18,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import compresslab
+from compresslab.data.location import LABS, MY_LABS, PACKAGE, SOLUTIONS
 from compresslab.grading.sandbox.namespaces import SCRATCH
 from compresslab.jobs.openmp import POLICY, passive
 
 __all__ = ["fixed_variables", "sandbox_command", "shown_at", "unused_user"]
 
-PACKAGE = Path(compresslab.__file__).resolve().parent
-COURSE = ("solutions", "labs", "tests", "my_labs", ".git")  # beside the package, in a repository
+COURSE = (SOLUTIONS.name, LABS.name, "tests", MY_LABS.name, ".git")  # beside the package, in a repository
 KIT = "/kit"  # where the worker's copy of the package lies inside
 TEMPORARY = Path("/tmp")  # inside, the scratch folder: what lies there outside is shown elsewhere
 PYTHON = Path("/python")  # where: a Python below /tmp, such as the environment of a clone made there
