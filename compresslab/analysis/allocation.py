@@ -47,7 +47,7 @@ def least_damage(choices: Mapping[str, Sequence[Choice]], *, budget: int) -> dic
     """
     least = sum(min(layer).cost for layer in choices.values())
     if budget < least:
-        raise BadSetting(f"budget is at least {least:,} here, got {budget:,}; try stronger choices")
+        raise BadSetting(f"budget must be at least {least:,} here, got {budget:,}; try stronger choices")
     layers = list(choices.values())
     picks = [min(layer, key=_harmless) for layer in layers]
     while _cost(picks) > budget:

@@ -60,7 +60,7 @@ def test_the_least_budget_has_the_cheapest_choices_and_one_less_is_refused(seed)
     choices = choices_of(seed)
     least = min(cost for cost, _ in all_totals(choices))
     assert total(choices, least_damage(choices, budget=least))[0] == least
-    says = f"budget is at least {least:,} here, got {least - 1:,}; try stronger choices"
+    says = f"budget must be at least {least:,} here, got {least - 1:,}; try stronger choices"
     with pytest.raises(CompressionError, match=f"^{re.escape(says)}$"):
         least_damage(choices, budget=least - 1)
 
