@@ -13,7 +13,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from compresslab.authoring.build import execute, paths
-from compresslab.authoring.source import code_cells, holes, instructor_notebook
+from compresslab.authoring.instructor_notebook import code_cells, holes, instructor_notebook
 from compresslab.authoring.verify import (
     problems_in_editions,
     problems_in_labs,

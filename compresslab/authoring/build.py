@@ -19,9 +19,9 @@ import nbformat
 from nbformat import NotebookNode
 
 from compresslab.authoring.editions import student_edition
-from compresslab.authoring.prose import fill_prose
+from compresslab.authoring.instructor_notebook import code_cells, instructor_notebook
+from compresslab.authoring.placeholders import fill_prose
 from compresslab.authoring.readme import refresh_readme
-from compresslab.authoring.source import code_cells, instructor_notebook
 from compresslab.checks.exercise import Lab
 from compresslab.errors import BadSource
 from compresslab.jobs.openmp import passive

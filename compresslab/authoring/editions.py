@@ -16,8 +16,8 @@ from nbformat import NotebookNode
 from traitlets.config import Config
 
 from compresslab.authoring.edition_metadata import KEY, digest
+from compresslab.authoring.instructor_notebook import MAY_RAISE
 from compresslab.authoring.needs_answers import cells_that_need_answers
-from compresslab.authoring.source import MAY_RAISE
 from compresslab.errors import BadSource
 from compresslab.grading.nbgrader.settings import course_settings
 

@@ -9,7 +9,7 @@ import ast
 
 from nbformat import NotebookNode
 
-from compresslab.authoring.source import code_cells, holes
+from compresslab.authoring.instructor_notebook import code_cells, holes
 
 __all__ = ["cells_that_need_answers"]
 

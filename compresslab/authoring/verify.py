@@ -25,8 +25,7 @@ from nbformat import NotebookNode
 
 from compresslab.authoring.build import fill, paths
 from compresslab.authoring.editions import student_edition
-from compresslab.authoring.prose import typed_numbers
-from compresslab.authoring.source import (
+from compresslab.authoring.instructor_notebook import (
     BEGIN,
     END,
     MAY_RAISE,
@@ -35,6 +34,7 @@ from compresslab.authoring.source import (
     read_source,
     without_solution,
 )
+from compresslab.authoring.placeholders import typed_numbers
 from compresslab.checks.exercise import Exercise, Lab
 from compresslab.checks.proofs import kills, problems_with_parts, problems_with_right_answers
 from compresslab.course import all_labs

@@ -30,7 +30,7 @@ _FORMER: dict[str, dict[str, tuple[str, ...]]] = {  # package, former name: the 
         "low_rank_pictures": (f"{_FIGURES}.low_rank.figures",),
         "thinness_pictures": (f"{_FIGURES}.low_rank.tradeoff_figures",),
     },
-    "compresslab.storage": {"forms": ("compresslab.storage.sparse_formats",)},
+    "compresslab.storage": {"forms": ("compresslab.storage.sparse",)},
 }
 _MOVED_TO = {  # the package: where the names have moved to that it no longer has
     __name__: _NOTEBOOK,

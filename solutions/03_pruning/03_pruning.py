@@ -26,7 +26,7 @@ from compresslab.course.pruning import figures as scenes
 from compresslab.course.pruning import tradeoff_figures as curves
 from compresslab.experiments import pruning as experiments
 from compresslab.notebook import lab, metric, verdict
-from compresslab.storage import sparse_formats as forms
+from compresslab.storage import sparse as forms
 from compresslab.techniques import pruning as p
 from compresslab.techniques.quantization import fold_batch_norm
 

@@ -15,7 +15,7 @@ from made_lab import LAB, SOURCE
 
 from compresslab.authoring.build import execute
 from compresslab.authoring.editions import student_edition
-from compresslab.authoring.source import instructor_notebook
+from compresslab.authoring.instructor_notebook import instructor_notebook
 
 with warnings.catch_warnings():  # nbgrader's dependencies announce removals that are not ours to mend
     warnings.simplefilter("ignore")

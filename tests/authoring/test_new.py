@@ -14,8 +14,8 @@ import made_lab
 import pytest
 
 import compresslab
+from compresslab.authoring.instructor_notebook import code_cells, instructor_notebook
 from compresslab.authoring.new import new_exercise, new_lab
-from compresslab.authoring.source import code_cells, instructor_notebook
 from compresslab.authoring.verify import author_files
 from compresslab.course import all_labs
 from compresslab.errors import BadSetting, BadSource

@@ -12,7 +12,7 @@ from made_lab import EXERCISE, LAB, SOURCE, write_made_lab
 
 from compresslab.authoring import verify as verifying
 from compresslab.authoring.build import build, paths
-from compresslab.authoring.source import MAY_RAISE
+from compresslab.authoring.instructor_notebook import MAY_RAISE
 from compresslab.authoring.verify import (
     author_files,
     problems_in_editions,

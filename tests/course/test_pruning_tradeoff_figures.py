@@ -17,7 +17,7 @@ from compresslab.course.pruning.tradeoff_figures import (
 )
 from compresslab.errors import CompressionError
 from compresslab.measurement.statistics import Interval
-from compresslab.storage.sparse_formats import BITMAP, CSR, DENSE, relative_index, sizes
+from compresslab.storage.sparse import BITMAP, CSR, DENSE, relative_index, sizes
 
 CURVES = {
     "magnitude": [(0.9, Interval(0.85, 0.82, 0.87)), (0.5, 0.93)],

@@ -11,7 +11,7 @@ from made_lab import LAB
 from submissions import tiny
 
 from compresslab.authoring.build import execute
-from compresslab.authoring.source import instructor_notebook
+from compresslab.authoring.instructor_notebook import instructor_notebook
 from compresslab.cli.jupyter import jupyter_environment
 from compresslab.experiments.long_runs import workers
 from compresslab.grading.bundle import make_bundle

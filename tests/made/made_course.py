@@ -14,7 +14,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from compresslab.authoring.editions import student_edition
-from compresslab.authoring.source import instructor_notebook
+from compresslab.authoring.instructor_notebook import instructor_notebook
 from compresslab.grading.scores import ExerciseScore, Score
 
 __all__ = ["LAB", "cell", "edition", "handed_in", "score"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from compresslab.authoring.prose import FILTERS, fill_prose, typed_numbers
+from compresslab.authoring.placeholders import FILTERS, fill_prose, typed_numbers
 from compresslab.errors import CompressionError
 from compresslab.measurement.statistics import Interval
 from compresslab.notebook.metrics import MIME, collect_metrics, metric, read_metrics, write_metrics

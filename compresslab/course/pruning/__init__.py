@@ -53,7 +53,6 @@ LAB = Lab(
     answers=(
         "compresslab.analysis.allocation",
         "compresslab.storage.sparse",
-        "compresslab.storage.sparse_formats",
         "compresslab.techniques.pruning",
     ),
 )

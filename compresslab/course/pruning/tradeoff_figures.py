@@ -113,7 +113,7 @@ def draw_file_bytes(sizes: Mapping[float, Mapping[str, int]], *, dense: int) -> 
     A format above the dashed line is larger than the dense file.
 
     Args:
-        sizes: sparsity → format → bytes, from ``storage.sparse_formats.sizes``; "dense" is the dashed line.
+        sizes: sparsity → format → bytes, from ``storage.sparse.sizes``; "dense" is the dashed line.
         dense: bytes of the layer with all its zeros, above 0.
 
     Raises:

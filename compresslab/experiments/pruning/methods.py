@@ -20,8 +20,13 @@ from compresslab.data.location import DATA
 from compresslab.experiments.long_runs import read_kept
 from compresslab.measurement.costs import count_macs
 from compresslab.techniques.pruning.channel_groups import dependency_groups
-from compresslab.techniques.pruning.channel_removal import channel_scores, remove_channels
-from compresslab.techniques.pruning.channel_selection import Keep, keep_channels, keep_channels_within
+from compresslab.techniques.pruning.channel_removal import remove_channels
+from compresslab.techniques.pruning.channel_selection import (
+    Keep,
+    channel_scores,
+    keep_channels,
+    keep_channels_within,
+)
 from compresslab.techniques.pruning.criteria import (
     gradient,
     optimal_brain_damage,

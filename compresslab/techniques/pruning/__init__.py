@@ -4,13 +4,16 @@ from compresslab.analysis.layer_inputs import input_second_moments
 from compresslab.analysis.sensitivity import accuracy_lost, answers_moved
 from compresslab.techniques.pruning.channel_groups import Group, Member, dependency_groups
 from compresslab.techniques.pruning.channel_removal import (
-    channel_scores,
     empty_like,
     load_pruned,
     recalibrate_batch_norm,
     remove_channels,
 )
-from compresslab.techniques.pruning.channel_selection import keep_channels, keep_channels_within
+from compresslab.techniques.pruning.channel_selection import (
+    channel_scores,
+    keep_channels,
+    keep_channels_within,
+)
 from compresslab.techniques.pruning.criteria import (
     batch_norm_scale,
     gradient,

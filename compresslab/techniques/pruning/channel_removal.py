@@ -36,39 +36,7 @@ from compresslab.models.graph import plain_layer
 from compresslab.storage import load_model, read
 from compresslab.techniques.pruning.channel_groups import Group, Member, dependency_groups
 
-__all__ = ["channel_scores", "empty_like", "load_pruned", "recalibrate_batch_norm", "remove_channels"]
-
-
-def channel_scores(group: Group, scores: Mapping[str, Tensor]) -> Tensor:
-    """One score a channel (channels,): the sum of the scores of all weights that have to do with it.
-
-    Args:
-        group: from ``dependency_groups``.
-        scores: {layer: its weights' scores, in the weight's shape}, as the criteria give. Members that are
-            missing count for nothing: give those of ``group.writers`` alone to score filters only.
-
-    Raises:
-        CompressionError: no member has scores, or scores in another shape.
-    """
-    members = [member for member in group.members if member.layer in scores]
-    if not members:
-        raise BadSetting(
-            f"scores must have one of the layers {', '.join(m.layer for m in group.members)} of group "
-            f"{group.name}, got none of them; try {{{group.name!r}: magnitude(weight)}}"
-        )
-    return torch.stack([_share(group, member, scores[member.layer]) for member in members]).sum(0)
-
-
-def _share(group: Group, member: Member, scores: Tensor) -> Tensor:
-    """A member's scores summed over each channel: (channels,)."""
-    size = scores.shape[member.dimension] if scores.dim() > member.dimension else 0
-    if size != group.channels * member.each:
-        raise BadSetting(
-            f"scores of {member.layer} must have {group.channels * member.each} entries in dimension "
-            f"{member.dimension}, got the shape {tuple(scores.shape)}; give scores in the weight's "
-            "shape"
-        )
-    return scores.movedim(member.dimension, 0).reshape(group.channels, -1).sum(1)
+__all__ = ["empty_like", "load_pruned", "recalibrate_batch_norm", "remove_channels"]
 
 
 def remove_channels(model: nn.Module, keep: Mapping[str, Tensor | Sequence[int]]) -> nn.Module:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from compresslab.errors import DamagedFile, Unsupported
 from compresslab.models.surgery import conv_settings, replace_modules
-from compresslab.storage.sparse_formats import FORMS, Form, checked_forms, from_smallest, to_smallest
+from compresslab.storage.sparse import FORMS, Form, checked_forms, from_smallest, to_smallest
 
 __all__ = ["SparseConv2d", "SparseLinear", "store_sparsely"]
 

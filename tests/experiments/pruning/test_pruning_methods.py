@@ -20,8 +20,8 @@ from compresslab.experiments.pruning.methods import (
 from compresslab.measurement.costs import count_macs
 from compresslab.models.residual import ResidualNetwork
 from compresslab.techniques.pruning.channel_groups import dependency_groups
-from compresslab.techniques.pruning.channel_removal import channel_scores, remove_channels
-from compresslab.techniques.pruning.channel_selection import keep_channels
+from compresslab.techniques.pruning.channel_removal import remove_channels
+from compresslab.techniques.pruning.channel_selection import channel_scores, keep_channels
 from compresslab.techniques.pruning.granularity import magnitudes
 from compresslab.techniques.pruning.masks import prunable_layers
 

@@ -14,12 +14,12 @@ from compresslab.models.residual import baseline, mlp, student
 from compresslab.storage import load_model, save_model
 from compresslab.techniques.pruning.channel_groups import Group, Member, dependency_groups
 from compresslab.techniques.pruning.channel_removal import (
-    channel_scores,
     empty_like,
     load_pruned,
     recalibrate_batch_norm,
     remove_channels,
 )
+from compresslab.techniques.pruning.channel_selection import channel_scores
 from compresslab.techniques.quantization import quantize_weights
 
 

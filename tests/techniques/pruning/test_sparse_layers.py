@@ -13,7 +13,7 @@ from compresslab.measurement.costs import count_macs, count_parameters, storage_
 from compresslab.models.graph import trace
 from compresslab.models.residual import student
 from compresslab.storage import load_model, read, save_model
-from compresslab.storage.sparse_formats import BITMAP, CSR, DENSE, FORMS, relative_index
+from compresslab.storage.sparse import BITMAP, CSR, DENSE, FORMS, relative_index
 from compresslab.techniques.pruning.channel_removal import load_pruned, remove_channels
 from compresslab.techniques.pruning.sparse_layers import SparseConv2d, SparseLinear, store_sparsely
 

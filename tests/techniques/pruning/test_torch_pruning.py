@@ -10,7 +10,8 @@ from compresslab.experiments.pruning.methods import torch_prunings_channels
 from compresslab.measurement.costs import count_macs, count_parameters
 from compresslab.models.pretrained import load_baseline
 from compresslab.techniques.pruning.channel_groups import dependency_groups
-from compresslab.techniques.pruning.channel_removal import channel_scores, remove_channels
+from compresslab.techniques.pruning.channel_removal import remove_channels
+from compresslab.techniques.pruning.channel_selection import channel_scores
 from compresslab.techniques.pruning.criteria import magnitude
 from compresslab.techniques.pruning.masks import prunable_layers
 

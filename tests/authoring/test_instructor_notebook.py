@@ -15,8 +15,14 @@ import compresslab
 from compresslab.authoring.build import build, execute, paths, reuse_outputs
 from compresslab.authoring.edition_metadata import digest
 from compresslab.authoring.editions import STUB, student_edition
+from compresslab.authoring.instructor_notebook import (
+    MAY_RAISE,
+    code_cells,
+    holes,
+    instructor_notebook,
+    without_solution,
+)
 from compresslab.authoring.needs_answers import cells_that_need_answers
-from compresslab.authoring.source import MAY_RAISE, code_cells, holes, instructor_notebook, without_solution
 from compresslab.errors import CompressionError
 
 ROOT = Path(__file__).parents[2]

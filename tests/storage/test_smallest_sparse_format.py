@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from compresslab.errors import CompressionError
-from compresslab.storage.sparse import AGAIN
-from compresslab.storage.sparse_formats import (
+from compresslab.storage.sparse import (
+    AGAIN,
     BITMAP,
     CSR,
     DENSE,
