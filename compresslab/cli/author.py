@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -11,7 +12,10 @@ from rich.table import Column, Table
 
 from compresslab.cli.app import Audience, LabName, app, command, console
 from compresslab.data.location import REPOSITORY
-from compresslab.errors import BadSetting
+
+if TYPE_CHECKING:
+    from compresslab.experiments.experiment import Experiment
+    from compresslab.jobs.executor import Pool
 
 __all__ = ["build", "new_exercise", "new_lab", "train", "verify"]
 
@@ -95,32 +99,48 @@ def verify(
 
 @command(Audience.AUTHORS)
 def train(
-    name: Annotated[
-        str, typer.Argument(help="baseline, teacher, student, mlp, or a lab's long runs, by the lab's name")
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME...", help="baseline, teacher, student, mlp, or labs: 02, 03"),
     ],
+    jobs: Annotated[int | None, typer.Option(help="runs at once, by default one per processor")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="a Dask cluster, such as tcp://host:8786")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what is missing")] = False,
 ) -> None:
-    """Train a shipped network, or repeat a lab's long runs; an interrupted run goes on where it was."""
+    """Train shipped networks, or run what is missing of labs' experiments; interrupted runs go on."""
     from compresslab.data.fashion_mnist import fashion_mnist
-    from compresslab.experiments.distillation import plan as distillation
-    from compresslab.experiments.low_rank import plan as low_rank
-    from compresslab.experiments.pruning import plan as pruning
-    from compresslab.experiments.quantization import plan as quantization
+    from compresslab.experiments import find_experiment
+    from compresslab.experiments.runner import training_pool
     from compresslab.training.recipes import RECIPES, train_baseline
 
-    long_runs = {runs.LAB: runs for runs in (quantization, distillation, pruning, low_rank)}
-    if name not in RECIPES and name not in long_runs:
-        known = ", ".join([*RECIPES, *long_runs])
-        raise BadSetting(f"there is no recipe for {name!r}; there are {known}")
+    labs = {name: find_experiment(name, beside=tuple(RECIPES)) for name in names if name not in RECIPES}
     try:
-        if name in long_runs:
-            columns, rows = long_runs[name].summary(long_runs[name].run_experiments(fashion_mnist()))
-            table = Table(Column(columns[0], no_wrap=True), *columns[1:])
-            for row in rows:
-                table.add_row(*row)
-            console.print(table)
-            return
-        card = train_baseline(name, fashion_mnist())
+        for name in names:
+            if name in labs:
+                _run_experiment(labs[name], training_pool(jobs, scheduler), dry_run=dry_run)
+            elif not dry_run:
+                card = train_baseline(name, fashion_mnist())
+                reached = f"validation {card['validation_accuracy']:.2%}, test {card['test_accuracy']:.2%}"
+                console.print(f"✓ {name}: {reached}")
     except KeyboardInterrupt:
-        console.print(f"\nInterrupted; what had ended is kept. Go on with: compresslab train {name}")
+        again = f"compresslab train {' '.join(names)}"
+        console.print(f"\nInterrupted; what had ended is stored. Go on with: {again}")
         raise typer.Exit(130) from None
-    console.print(f"✓ {name}: validation {card['validation_accuracy']:.2%}, test {card['test_accuracy']:.2%}")
+
+
+def _run_experiment(experiment: Experiment, pool: AbstractContextManager[Pool], *, dry_run: bool) -> None:
+    """Print what is missing, run it, and print a table of what was found."""
+    from compresslab.experiments.results import summarize
+    from compresslab.experiments.runner import Unfinished, forecast, run_missing
+
+    unfinished = Unfinished(experiment)
+    console.print(forecast(unfinished), highlight=False)
+    if dry_run:
+        return
+    with pool as workers:
+        run_missing(unfinished, workers, report=lambda line: console.print(line, highlight=False))
+    group, *keys = experiment.summary
+    table = Table(Column(group or "run", no_wrap=True), *(key.replace("_", " ") for key in keys))
+    for row in summarize(unfinished.results, group, *keys):
+        table.add_row(*row)
+    console.print(table)

@@ -1,7 +1,7 @@
 """The experiments of lab 02, distillation: its runs, and their stored results."""
 
 from compresslab.experiments.distillation.methods import METHODS, Learned, Method, learn_alone, learn_together
-from compresslab.experiments.distillation.plan import load_results, load_student, run_experiments, values
+from compresslab.experiments.distillation.plan import load_results, load_student
 from compresslab.experiments.distillation.runs import STUDENTS, embed
 from compresslab.experiments.distillation.setting import Setting, few_labels, of_classes
 from compresslab.experiments.distillation.transformer import (
@@ -9,6 +9,7 @@ from compresslab.experiments.distillation.transformer import (
     learn_inside,
     shallow_transformer,
 )
+from compresslab.experiments.results import values
 
 __all__ = [
     "METHODS",
@@ -25,7 +26,6 @@ __all__ = [
     "load_results",
     "load_student",
     "of_classes",
-    "run_experiments",
     "shallow_transformer",
     "values",
 ]

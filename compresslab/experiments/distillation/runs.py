@@ -1,15 +1,19 @@
-"""One run of lab 02's comparison, as a worker process does it: a job in, what it reached out."""
+"""The runs of lab 02, each a function of a ``Context`` and of settings: a student is taught, and measured.
+
+Students learn in the setting of ``few_labels``. A student that was taught on half of the classes is measured
+on the others. A run that diverged has taught nothing: the untrained student stands for it.
+"""
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import nn
 
 from compresslab.data.fashion_mnist import fashion_mnist
@@ -36,14 +40,14 @@ from compresslab.experiments.distillation.transformer import (
     learn_inside,
     shallow_transformer,
 )
-from compresslab.experiments.long_runs import save_whole
+from compresslab.experiments.experiment import Context
 from compresslab.models.pretrained import load_baseline
 from compresslab.models.residual import Mirrored, ResidualNetwork, baseline, student
 from compresslab.models.surgery import evaluating
 from compresslab.techniques.distillation.layer_outputs import tapped
-from compresslab.techniques.distillation.offline import know
+from compresslab.techniques.distillation.offline import Knowledge, know
 from compresslab.techniques.distillation.retrieval import one_shot_accuracy, recall_at_1
-from compresslab.training.loop import accuracy, fast_precision
+from compresslab.training.loop import accuracy, fast_precision, fit
 
 __all__ = [
     "SEEN",
@@ -51,18 +55,20 @@ __all__ = [
     "STUDENTS",
     "TRANSFORMER",
     "UNSEEN",
-    "Job",
     "double",
     "embed",
     "half",
-    "perform",
-    "setting_of",
+    "setting_for",
+    "structure",
+    "teach",
+    "teach_seen_classes",
+    "teach_transformer",
+    "train_seen_classes_teacher",
+    "train_transformer_teacher",
 ]
 
 SEEN, UNSEEN = (0, 2, 4, 6, 8), (1, 3, 5, 7, 9)  # even and odd classes: fixed before any run was looked at
-SEEN_TEACHER = "seen_classes_teacher.safetensors"
-TRANSFORMER = "transformer_teacher.safetensors"
-KEPT_SEED = 0  # whose students are stored
+SEEN_TEACHER, TRANSFORMER = "seen_classes_teacher", "transformer_teacher"  # names of networks, and keys
 
 
 def half() -> ResidualNetwork:
@@ -78,78 +84,113 @@ def double() -> ResidualNetwork:
 STUDENTS = {"half": half, "student": student, "double": double}
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run: what is taught, at which learning rate, from which seed.
+def structure(name: str, record: Mapping[str, Any]) -> nn.Module:
+    """Return an untrained network of a stored one's structure."""
+    return {SEEN_TEACHER: baseline, TRANSFORMER: deep_transformer}.get(name, student)()
 
-    Attributes:
-        group: "tries" (only validation is looked at), "methods", "students", "teachers", "peers", "labels",
-            "held_out", "transformers".
-        method: a name in METHODS, "alone", or "alone_long".
+
+def teach(
+    context: Context,
+    *,
+    method: str,
+    learning_rate: float,
+    seed: int,
+    student: str = "student",
+    teacher: str = "teacher",
+    peer: str = "",
+    labels: int = LABELLED,
+    longer: int = 1,
+) -> dict[str, Any]:
+    """Train a student by a method, and measure it on validation and, if nothing is tuned, on test.
+
+    Args:
+        context: of the run.
+        method: a name in METHODS, or "alone".
+        learning_rate: the peak of the one-cycle schedule.
         seed: of the first weights, the order of the images and their augmentation.
-        longer: how many times as long the student alone learns.
+        student: a name in STUDENTS.
+        teacher: a shipped network, for methods that learn offline.
+        peer: a name in STUDENTS, for the second student of mutual learning; "" for one like the first.
+        labels: how many images have one.
+        longer: how many times as long a student alone learns.
     """
+    make = STUDENTS[student]
+    setting = setting_for(context, method, learning_rate, teacher=teacher, labels=labels)
 
-    group: str
-    method: str
-    seed: int
-    learning_rate: float
-    longer: int = 1
-    student: str = "student"
-    teacher: str = "teacher"
-    peer: str = ""
-    labels: int = LABELLED
+    def learn() -> Learned:
+        if method == "alone":
+            return learn_alone(setting, make, seed=seed, longer=longer)
+        strength = METHODS[method].strength
+        if peer:
+            return learn_together(setting, make, STUDENTS[peer], strength=strength, seed=seed)
+        return METHODS[method].run(setting, make, strength=strength, seed=seed)
 
-    @property
-    def key(self) -> str:
-        """The run's name in the results, such as ``methods/kd/0``."""
-        middle = {
-            "tries": f"{self.learning_rate:g}",
-            "students": self.student,
-            "teachers": self.teacher,
-            "peers": self.peer,
-            "labels": str(self.labels),
-        }.get(self.group)
-        return "/".join([self.group, self.method, *([middle] if middle else []), str(self.seed)])
+    return _taught(context, learn, make, setting, seed)
 
 
-def perform(job: Job, folder: Path, small: bool = False) -> dict:
-    """What a job's student reached, as JSON values; the students of one seed go to ``folder``.
+def teach_seen_classes(context: Context, *, method: str, learning_rate: float, seed: int) -> dict[str, Any]:
+    """Train a student on the seen classes alone, and measure its embeddings on the others."""
+    setting = setting_for(context, method, learning_rate, teacher=SEEN_TEACHER)
 
-    The seconds are those of the student's training; a teacher's pass over the views, once for all runs, is
-    not among them.
+    def learn() -> Learned:
+        if method == "alone":
+            return learn_alone(setting, student, seed=seed)
+        return METHODS[method].run(setting, student, strength=METHODS[method].strength, seed=seed)
+
+    return _taught(context, learn, student, setting, seed, seen=True)
+
+
+def teach_transformer(context: Context, *, method: str, learning_rate: float, seed: int) -> dict[str, Any]:
+    """Train a small transformer alone, by its teacher's logits ("response"), or by all ("tinybert")."""
+    setting = setting_for(context, "alone", learning_rate)
+
+    def learn() -> Learned:
+        if method == "alone":
+            return learn_alone(setting, shallow_transformer, seed=seed)
+        teacher = deep_transformer()
+        teacher.load_state_dict(load(context.networks[TRANSFORMER]))
+        return learn_inside(setting, teacher.eval(), answers_alone=method == "response", seed=seed)
+
+    return _taught(context, learn, shallow_transformer, setting, seed)
+
+
+def train_seen_classes_teacher(context: Context, *, epochs: int, seed: int) -> dict[str, Any]:
+    """Train the baseline on the seen classes alone."""
+    train, validation = (of_classes(part, SEEN) for part in (context.data.train, context.data.validation))
+    settings = context.training(epochs=epochs, learning_rate=0.1, seed=seed)
+    trained = fit(baseline(), train, validation, checkpoint=context.checkpoint, **settings)
+    context.save_network(trained.model)
+    return {}
+
+
+def train_transformer_teacher(
+    context: Context, *, epochs: int, learning_rate: float, seed: int
+) -> dict[str, Any]:
+    """Train the deep transformer on all labels."""
+    settings = context.training(epochs=epochs, learning_rate=learning_rate, seed=seed)
+    data, checkpoint = context.data, context.checkpoint
+    trained = fit(deep_transformer(), data.train, data.validation, checkpoint=checkpoint, **settings)
+    context.save_network(trained.model)
+    return {}
+
+
+def setting_for(
+    context: Context, method: str, learning_rate: float, *, teacher: str = "teacher", labels: int = LABELLED
+) -> Setting:
+    """Return the setting that a student learns in, with its teacher's knowledge if the method needs it.
+
+    Args:
+        context: of the run.
+        method: a name in METHODS, or "alone".
+        learning_rate: the peak of the one-cycle schedule.
+        teacher: a shipped network, or SEEN_TEACHER: then nobody sees the other classes.
+        labels: how many images have one.
     """
-    data, setting = _data(small), setting_of(job, folder, small=small)
-    start = time.perf_counter()
-    try:
-        learned = _learn(job, setting, folder)
-    except Diverged as error:
-        # a run that diverged has taught nothing: the untrained student stands for it
-        torch.manual_seed(job.seed)
-        learned = Learned(_untrained(job)(), {"diverged": str(error)})
-    seconds = time.perf_counter() - start
-    network = learned.network
-    found = {
-        "learning_rate": job.learning_rate,
-        "small": small,
-        "seconds": round(seconds, 1),
-        "validation_accuracy": accuracy(network, setting.validation),
-    }
-    if job.group == "held_out":
-        found |= _on_unseen_classes(network, of_classes(data.test, UNSEEN))
-    elif job.group != "tries":
-        found["test_accuracy"] = accuracy(network, data.test)
-    if job.seed == KEPT_SEED and job.group in ("methods", "held_out"):
-        save_whole(network, folder / f"{job.group}_{job.method}.safetensors")
-    return found | learned.details
-
-
-def setting_of(job: Job, folder: Path, *, small: bool = False) -> Setting:
-    """The setting that a job runs in, with its teacher's knowledge where the method learns from a teacher."""
-    seen = job.group == "held_out"
-    setting = replace(_setting(seen, small, job.labels), learning_rate=job.learning_rate)
-    if job.method in METHODS and METHODS[job.method].strategy == "offline":
-        knowledge = _knowledge(job.teacher, folder, seen, job.method == "fitnet", small, job.labels)
+    seen = teacher == SEEN_TEACHER
+    setting = replace(_setting(seen, context.small, labels), learning_rate=learning_rate)
+    if method in METHODS and METHODS[method].strategy == "offline":
+        weights = context.networks[SEEN_TEACHER] if seen else b""
+        knowledge = _knowledge(teacher, weights, method == "fitnet", context.small, labels)
         setting = replace(setting, knowledge=knowledge)
     return setting
 
@@ -161,27 +202,34 @@ def embed(network: nn.Module, images: Images) -> torch.Tensor:
         return torch.cat([tapped(network, inputs, [layer])[1][0] for inputs, _ in images.batches()])
 
 
-def _learn(job: Job, setting: Setting, folder: Path) -> Learned:
-    if job.group == "transformers" and job.method != "alone":
-        teacher = deep_transformer()
-        teacher.load_state_dict(load_file(folder / TRANSFORMER))
-        answers_alone = job.method == "response"
-        return learn_inside(setting, teacher.eval(), answers_alone=answers_alone, seed=job.seed)
-    make = _untrained(job)
-    if job.method.startswith("alone"):
-        return learn_alone(setting, make, seed=job.seed, longer=job.longer)
-    method = METHODS[job.method]
-    if job.peer:
-        return learn_together(setting, make, STUDENTS[job.peer], strength=method.strength, seed=job.seed)
-    return method.run(setting, make, strength=method.strength, seed=job.seed)
+def _taught(
+    context: Context,
+    learn: Callable[[], Learned],
+    make: Callable[[], nn.Module],
+    setting: Setting,
+    seed: int,
+    *,
+    seen: bool = False,
+) -> dict[str, Any]:
+    """Measure what was learnt, and keep the network; the seconds are those of the student's training."""
+    start = time.perf_counter()
+    try:
+        learned = learn()
+    except Diverged as error:
+        torch.manual_seed(seed)
+        learned = Learned(make(), {"diverged": str(error)})
+    found = {"seconds": round(time.perf_counter() - start, 1)}
+    network = learned.network
+    found["validation_accuracy"] = accuracy(network, setting.validation)
+    if seen:
+        found |= _on_unseen_classes(network, of_classes(context.data.test, UNSEEN))
+    elif not context.is_tuning:
+        found["test_accuracy"] = accuracy(network, context.data.test)
+    context.save_network(network)
+    return found | learned.details
 
 
-def _untrained(job: Job) -> Callable[[], nn.Module]:
-    """What makes the network that a job trains."""
-    return shallow_transformer if job.group == "transformers" else STUDENTS[job.student]
-
-
-def _on_unseen_classes(network: nn.Module, images: Images) -> dict:
+def _on_unseen_classes(network: nn.Module, images: Images) -> dict[str, float]:
     embeddings = embed(network, images)
     generator = torch.Generator().manual_seed(0)
     return {
@@ -190,20 +238,14 @@ def _on_unseen_classes(network: nn.Module, images: Images) -> dict:
     }
 
 
-@functools.lru_cache(maxsize=1)
-def _data(small: bool) -> Splits:
-    data = fashion_mnist()
-    return Splits(data.train.first(400), data.validation.first(100), data.test.first(100)) if small else data
-
-
 @functools.lru_cache(maxsize=2)
 def _setting(seen: bool, small: bool, labels: int) -> Setting:
     if small:
         count, every, views, passes = 100, 200, (2, 1), 1
     else:
         count, every, views, passes = labels, IMAGES, (LABELLED_VIEWS // labels, 4), 2
-    data = _data(small)
-    train, validation = data.train.first(every), data.validation
+    data = fashion_mnist()
+    train, validation = data.train.first(every), data.validation.first(100) if small else data.validation
     if seen:
         count = len(of_classes(train.first(count), SEEN))
         train, validation = of_classes(train, SEEN), of_classes(validation, SEEN)
@@ -218,16 +260,17 @@ def _setting(seen: bool, small: bool, labels: int) -> Setting:
 
 
 @functools.lru_cache(maxsize=2)
-def _knowledge(teacher: str, folder: Path, seen: bool, hints: bool, small: bool, labels: int):
-    if teacher == SEEN_TEACHER:
+def _knowledge(teacher: str, weights: bytes, hints: bool, small: bool, labels: int) -> Knowledge:
+    """What a teacher says of all views, which many runs need; ``weights`` where it is no shipped network."""
+    seen = teacher == SEEN_TEACHER
+    if seen:
         network: nn.Module = baseline()
-        network.load_state_dict(load_file(folder / SEEN_TEACHER))
+        network.load_state_dict(load(weights))
     else:
         network = load_baseline(teacher)
-    views, precision = _setting(seen, small, labels).views, fast_precision()
+    more: dict[str, Any] = {}
     if teacher == "teacher":
         more = {"attention": list(LAYERS.values()), "features": [HINT[1]] if hints else []}
-    else:
-        more = {}
     embedding = {"mlp": "6", "teacher": "network.pool"}.get(teacher, "pool")
-    return know(network, views, embedding=embedding, precision=precision, **more)
+    views = _setting(seen, small, labels).views
+    return know(network, views, embedding=embedding, precision=fast_precision(), **more)

@@ -5,10 +5,9 @@ from compresslab.experiments.low_rank.plan import (
     load_network,
     load_results,
     network_ranks,
-    run_experiments,
-    values,
 )
 from compresslab.experiments.low_rank.runs import as_ranks, random_directions
+from compresslab.experiments.results import values
 
 __all__ = [
     "as_ranks",
@@ -17,6 +16,5 @@ __all__ = [
     "load_results",
     "network_ranks",
     "random_directions",
-    "run_experiments",
     "values",
 ]

@@ -1,8 +1,8 @@
-"""The runs of lab 04, as a worker process does them (see ``compresslab.experiments.bench``).
+"""The runs of lab 04, each a function of a ``Context`` and of JSON values.
 
 A network is made thin by a split and ranks, which come as JSON values, and trained; the networks that the lab
-names go to the bench's folder. The others only compare: how much a short training mends, whether a network
-may begin thin, what a low-rank update learns.
+names are kept. The others only compare: how much a short training recovers, whether a network may begin thin,
+what a low-rank update learns.
 """
 
 from __future__ import annotations
@@ -17,28 +17,20 @@ from compresslab.analysis.layer_inputs import input_second_moments
 from compresslab.analysis.sensitivity import answers_moved
 from compresslab.data.images import Images
 from compresslab.errors import Diverged
-from compresslab.experiments.bench import Bench
-from compresslab.experiments.long_runs import save_whole
+from compresslab.experiments.experiment import Context
 from compresslab.measurement.costs import count_macs
 from compresslab.models.pretrained import load_baseline
 from compresslab.models.residual import mlp
-from compresslab.techniques.low_rank.factorization import factorize
-from compresslab.techniques.low_rank.layer_splits import SPLITS, TUCKER, Rank, Split, whitened
+from compresslab.techniques.low_rank.factorization import factorize, thin_like
+from compresslab.techniques.low_rank.layer_splits import CHANNELS, SPLITS, TUCKER, Rank, Split, whitened
 from compresslab.techniques.low_rank.lora import add_updates, merge_updates
 from compresslab.techniques.low_rank.rank_selection import scan_ranks
 from compresslab.training.loop import accuracy, fast_precision, fit
 
 __all__ = [
-    "LOOKED_AT",
-    "SCAN_IMAGES",
-    "as_ranks",
-    "make_thin",
-    "random_directions",
-    "scan",
-    "study_adapting",
-    "study_beginning",
-    "study_tuning",
-]
+    "LOOKED_AT", "SCAN_IMAGES", "as_ranks", "make_thin", "random_directions", "scan",
+    "structure", "study_adapting", "study_beginning", "study_tuning",
+]  # fmt: skip
 
 LOOKED_AT = 1000  # training images that whitening looks at
 SCAN_IMAGES = 500  # of validation
@@ -70,10 +62,10 @@ def random_directions(seed: int) -> Split:
     return Split("random directions", refuses, TUCKER.full, TUCKER.looks, kernels, TUCKER.matrices)
 
 
-def _split(bench: Bench, model: nn.Module, way: str, seed: int) -> Split:
+def _split(context: Context, model: nn.Module, way: str, seed: int) -> Split:
     """The split of that name: one of SPLITS, "whitened" by some training images, or "random"."""
     if way == "whitened":
-        return whitened(input_second_moments(model, bench.some(LOOKED_AT, seed).batches()))
+        return whitened(input_second_moments(model, context.sample(LOOKED_AT, seed).batches()))
     return random_directions(seed) if way == "random" else SPLITS[way]
 
 
@@ -82,67 +74,63 @@ def as_ranks(ranks: Mapping[str, Any]) -> dict[str, Rank]:
     return {name: rank if isinstance(rank, int) else (rank[0], rank[1]) for name, rank in ranks.items()}
 
 
-def scan(bench: Bench, key: str, *, way: str, shares: list[float], multiple: int, images: int) -> dict:
+def structure(name: str, record: Mapping[str, Any]) -> nn.Module:
+    """Return a network of a stored one's structure, to load its weights into."""
+    split = SPLITS.get(record["way"], CHANNELS)  # whitened layers look like plain ones
+    return thin_like(load_baseline(record["network"]), as_ranks(record["ranks"]), split=split)
+
+
+def scan(context: Context, *, way: str, shares: list[float], multiple: int, images: int) -> dict:
     """How far each layer, thin alone, moves the baseline's answers, in nats: {layer: one a share}."""
     model = load_baseline()
-    moved = answers_moved(model, bench.data.validation.first(images).inputs())
-    split = _split(bench, model, way, 0)
+    moved = answers_moved(model, context.data.validation.first(images).inputs())
+    split = _split(context, model, way, 0)
     return {"damages": scan_ranks(model, moved, shares=shares, split=split, multiple=multiple)}
 
 
 def make_thin(
-    bench: Bench,
-    key: str,
-    *,
-    network: str,
-    way: str,
-    ranks: dict[str, Any],
-    epochs: int,
-    learning_rate: float,
-    augmented: bool,
-    seed: int,
-) -> dict:
+    context: Context, *, network: str, way: str, ranks: dict[str, Any], epochs: int,
+    learning_rate: float, augmented: bool, seed: int,
+) -> dict:  # fmt: skip
     """A trained network made thin and trained on; one to keep is stored, and test is read for it alone."""
-    model, data = load_baseline(network), bench.data
-    thin = factorize(model, as_ranks(ranks), split=_split(bench, model, way, seed))
-    settings = bench.training(epochs=epochs, learning_rate=learning_rate, seed=seed)
-    checkpoint = bench.checkpoint(key)
-    trained = fit(thin, data.train, data.validation, augmented=augmented, checkpoint=checkpoint, **settings)
-    checkpoint.unlink()
+    model, data = load_baseline(network), context.data
+    thin = factorize(model, as_ranks(ranks), split=_split(context, model, way, seed))
+    settings = context.training(epochs=epochs, learning_rate=learning_rate, seed=seed)
+    settings |= {"augmented": augmented, "checkpoint": context.checkpoint}
+    trained = fit(thin, data.train, data.validation, **settings)
     found = {
         "macs_per_sample": count_macs(thin, data.train.first(1).inputs()),
         "thin_accuracy": accuracy(thin, data.validation),
         "validation_accuracy": accuracy(trained.model, data.validation),
         "history": [epoch.validation_accuracy for epoch in trained.history],
     }
-    group, name = key.split("/")[:2]
-    if group == "networks":
+    if not context.is_tuning:
         found["test_accuracy"] = accuracy(trained.model, data.test)
         found["thin_test_accuracy"] = accuracy(thin, data.test)
-        save_whole(trained.model, bench.folder / f"{name}.safetensors")
+    context.save_network(trained.model)
     return found
 
 
 def study_tuning(
-    bench: Bench, key: str, *, way: str, ranks: dict[str, Any], images: int, learning_rate: float, seed: int
+    context: Context, *, way: str, ranks: dict[str, Any], images: int, learning_rate: float, seed: int
 ) -> dict:
     """The thin baseline before and after one pass over so many training images; a try reads no test image."""
     model = load_baseline()
-    thin = factorize(model, as_ranks(ranks), split=_split(bench, model, way, seed))
-    few = bench.data.validation.first(500)  # one epoch leaves nothing to choose by them
-    settings = bench.training(epochs=1, learning_rate=learning_rate, seed=seed)
-    trained = fit(thin, bench.some(images, seed), few, augmented=True, **settings).model
-    if key.startswith("tries/"):
-        return {"validation_accuracy": accuracy(trained, bench.data.validation, precision=fast_precision())}
+    thin = factorize(model, as_ranks(ranks), split=_split(context, model, way, seed))
+    few = context.data.validation.first(500)  # one epoch leaves nothing to choose by them
+    settings = context.training(epochs=1, learning_rate=learning_rate, seed=seed)
+    trained = fit(thin, context.sample(images, seed), few, augmented=True, **settings).model
+    if context.is_tuning:
+        return {"validation_accuracy": accuracy(trained, context.data.validation, precision=fast_precision())}
     return {
         "macs_per_sample": count_macs(thin, few.inputs()),
-        "thin_accuracy": accuracy(thin, bench.data.test, precision=fast_precision()),
-        "test_accuracy": accuracy(trained, bench.data.test, precision=fast_precision()),
+        "thin_accuracy": accuracy(thin, context.data.test, precision=fast_precision()),
+        "test_accuracy": accuracy(trained, context.data.test, precision=fast_precision()),
     }
 
 
 def study_beginning(
-    bench: Bench, key: str, *, ranks: dict[str, Any], epochs: int, more: int, learning_rate: float, seed: int
+    context: Context, *, ranks: dict[str, Any], epochs: int, more: int, learning_rate: float, seed: int
 ) -> dict:
     """Test accuracies of the perceptron, thin at these ranks: made thin when trained, or from the start.
 
@@ -150,11 +138,11 @@ def study_beginning(
     weights and trained as long as either, or as both.
     """
     torch.manual_seed(seed)
-    start, data = mlp(), bench.data
+    start, data = mlp(), context.data
     sizes = as_ranks(ranks)
 
     def learned(network: nn.Module, passes: int) -> nn.Module:
-        settings = bench.training(epochs=passes, learning_rate=learning_rate, seed=seed)
+        settings = context.training(epochs=passes, learning_rate=learning_rate, seed=seed)
         return fit(network, data.train, data.validation, augmented=False, **settings).model
 
     dense = learned(start, epochs)
@@ -172,8 +160,7 @@ def study_beginning(
 
 
 def study_adapting(
-    bench: Bench,
-    key: str,
+    context: Context,
     *,
     way: str,
     rank: int,
@@ -188,12 +175,12 @@ def study_adapting(
     """
     model = load_baseline("mlp")
     train, validation, test = (
-        _turned(part) for part in (bench.some(images, seed), bench.data.validation, bench.data.test)
+        _turned(part) for part in (context.sample(images, seed), context.data.validation, context.data.test)
     )
     start = _adaptable(model, way, rank, seed)
     tried = {}
     for rate in learning_rates:
-        settings = bench.training(epochs=epochs, learning_rate=rate, seed=seed)
+        settings = context.training(epochs=epochs, learning_rate=rate, seed=seed)
         try:
             tried[rate] = fit(start, train, validation, augmented=False, **settings)
         except Diverged:

@@ -2,7 +2,8 @@
 
 from compresslab.experiments.pruning.curves import masked_curve, surgeon_curves, tuned_accuracies, tuned_curve
 from compresslab.experiments.pruning.methods import CRITERIA, GRANULARITIES
-from compresslab.experiments.pruning.plan import load_network, load_results, run_experiments, values
+from compresslab.experiments.pruning.plan import load_network, load_results
+from compresslab.experiments.results import values
 
 __all__ = [
     "CRITERIA",
@@ -10,7 +11,6 @@ __all__ = [
     "load_network",
     "load_results",
     "masked_curve",
-    "run_experiments",
     "surgeon_curves",
     "tuned_accuracies",
     "tuned_curve",

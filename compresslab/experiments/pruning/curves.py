@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compresslab.experiments.pruning.plan import SPARSITIES, TUNED, values
+from compresslab.experiments.pruning.plan import SPARSITIES, TUNED
+from compresslab.experiments.results import values
 from compresslab.measurement.statistics import Interval, mean_over_seeds
 
 __all__ = ["masked_curve", "surgeon_curves", "tuned_accuracies", "tuned_curve"]

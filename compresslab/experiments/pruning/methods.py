@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.data.images import Images
-from compresslab.data.location import DATA
-from compresslab.experiments.long_runs import read_kept
+from compresslab.experiments.results import RESULTS, read_json
 from compresslab.measurement.costs import count_macs
 from compresslab.techniques.pruning.channel_groups import dependency_groups
 from compresslab.techniques.pruning.channel_removal import remove_channels
@@ -139,7 +138,7 @@ def _one_line(model: nn.Module, images: Images, macs: int, *, criterion: str, mu
     )
 
 
-def torch_prunings_channels(*, folder: Path = DATA / "results") -> dict[str, list[int]]:
+def torch_prunings_channels(*, folder: Path = RESULTS) -> dict[str, list[int]]:
     """The channels that torch-pruning 1.6.1 keeps of the baseline: {group: channels}. A test asks it again.
 
     Its group magnitude (L2) with a pruning ratio of 0.29 for every group.
@@ -151,7 +150,7 @@ def torch_prunings_channels(*, folder: Path = DATA / "results") -> dict[str, lis
         CompressionError: they are not there, or can't be read.
     """
     place = folder / "03_pruning" / "torch_pruning_keeps.json"
-    return read_kept(place, about="it says which channels torch-pruning keeps")
+    return read_json(place, about="it says which channels torch-pruning keeps")
 
 
 def _theirs(model: nn.Module, images: Images, macs: int) -> Keep:

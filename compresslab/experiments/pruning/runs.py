@@ -1,16 +1,16 @@
-"""The runs of lab 03 that end in a network, as a worker process does them: settings in, what was reached out.
+"""The runs of lab 03 that end in a network, each a function of a ``Context`` and of JSON values.
 
-The networks that the lab shows go to the bench's folder (``compresslab.experiments.bench``). The runs that
-only compare are in ``studies``.
+The networks that the lab names are kept. The runs that only compare are in ``studies``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from compresslab.experiments.bench import Bench
+from compresslab.experiments.experiment import Context
 from compresslab.experiments.pruning.methods import CHANNEL_CHOICES, masks_of_two_in_four
 from compresslab.measurement.costs import count_macs
 from compresslab.models.pretrained import load_baseline
@@ -22,21 +22,13 @@ from compresslab.techniques.pruning.schedule import cubic_sparsity, fit_masked, 
 from compresslab.techniques.pruning.sparse_layers import store_sparsely
 from compresslab.training.loop import accuracy, fit
 
-__all__ = [
-    "KEPT_SEED",
-    "LOOKED_AT",
-    "prune_channels",
-    "prune_in_rounds",
-    "prune_two_in_four",
-]
+__all__ = ["LOOKED_AT", "prune_channels", "prune_in_rounds", "prune_two_in_four", "structure"]
 
-KEPT_SEED = 0  # whose networks are stored
 LOOKED_AT = 1000  # training images that criteria look at
 
 
 def prune_in_rounds(
-    bench: Bench,
-    key: str,
+    context: Context,
     *,
     sparsity: float,
     rounds: int,
@@ -46,47 +38,40 @@ def prune_in_rounds(
     seed: int,
 ) -> dict:
     """The baseline pruned by magnitude with one threshold, on a cubic ramp; ``more`` epochs at the end."""
-    data, settings = bench.data, dict[str, Any](learning_rate=learning_rate, seed=seed)
+    data, settings = context.data, dict[str, Any](learning_rate=learning_rate, seed=seed)
     ramp = [cubic_sparsity(t, steps=rounds, sparsity=sparsity) for t in range(1, rounds + 1)]
     pruned = prune_iteratively(
-        load_baseline(),
-        data.train,
-        data.validation,
-        sparsities=ramp,
-        select=global_masks,
-        checkpoint=bench.checkpoint(key),
-        **bench.training(epochs=epochs, **settings),
-    )
+        load_baseline(), data.train, data.validation, sparsities=ramp, select=global_masks,
+        checkpoint=context.checkpoint, **context.training(epochs=epochs, **settings),
+    )  # fmt: skip
     network = pruned.model
     if more:
-        at_the_end = bench.training(epochs=more, **settings) | {"checkpoint": bench.checkpoint(key)}
+        at_the_end = context.training(epochs=more, **settings) | {"checkpoint": context.checkpoint}
         network = fit_masked(network, pruned.masks, data.train, data.validation, **at_the_end).model
-        bench.checkpoint(key).unlink()
     rounds_reached = [[r.sparsity, r.pruned_accuracy, r.trained_accuracy] for r in pruned.rounds]
-    return _reached(bench, key, network, seed) | {"rounds_reached": rounds_reached}
+    return _reached(context, network) | {"rounds_reached": rounds_reached}
 
 
-def prune_two_in_four(bench: Bench, key: str, *, epochs: int, learning_rate: float, seed: int) -> dict:
+def prune_two_in_four(context: Context, *, epochs: int, learning_rate: float, seed: int) -> dict:
     """The baseline with two of every four inputs, wherever four divides them; then trained."""
-    model, data = load_baseline(), bench.data
+    model, data = load_baseline(), context.data
     masks = masks_of_two_in_four(magnitudes(model))
-    settings = bench.training(epochs=epochs, learning_rate=learning_rate, seed=seed)
+    settings = context.training(epochs=epochs, learning_rate=learning_rate, seed=seed)
     trained = fit_masked(model, masks, data.train, data.validation, **settings)
     before = accuracy(masked(model, masks), data.validation)
-    return _reached(bench, key, trained.model, seed) | {"pruned_accuracy": before}
+    return _reached(context, trained.model) | {"pruned_accuracy": before}
 
 
 def prune_channels(
-    bench: Bench, key: str, *, choice: str, macs: int, epochs: int, learning_rate: float, seed: int
+    context: Context, *, choice: str, macs: int, epochs: int, learning_rate: float, seed: int
 ) -> dict:
     """The baseline with as many channels as the MACs allow, which ones by CHANNEL_CHOICES; then trained."""
-    model, data = load_baseline(), bench.data
-    keep = CHANNEL_CHOICES[choice](model, bench.some(LOOKED_AT, seed), macs)
-    thin, checkpoint = remove_channels(model, keep), bench.checkpoint(key)
-    settings = bench.training(epochs=epochs, learning_rate=learning_rate, seed=seed)
+    model, data = load_baseline(), context.data
+    keep = CHANNEL_CHOICES[choice](model, context.sample(LOOKED_AT, seed), macs)
+    thin, checkpoint = remove_channels(model, keep), context.checkpoint
+    settings = context.training(epochs=epochs, learning_rate=learning_rate, seed=seed)
     trained = fit(thin, data.train, data.validation, checkpoint=checkpoint, **settings)
-    checkpoint.unlink()
-    return _reached(bench, key, trained.model, seed) | {
+    return _reached(context, trained.model) | {
         "macs_per_sample": count_macs(thin, data.train.first(1).inputs()),
         "channels": {name: len(kept) for name, kept in keep.items()},
         "pruned_accuracy": accuracy(thin, data.validation),
@@ -94,14 +79,18 @@ def prune_channels(
     }
 
 
-def _reached(bench: Bench, key: str, network: nn.Module, seed: int) -> dict:
-    """Validation of every network; test of those that are reported, and KEPT_SEED's of them are stored."""
-    group, name = key.split("/")[:2]
-    found = {"validation_accuracy": accuracy(network, bench.data.validation)}
-    if group == "networks":
-        found["test_accuracy"] = accuracy(network, bench.data.test)
-        if seed == KEPT_SEED:
-            bench.folder.mkdir(parents=True, exist_ok=True)
-            ledger = save_model(store_sparsely(network), bench.folder / f"{name}.safetensors")
-            found["storage_bytes"] = ledger.total
+def structure(name: str, record: Mapping[str, Any]) -> nn.Module:
+    """Return a network of a stored one's structure, to load its weights into."""
+    # a sparse file has no shapes of weights in it, so the widths come from the record
+    keep = {group: range(width) for group, width in record.get("channels", {}).items()}
+    return store_sparsely(remove_channels(load_baseline(), keep))
+
+
+def _reached(context: Context, network: nn.Module) -> dict[str, Any]:
+    """Accuracies of a network: of test images only where nothing is tuned; keep it if it is to be kept."""
+    found: dict[str, Any] = {"validation_accuracy": accuracy(network, context.data.validation)}
+    if not context.is_tuning:
+        found["test_accuracy"] = accuracy(network, context.data.test)
+    if context.run.network:
+        found["storage_bytes"] = save_model(store_sparsely(network), context.network_path).total
     return found

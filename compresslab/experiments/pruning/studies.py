@@ -1,7 +1,7 @@
 """The runs of lab 03 that compare: what each criterion, granularity, allocation and beginning is worth.
 
-Runs like those of the page ``runs``: functions of a bench, a key and JSON values. No network is kept, and
-nothing is chosen by what they find, so they may read test.
+Functions like those of ``runs``. No network is kept, and nothing is chosen by what they find, so they may
+read test.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from compresslab.analysis.sensitivity import answers_moved
-from compresslab.experiments.bench import Bench
+from compresslab.experiments.experiment import Context
 from compresslab.experiments.pruning.methods import CHANNEL_CHOICES, CRITERIA, GRANULARITIES, choose_masks
 from compresslab.experiments.pruning.runs import LOOKED_AT
 from compresslab.measurement.costs import count_macs
@@ -46,8 +46,7 @@ SCAN_IMAGES = 500  # of validation
 
 
 def study_masks(
-    bench: Bench,
-    key: str,
+    context: Context,
     *,
     criterion: str,
     granularity: str,
@@ -56,49 +55,44 @@ def study_masks(
     seed: int,
 ) -> dict:
     """Test accuracy of the masked baseline, before any training: one a sparsity."""
-    model, test = load_baseline(), bench.glance()
-    scores = CRITERIA[criterion](model, bench.some(images, seed), seed)
+    model, test = load_baseline(), context.first_test_images()
+    scores = CRITERIA[criterion](model, context.sample(images, seed), seed)
     masks = [choose_masks(scores, GRANULARITIES[granularity], sparsity=s, model=model) for s in sparsities]
     networks = [masked(model, chosen) for chosen in masks]
     return {"test_accuracies": [accuracy(n, test, precision=fast_precision()) for n in networks]}
 
 
 def study_tuning(
-    bench: Bench,
-    key: str,
-    *,
-    criterion: str,
-    granularity: str,
-    sparsity: float,
-    images: int,
-    learning_rate: float,
-    seed: int,
-) -> dict:
+    context: Context, *, criterion: str, granularity: str, sparsity: float, images: int,
+    learning_rate: float, seed: int,
+) -> dict:  # fmt: skip
     """Test accuracy of the masked baseline after one pass over so many training images."""
     model = load_baseline()
-    scores = CRITERIA[criterion](model, bench.some(LOOKED_AT, seed), seed)
+    scores = CRITERIA[criterion](model, context.sample(LOOKED_AT, seed), seed)
     masks = choose_masks(scores, GRANULARITIES[granularity], sparsity=sparsity, model=model)
-    return _tuned(bench, model, masks, images, learning_rate, seed)
+    return _tuned(context, model, masks, images, learning_rate, seed)
 
 
 def study_allocation(
-    bench: Bench, key: str, *, allocation: str, sparsity: float, images: int, learning_rate: float, seed: int
+    context: Context, *, allocation: str, sparsity: float, images: int, learning_rate: float, seed: int
 ) -> dict:
     """As ``study_tuning``, of single weights by magnitude, spread over the layers by ALLOCATIONS."""
     model = load_baseline()
-    return _tuned(bench, model, ALLOCATIONS[allocation](bench, model, sparsity), images, learning_rate, seed)
+    return _tuned(
+        context, model, ALLOCATIONS[allocation](context, model, sparsity), images, learning_rate, seed
+    )
 
 
-def scan(bench: Bench, key: str, *, sparsities: list[float], images: int) -> dict:
+def scan(context: Context, *, sparsities: list[float], images: int) -> dict:
     """How far each layer's pruning alone moves the answers, in nats: {layer: one a sparsity}."""
     model = load_baseline()
-    moved = answers_moved(model, bench.data.validation.first(images).inputs())
+    moved = answers_moved(model, context.data.validation.first(images).inputs())
     return {"damages": scan_sensitivity(model, moved, sparsities=sparsities)}
 
 
-def study_surgeon(bench: Bench, key: str, *, sparsities: list[float], images: int, seed: int) -> dict:
+def study_surgeon(context: Context, *, sparsities: list[float], images: int, seed: int) -> dict:
     """Test accuracy without training: magnitude's masks, the same with the others making up, SparseGPT."""
-    model, some, test = load_baseline(), bench.some(images, seed), bench.glance()
+    model, some, test = load_baseline(), context.sample(images, seed), context.first_test_images()
 
     def reached(sparsity: float) -> dict[str, float]:
         masks = local_masks(magnitudes(model), sparsity=sparsity)
@@ -114,16 +108,9 @@ def study_surgeon(bench: Bench, key: str, *, sparsities: list[float], images: in
 
 
 def study_lottery(
-    bench: Bench,
-    key: str,
-    *,
-    sparsity: float,
-    channel_macs: float,
-    epochs: int,
-    early_steps: int,
-    learning_rate: float,
-    seed: int,
-) -> dict:
+    context: Context, *, sparsity: float, channel_macs: float, epochs: int, early_steps: int,
+    learning_rate: float, seed: int,
+) -> dict:  # fmt: skip
     """Test accuracies of the small student: pruned and fine-tuned, rewound, or begun again from chance.
 
     The first four tickets have the trained network's masks: its own weights, those of an early step, those
@@ -131,20 +118,20 @@ def study_lottery(
     """
     torch.manual_seed(seed)
     start, other = student(), student()
-    settings = bench.training(epochs=epochs, learning_rate=learning_rate, seed=seed)
-    dense, early = _fit_and_remember(bench, start, early_steps, settings)
+    settings = context.training(epochs=epochs, learning_rate=learning_rate, seed=seed)
+    dense, early = _fit_and_remember(context, start, early_steps, settings)
     masks = global_masks(magnitudes(dense), sparsity=sparsity)
-    whole = count_macs(dense, bench.data.train.first(1).inputs())
-    keep = CHANNEL_CHOICES["magnitude"](dense, bench.some(LOOKED_AT, seed), round(channel_macs * whole))
+    whole = count_macs(dense, context.data.train.first(1).inputs())
+    keep = CHANNEL_CHOICES["magnitude"](dense, context.sample(LOOKED_AT, seed), round(channel_macs * whole))
     thin = remove_channels(other, keep)
 
     def learned(network: nn.Module, masks: Masks, *, times: int = 1) -> float:
         longer = settings | {"epochs": times * settings["epochs"]}
-        trained = fit_masked(network, masks, bench.data.train, bench.data.validation, **longer)
-        return accuracy(trained.model, bench.data.test)
+        trained = fit_masked(network, masks, context.data.train, context.data.validation, **longer)
+        return accuracy(trained.model, context.data.test)
 
     return {
-        "dense": accuracy(dense, bench.data.test),
+        "dense": accuracy(dense, context.data.test),
         "dense_longer": learned(start, {}, times=2),
         "fine_tuned": learned(dense, masks),
         "rewound": learned(early, masks),
@@ -157,7 +144,7 @@ def study_lottery(
 
 
 def _fit_and_remember(
-    bench: Bench, start: nn.Module, early_steps: int, settings: dict[str, Any]
+    context: Context, start: nn.Module, early_steps: int, settings: dict[str, Any]
 ) -> tuple[nn.Module, nn.Module]:
     """The trained network, and as it was after so many steps (the start, if it never took so many)."""
     early, count = [start], itertools.count(1)
@@ -166,19 +153,19 @@ def _fit_and_remember(
         if next(count) == early_steps:
             early.append(copy.deepcopy(model))
 
-    data = bench.data
+    data = context.data
     return fit(start, data.train, data.validation, after_step=remember, **settings).model, early[-1]
 
 
-def _global(bench: Bench, model: nn.Module, sparsity: float) -> Masks:
+def _global(context: Context, model: nn.Module, sparsity: float) -> Masks:
     """One threshold for all layers."""
     return global_masks(magnitudes(model), sparsity=sparsity)
 
 
-def _scanned(bench: Bench, model: nn.Module, sparsity: float) -> Masks:
+def _scanned(context: Context, model: nn.Module, sparsity: float) -> Masks:
     """What the scan allows each layer, with at most as many weights alive in all."""
     scores = magnitudes(model)
-    moved = answers_moved(model, bench.data.validation.first(SCAN_IMAGES).inputs())
+    moved = answers_moved(model, context.data.validation.first(SCAN_IMAGES).inputs())
     damages = scan_sensitivity(model, moved, sparsities=SCAN_SPARSITIES)
     weights = {name: s.numel() for name, s in scores.items()}
     budget = sum(weights.values()) - round(sparsity * sum(weights.values()))
@@ -186,14 +173,14 @@ def _scanned(bench: Bench, model: nn.Module, sparsity: float) -> Masks:
     return local_masks(scores, sparsity=shares)
 
 
-ALLOCATIONS: dict[str, Callable[[Bench, nn.Module, float], Masks]] = {"global": _global, "scan": _scanned}
+ALLOCATIONS: dict[str, Callable[[Context, nn.Module, float], Masks]] = {"global": _global, "scan": _scanned}
 
 
 def _tuned(
-    bench: Bench, model: nn.Module, masks: Masks, images: int, learning_rate: float, seed: int
+    context: Context, model: nn.Module, masks: Masks, images: int, learning_rate: float, seed: int
 ) -> dict:
     """Test accuracy after one pass over so many training images."""
-    settings = bench.training(epochs=1, learning_rate=learning_rate, seed=seed)
-    few = bench.data.validation.first(500)  # one epoch leaves nothing to choose by them
-    trained = fit_masked(model, masks, bench.some(images, seed), few, **settings)
-    return {"test_accuracy": accuracy(trained.model, bench.data.test, precision=fast_precision())}
+    settings = context.training(epochs=1, learning_rate=learning_rate, seed=seed)
+    few = context.data.validation.first(500)  # one epoch leaves nothing to choose by them
+    trained = fit_masked(model, masks, context.sample(images, seed), few, **settings)
+    return {"test_accuracy": accuracy(trained.model, context.data.test, precision=fast_precision())}

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from compresslab.data.images import Images, Splits
 from compresslab.errors import BadSetting, Diverged
@@ -14,12 +14,15 @@ from compresslab.experiments.distillation.runs import (
     STUDENTS,
     TRANSFORMER,
     UNSEEN,
-    Job,
     embed,
-    perform,
-    setting_of,
+    setting_for,
+    teach,
+    teach_seen_classes,
+    teach_transformer,
+    train_seen_classes_teacher,
 )
 from compresslab.experiments.distillation.transformer import deep_transformer
+from compresslab.experiments.experiment import TUNING, Context, Run
 from compresslab.models.residual import baseline, student, teacher
 from compresslab.techniques.distillation.response import UNLABELLED
 from compresslab.training.loop import accuracy
@@ -32,6 +35,7 @@ def drawn(n, seed):
 
 
 DATA = Splits(drawn(400, 0), drawn(100, 1), drawn(100, 2))
+SHORT = {"learning_rate": 0.1, "seed": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -42,117 +46,120 @@ def small_world(monkeypatch):
         torch.manual_seed(0)
         return {"teacher": teacher, "student": student}[name]().eval()
 
-    cached = (runs._data, runs._setting, runs._knowledge)
-    for function in cached:
+    for function in (runs._setting, runs._knowledge):
         function.cache_clear()
     monkeypatch.setattr(runs, "fashion_mnist", lambda: DATA)
     monkeypatch.setattr(runs, "load_baseline", load)
     monkeypatch.setattr(runs, "fast_precision", lambda: torch.float32)
     yield
-    for function in cached:
+    for function in (runs._setting, runs._knowledge):
         function.cache_clear()
 
 
-def job(group="methods", method="alone", seed=0, rate=0.1, **more):
-    return Job(group, method, seed, rate, **more)
+@pytest.fixture
+def given(tmp_path):
+    """A function that makes what a run is given."""
+
+    def make(key="methods/x/0", *, network="", networks=None, data=DATA):
+        return Context(data, tmp_path, Run(key, "", network=network), networks or {}, small=True)
+
+    return make
 
 
-def test_a_run_is_called_by_what_tells_it_from_the_others():
-    assert job().key == "methods/alone/0"
-    assert job("tries", "alone", 100, 0.05).key == "tries/alone/0.05/100"
-    assert job("labels", "kd", 1, labels=2000).key == "labels/kd/2000/1"
-    assert job("students", "kd", 1, student="half").key == "students/kd/half/1"
-    assert job("teachers", "kd", 1, teacher="mlp").key == "teachers/kd/mlp/1"
-    assert job("peers", "mutual", 2, peer="double").key == "peers/mutual/double/2"
-    assert job("held_out", "rkd", 4, teacher=SEEN_TEACHER).key == "held_out/rkd/4"
-
-
-def test_a_reported_run_says_what_it_reached_and_keeps_its_student(tmp_path):
-    found = perform(job(), tmp_path / "new", small=True)
+def test_a_reported_run_says_what_it_reached_and_keeps_its_student(given):
+    context = given(network="methods_alone")
+    torch.manual_seed(0)
+    found = teach(context, method="alone", **SHORT)
     network = student()
-    network.load_state_dict(load_file(tmp_path / "new" / "methods_alone.safetensors"))
+    network.load_state_dict(load_file(context.network_path))
     assert found["test_accuracy"] == accuracy(network.eval(), DATA.test)
     assert found["validation_accuracy"] == accuracy(network, DATA.validation)
-    assert found["learning_rate"] == 0.1
     assert found["seconds"] >= 0
 
 
-def test_what_is_kept_is_of_one_seed(tmp_path):
-    perform(job(seed=1), tmp_path, small=True)
+def test_only_a_network_that_the_plan_names_is_kept(given, tmp_path):
+    teach(given("methods/alone/1"), method="alone", learning_rate=0.1, seed=1)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_try_looks_at_no_test_image(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "_data", lambda small: Splits(DATA.train, DATA.validation, None))
-    found = perform(job("tries", "alone", 0, 0.05), tmp_path, small=True)
+def test_a_try_looks_at_no_test_image(given, tmp_path):
+    blind = Splits(DATA.train, DATA.validation, None)
+    found = teach(given(f"{TUNING}/alone/0.05/0", data=blind), method="alone", **SHORT)
     assert "validation_accuracy" in found
     assert not {"test_accuracy", "recall_at_1", "one_shot_accuracy"} & found.keys()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(AttributeError):  # a reported one does look
-        perform(job(), tmp_path, small=True)
+        teach(given(data=blind), method="alone", **SHORT)
 
 
-def test_offline_methods_get_the_knowledge_of_the_teacher_named(tmp_path):
-    plain = setting_of(job(method="mutual"), tmp_path, small=True)
-    assert plain.knowledge is None
-    kd = setting_of(job(method="kd"), tmp_path, small=True)
+def test_offline_methods_get_the_knowledge_of_the_teacher_named(given):
+    assert setting_for(given(), "mutual", 0.1).knowledge is None
+    kd = setting_for(given(), "kd", 0.1)
     wanted = runs.load_baseline("teacher")(kd.views.inputs()[:5])
     torch.testing.assert_close(kd.taught.logits[:5], wanted, rtol=1e-3, atol=1e-4)
     assert list(kd.taught.attention) == list(LAYERS.values())
     assert list(kd.taught.features) == []
-    other = setting_of(job("teachers", "kd", teacher="student"), tmp_path, small=True)
+    other = setting_for(given(), "kd", 0.1, teacher="student")
     wanted = runs.load_baseline("student")(kd.views.inputs()[:5])
     torch.testing.assert_close(other.taught.logits[:5], wanted, rtol=1e-3, atol=1e-4)
-    hints = setting_of(job(method="fitnet"), tmp_path, small=True).taught.features
+    hints = setting_for(given(), "fitnet", 0.1).taught.features
     assert hints[HINT[1]].shape == (300, 96, 7, 7)
 
 
-def test_a_job_learns_at_its_own_rate(tmp_path):
-    assert setting_of(Job("tries", "alone", 0, learning_rate=0.3), tmp_path, small=True).learning_rate == 0.3
+def test_a_student_learns_at_its_own_rate(given):
+    assert setting_for(given(), "alone", 0.3).learning_rate == 0.3
 
 
-def test_held_out_classes_are_seen_by_nobody_before_the_test(tmp_path):
-    save_file(baseline().state_dict(), tmp_path / SEEN_TEACHER)
-    setting = setting_of(job("held_out", "kd", teacher=SEEN_TEACHER), tmp_path, small=True)
+def test_held_out_classes_are_seen_by_nobody_before_the_test(given):
+    context = given("held_out/kd/0", networks={SEEN_TEACHER: save(baseline().state_dict())})
+    setting = setting_for(context, "kd", 0.1, teacher=SEEN_TEACHER)
     assert len(setting.taught.logits) == len(setting.views)
     for images in (setting.views, setting.labelled, setting.validation):
         assert set(images.labels.tolist()) <= {*SEEN, UNLABELLED}
     mine = {bytes(p.numpy().tobytes()) for p in setting.unlabelled.pixels}
     allowed = DATA.train.pixels[torch.isin(DATA.train.labels, torch.tensor(SEEN))]
     assert mine <= {bytes(p.numpy().tobytes()) for p in allowed}
-    found = perform(job("held_out", "alone"), tmp_path, small=True)
+    found = teach_seen_classes(given("held_out/alone/0"), method="alone", **SHORT)
     assert "test_accuracy" not in found
     assert 0 <= found["recall_at_1"] <= 1
     assert 0 <= found["one_shot_accuracy"] <= 1
-    assert (tmp_path / "held_out_alone.safetensors").exists()
+
+
+def test_the_teacher_of_the_seen_classes_is_given_no_other(given, monkeypatch):
+    asked, train = [], runs.fit
+    monkeypatch.setattr(runs, "fit", lambda *args, **told: asked.append(args) or train(*args, **told))
+    context = given(network=SEEN_TEACHER)
+    assert train_seen_classes_teacher(context, epochs=8, seed=0) == {}
+    assert all(set(images.labels.tolist()) == set(SEEN) for images in asked[0][1:])
+    baseline().load_state_dict(load_file(context.network_path))
 
 
 def test_classes_are_seen_or_unseen():
     assert sorted(SEEN + UNSEEN) == list(range(10))
 
 
-def test_what_a_job_names_is_what_is_taught(tmp_path, monkeypatch):
+def test_what_the_settings_name_is_what_is_taught(given, monkeypatch):
     asked = []
 
     def learned(*args, **settings):
         asked.append((args[1:], settings))
         return runs.Learned(student().eval(), {"more": 1})
 
-    monkeypatch.setattr(runs, "learn_alone", learned)
-    monkeypatch.setattr(runs, "learn_together", learned)
-    monkeypatch.setattr(runs, "learn_inside", learned)
+    for name in ("learn_alone", "learn_together", "learn_inside"):
+        monkeypatch.setattr(runs, name, learned)
     method = {"run": staticmethod(learned), "strength": 2.0, "strategy": "online"}
     monkeypatch.setattr(runs, "METHODS", {"mutual": type("Method", (), method)})
-    save_file(deep_transformer().state_dict(), tmp_path / TRANSFORMER)
-    for one in (
-        job("tries", "alone", 3),
-        job("methods", "alone_long", 3, longer=3),
-        job("students", "alone", 3, student="half"),
-        job("methods", "mutual", 3),
-        job("peers", "mutual", 3, peer="double"),
-        job("transformers", "tinybert", 3),
+    rest = {"learning_rate": 0.1, "seed": 3}
+    for settings in (
+        {"method": "alone"},
+        {"method": "alone", "longer": 3},
+        {"method": "alone", "student": "half"},
+        {"method": "mutual"},
+        {"method": "mutual", "peer": "double"},
     ):
-        assert perform(one, tmp_path, small=True)["more"] == 1
+        assert teach(given(), **settings, **rest)["more"] == 1
+    networks = {TRANSFORMER: save(deep_transformer().state_dict())}
+    assert teach_transformer(given(networks=networks), method="tinybert", **rest)["more"] == 1
     plain = STUDENTS["student"]
     assert asked[:5] == [
         ((plain,), {"seed": 3, "longer": 1}),
@@ -164,24 +171,20 @@ def test_what_a_job_names_is_what_is_taught(tmp_path, monkeypatch):
     assert asked[5][1] == {"answers_alone": False, "seed": 3}
 
 
-def test_a_run_that_diverged_counts_as_the_untrained_student(tmp_path, monkeypatch):
+def test_a_run_that_diverged_counts_as_the_untrained_student(given, monkeypatch):
     def diverged(*args, **settings):
-        raise Diverged("the loss is nan in epoch 1; it must stay finite: try a tenth")
+        raise Diverged("the loss is nan in epoch 1")
 
     monkeypatch.setattr(runs, "learn_alone", diverged)
-    found = perform(job(), tmp_path, small=True)
-    assert "the loss is nan" in found["diverged"]
+    found = teach(given(), method="alone", **SHORT)
+    assert found["diverged"] == "the loss is nan in epoch 1"
     torch.manual_seed(0)
     assert found["test_accuracy"] == accuracy(student().eval(), DATA.test)
 
 
-def test_another_error_is_no_result(tmp_path, monkeypatch):
-    def broken(*args, **settings):
-        raise BadSetting("learning_rate must be a positive number, got -1")
-
-    monkeypatch.setattr(runs, "learn_alone", broken)
-    with pytest.raises(BadSetting, match="learning_rate must be a positive number"):
-        perform(job(), tmp_path, small=True)
+def test_another_error_is_no_result(given):
+    with pytest.raises(BadSetting, match="learning_rate"):
+        teach(given(), method="alone", learning_rate=-1.0, seed=0)
 
 
 def test_the_family_comes_in_three_sizes():

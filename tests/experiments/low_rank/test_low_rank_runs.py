@@ -7,9 +7,10 @@ from torch import nn
 from compresslab.analysis.layer_inputs import input_second_moments, multiplying_layers
 from compresslab.data.images import Images, Splits
 from compresslab.errors import CompressionError
-from compresslab.experiments import bench as bench_page
-from compresslab.experiments.bench import Bench
+from compresslab.experiments import experiment as experiment_module
+from compresslab.experiments.experiment import TUNING, Context, Run
 from compresslab.experiments.low_rank import runs
+from compresslab.experiments.results import load_weights
 from compresslab.measurement.costs import count_macs, count_parameters
 from compresslab.models.residual import ResidualNetwork
 from compresslab.techniques.low_rank.factorization import factorize
@@ -55,13 +56,18 @@ def small_world(monkeypatch):
     monkeypatch.setattr(runs, "mlp", lambda: tiny("mlp", seed=torch.initial_seed()).train())
     monkeypatch.setattr(runs, "accuracy", reached)
     monkeypatch.setattr(runs, "LOOKED_AT", 60)
-    monkeypatch.setattr(bench_page, "fast_precision", lambda: torch.float32)
+    monkeypatch.setattr(experiment_module, "fast_precision", lambda: torch.float32)
     monkeypatch.setattr(runs, "fast_precision", lambda: torch.float32)
 
 
+def given(folder, key="tuned/any/0", *, network="", data=DATA):
+    """What a run is given; by default it is no try, and the plan names no network of it."""
+    return Context(data, folder, Run(key, "", network=network))
+
+
 @pytest.fixture
-def bench(tmp_path):
-    return Bench(DATA, tmp_path / "new")
+def context(tmp_path):
+    return given(tmp_path)
 
 
 @pytest.fixture
@@ -115,16 +121,16 @@ def test_random_directions_lose_nothing_at_full_rank_and_more_than_tuckers_below
 @pytest.mark.parametrize("way", ["channels", "whitened", "tucker"])
 def test_the_scan_finds_how_far_each_layer_alone_moves_the_answers(tmp_path, way):
     train = DATA.train if way == "whitened" else None  # whitening alone looks at training images
-    bench = Bench(Splits(train, DATA.validation, None), tmp_path)
-    found = runs.scan(bench, "scan", way=way, shares=[0.9, 0.4, 0.01], multiple=2, images=40)["damages"]
+    context = given(tmp_path, data=Splits(train, DATA.validation, None))
+    found = runs.scan(context, way=way, shares=[0.9, 0.4, 0.01], multiple=2, images=40)["damages"]
     opens = set(multiplying_layers(tiny())) - ({"blocks.0.shortcut.0"} if way == "tucker" else set())
     assert found.keys() == opens
     assert all(row[2] is None for row in found.values())  # a hundredth is thinner than any rank
     assert 0 <= found[CONV][0] < found[CONV][1]
 
 
-def test_the_scans_damage_is_what_the_answers_diverge_in_nats(bench):
-    found = runs.scan(bench, "scan", way="channels", shares=[0.5], multiple=1, images=40)["damages"]
+def test_the_scans_damage_is_what_the_answers_diverge_in_nats(context):
+    found = runs.scan(context, way="channels", shares=[0.5], multiple=1, images=40)["damages"]
     rank = 576 // 2 // (72 + 8)  # of an (8, 72) matrix; 80 weights a rank
     x = DATA.validation.first(40).inputs()
     with torch.no_grad():
@@ -133,9 +139,10 @@ def test_the_scans_damage_is_what_the_answers_diverge_in_nats(bench):
 
 
 @pytest.mark.parametrize("way", ["tucker", "space", "cp", "whitened"])
-def test_a_named_network_is_made_thin_trained_stored_and_reads_test(bench, trainings, way):
+def test_a_named_network_is_made_thin_trained_kept_and_reads_test(tmp_path, trainings, way):
+    context = given(tmp_path, f"networks/{way}/0", network=way)
     asked = {"network": "baseline", "way": way, "ranks": RANKS[way], "epochs": 2, "augmented": True}
-    found = runs.make_thin(bench, "networks/thin/0", **asked, **SHORT)
+    found = runs.make_thin(context, **asked, **SHORT)
     ((before, images, _, told, after),) = trainings
     assert images is DATA.train
     assert (told["epochs"], told["learning_rate"], told["augmented"]) == (2, 0.05, True)
@@ -146,20 +153,21 @@ def test_a_named_network_is_made_thin_trained_stored_and_reads_test(bench, train
     assert found["validation_accuracy"] == reached(after, DATA.validation)
     assert found["test_accuracy"] == reached(after, DATA.test) != found["thin_test_accuracy"]
     assert len(found["history"]) == 2
-    assert [file.name for file in bench.folder.iterdir()] == ["thin.safetensors"]
+    back = load_weights(context.network_path, into=runs.structure("thin", asked))
+    assert same(back, after)
 
 
-def test_whitening_looks_at_the_images_of_its_seed_and_beats_the_plain_cut_on_them(bench, trainings):
+def test_whitening_looks_at_the_images_of_its_seed_and_beats_the_plain_cut_on_them(context, trainings):
     for way in ("whitened", "channels"):
         asked = {"ranks": {CONV: 3}, "images": 130, "learning_rate": 0.05, "seed": 4}
-        runs.study_tuning(bench, "tuned", way=way, **asked)
+        runs.study_tuning(context, way=way, **asked)
     whole = tiny()
     with torch.no_grad():
-        x = whole.stem(bench.some(60, 4).inputs())
+        x = whole.stem(context.sample(60, 4).inputs())
         y = whole.get_submodule(CONV)(x)
         by_way = [float((before.get_submodule(CONV)(x) - y).norm()) for before, *_ in trainings]
     assert by_way[0] < 0.99 * by_way[1]
-    seen = whitened(input_second_moments(whole, bench.some(60, 4).batches()))
+    seen = whitened(input_second_moments(whole, context.sample(60, 4).batches()))
     assert same(trainings[0][0], factorize(whole, {CONV: 3}, split=seen))
 
 
@@ -171,37 +179,37 @@ TRIES = {
 
 @pytest.mark.parametrize("name", TRIES)
 def test_a_try_reads_no_test_image_and_keeps_no_network(tmp_path, name):
-    blind = Bench(Splits(DATA.train, DATA.validation, None), tmp_path)  # who reads test fails
+    blind = Splits(DATA.train, DATA.validation, None)  # who reads test fails
     run, settings = TRIES[name]
     settings = {"way": "tucker", "ranks": RANKS["tucker"], **settings, **SHORT}
-    found = run(blind, f"tries/{name}/tucker/0.05/0", **settings)
+    found = run(given(tmp_path, f"{TUNING}/{name}/tucker/0.05/0", data=blind), **settings)
     assert "validation_accuracy" in found
     assert not [key for key in found if "test" in key]
-    assert list(tmp_path.iterdir()) == []
+    assert not given(tmp_path).network_path.exists()
     with pytest.raises(AttributeError):  # a reported one does read
-        run(blind, "networks/tucker/0", **settings)
+        run(given(tmp_path / "reported", data=blind), **settings)
 
 
 @pytest.mark.parametrize("way", ["random", "tucker", "channels"])
-def test_a_short_training_reports_the_thin_network_before_and_after_one_pass(bench, trainings, way):
+def test_a_short_training_reports_the_thin_network_before_and_after_one_pass(context, trainings, way):
     asked = {"way": way, "ranks": RANKS[way], "images": 130, "learning_rate": 0.05, "seed": 3}
-    found = runs.study_tuning(bench, f"tuned/{way}/2/3", **asked)
+    found = runs.study_tuning(context, **asked)
     ((before, images, validation, told, after),) = trainings
     assert found == {
         "macs_per_sample": count_macs(after, DATA.test.inputs()[:1]),
         "thin_accuracy": reached(before, DATA.test),
         "test_accuracy": reached(after, DATA.test),
     }
-    assert torch.equal(images.pixels, bench.some(130, 3).pixels)
+    assert torch.equal(images.pixels, context.sample(130, 3).pixels)
     assert torch.equal(validation.pixels, DATA.validation.pixels[:500])
     assert (told["epochs"], told["learning_rate"], told["seed"], told["augmented"]) == (1, 0.05, 3, True)
     split = runs.random_directions(3) if way == "random" else SPLITS[way]
     assert same(before, factorize(tiny(), runs.as_ranks(RANKS[way]), split=split))
 
 
-def test_a_perceptron_begins_thin_or_becomes_it_with_the_same_ranks_and_passes(bench, trainings):
+def test_a_perceptron_begins_thin_or_becomes_it_with_the_same_ranks_and_passes(context, trainings):
     asked = {"ranks": MLP_RANKS, "epochs": 1, "more": 2, "learning_rate": 0.05, "seed": 2}
-    found = runs.study_beginning(bench, "beginning/2", **asked)
+    found = runs.study_beginning(context, **asked)
     dense, longer, tuned, first, first_longer = trainings
     assert [call[3]["epochs"] for call in trainings] == [1, 2, 2, 1, 3]
     assert found == {
@@ -228,10 +236,10 @@ def test_a_perceptron_begins_thin_or_becomes_it_with_the_same_ranks_and_passes(b
 # updates
 
 
-def adapt(bench, way, rank=0, *, rates=(0.02,)):
+def adapt(context, way, rank=0, *, rates=(0.02,)):
     """The study of 400 turned images."""
     asked = {"images": 400, "epochs": 1, "learning_rates": list(rates), "seed": 1}
-    return runs.study_adapting(bench, f"adapting/{way}/1", way=way, rank=rank, **asked)
+    return runs.study_adapting(context, way=way, rank=rank, **asked)
 
 
 LEARNING = [("all", 0, sum(m * n + m for m, n in SIZES)), ("head", 0, 10 * 8 + 10)]
@@ -239,8 +247,8 @@ LEARNING += [("update", r, sum(min(r, m, n) * (m + n) for m, n in SIZES)) for r 
 
 
 @pytest.mark.parametrize(("way", "rank", "parameters"), LEARNING)
-def test_what_learns_is_counted_exactly_and_nothing_else_changes(bench, trainings, way, rank, parameters):
-    found = adapt(bench, way, rank)
+def test_what_learns_is_counted_exactly_and_nothing_else_changes(context, trainings, way, rank, parameters):
+    found = adapt(context, way, rank)
     ((before, *_, after),) = trainings
     assert found["trained"] == parameters
     changed = {name for name, p in after.named_parameters() if not torch.equal(p, before.get_parameter(name))}
@@ -251,22 +259,22 @@ def test_what_learns_is_counted_exactly_and_nothing_else_changes(bench, training
     assert ("merged_accuracy" in found) == (way == "update")
 
 
-def test_images_are_turned_by_a_right_angle_and_their_labels_kept(bench, trainings):
-    found = adapt(bench, "all")
+def test_images_are_turned_by_a_right_angle_and_their_labels_kept(context, trainings):
+    found = adapt(context, "all")
     ((before, images, validation, _, after),) = trainings
 
     def turned(given):  # anticlockwise
         return Images(given.pixels.transpose(2, 3).flip(2), given.labels)
 
-    for ours, whole in ((images, bench.some(400, 1)), (validation, DATA.validation)):
+    for ours, whole in ((images, context.sample(400, 1)), (validation, DATA.validation)):
         assert torch.equal(ours.pixels, turned(whole).pixels)
         assert torch.equal(ours.labels, whole.labels)
     assert found["before"] == reached(tiny("mlp"), turned(DATA.test)) == reached(before, turned(DATA.test))
     assert found["test_accuracy"] == reached(after, turned(DATA.test))
 
 
-def test_updates_say_at_first_what_the_network_says_and_merged_what_they_learned(bench, trainings):
-    found = adapt(bench, "update", 4, rates=(0.5,))
+def test_updates_say_at_first_what_the_network_says_and_merged_what_they_learned(context, trainings):
+    found = adapt(context, "update", 4, rates=(0.5,))
     ((before, images, *_, after),) = trainings
     assert reached(before, images) == pytest.approx(reached(tiny("mlp"), images), rel=1e-6)
     assert found["merged_accuracy"] == pytest.approx(found["test_accuracy"], rel=1e-5)
@@ -274,8 +282,8 @@ def test_updates_say_at_first_what_the_network_says_and_merged_what_they_learned
     assert [layer.scale for layer in after.modules() if isinstance(layer, UpdatedLinear)] == [1.0] * 3
 
 
-def test_a_learning_rate_that_diverges_is_no_choice(bench, trainings):
-    found = adapt(bench, "all", rates=(1e30, 0.02, 1e25))
+def test_a_learning_rate_that_diverges_is_no_choice(context, trainings):
+    found = adapt(context, "all", rates=(1e30, 0.02, 1e25))
     assert found["learning_rate"] == 0.02
     assert len(trainings) == 1  # the others did not come to an end
     with pytest.raises(CompressionError, match="must stay finite"):
@@ -285,7 +293,7 @@ def test_a_learning_rate_that_diverges_is_no_choice(bench, trainings):
 @pytest.mark.parametrize(
     ("reaches", "best"), [((0.5, 0.7, 0.6), 0.02), ((0.6, 0.5, 0.6), 0.01), ((0.2, 0.3, 0.4), 0.03)]
 )
-def test_the_learning_rate_is_chosen_by_validation_of_equals_the_first(bench, monkeypatch, reaches, best):
+def test_the_learning_rate_is_chosen_by_validation_of_equals_the_first(context, monkeypatch, reaches, best):
     rates = (0.01, 0.02, 0.03)
     networks = {rate: tiny("mlp", seed=place) for place, rate in enumerate(rates)}
 
@@ -294,6 +302,6 @@ def test_the_learning_rate_is_chosen_by_validation_of_equals_the_first(bench, mo
         return Trained(networks[learning_rate], (Epoch(1.0, reach), Epoch(1.0, 0.1 * (1 - reach))))
 
     monkeypatch.setattr(runs, "fit", fit)
-    found = adapt(bench, "all", rates=rates)
+    found = adapt(context, "all", rates=rates)
     assert found["learning_rate"] == best
     assert found["test_accuracy"] == reached(networks[best], runs._turned(DATA.test))

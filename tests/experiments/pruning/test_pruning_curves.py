@@ -57,5 +57,5 @@ def test_the_surgeons_three_curves_keep_their_names():
 
 
 def test_a_curve_that_was_not_run_is_an_error_that_says_how_to_run_it():
-    with pytest.raises(CompressionError, match="compresslab train 03_pruning"):
+    with pytest.raises(CompressionError, match="repeat the runs with: compresslab train"):
         masked_curve({}, "obd", "fine")

@@ -7,18 +7,16 @@ import torch
 from torch import nn
 
 from compresslab.data.images import Images, Splits
-from compresslab.experiments import bench as bench_page
-from compresslab.experiments.bench import Bench
+from compresslab.experiments import experiment as experiment_module
+from compresslab.experiments.experiment import TUNING, Context, Run
 from compresslab.experiments.pruning import runs, studies
 from compresslab.experiments.pruning.methods import CRITERIA
+from compresslab.experiments.results import load_weights
 from compresslab.measurement.costs import count_macs
 from compresslab.models.residual import ResidualNetwork
-from compresslab.storage import load_model
-from compresslab.techniques.pruning.channel_removal import remove_channels
 from compresslab.techniques.pruning.granularity import global_masks, local_masks, magnitudes
 from compresslab.techniques.pruning.masks import masked, masks_of
 from compresslab.techniques.pruning.schedule import fit_masked
-from compresslab.techniques.pruning.sparse_layers import store_sparsely
 from compresslab.training import loop as training
 from compresslab.training.loop import fit
 
@@ -52,19 +50,20 @@ def small_world(monkeypatch):
     for page in (runs, studies):
         monkeypatch.setattr(page, "load_baseline", tiny)
         monkeypatch.setattr(page, "accuracy", reached)
-    monkeypatch.setattr(bench_page, "fast_precision", lambda: torch.float32)
+    monkeypatch.setattr(experiment_module, "fast_precision", lambda: torch.float32)
     monkeypatch.setattr(studies, "fast_precision", lambda: torch.float32)
-    monkeypatch.setattr(bench_page, "fashion_mnist", lambda: DATA)
     monkeypatch.setattr(studies, "student", lambda: ResidualNetwork(4, [(6, 4)]))
     monkeypatch.setattr(studies, "SCAN_IMAGES", 20)
-    bench_page._data.cache_clear()
-    yield
-    bench_page._data.cache_clear()
+
+
+def given(folder, key="networks/any/1", *, network="", data=DATA):
+    """What a run is given; by default it is no try, and the plan names no network of it."""
+    return Context(data, folder, Run(key, "", network=network))
 
 
 @pytest.fixture
-def bench(tmp_path):
-    return Bench(DATA, tmp_path / "new")
+def context(tmp_path):
+    return given(tmp_path)
 
 
 @pytest.fixture
@@ -72,9 +71,9 @@ def ended(monkeypatch):
     """The networks that runs ended with."""
     networks, report = [], runs._reached
 
-    def note(bench, key, network, seed):
+    def note(context, network):
         networks.append(network)
-        return report(bench, key, network, seed)
+        return report(context, network)
 
     monkeypatch.setattr(runs, "_reached", note)
     return networks
@@ -86,24 +85,24 @@ def zeros(network):
     return float((torch.cat(weights) == 0).double().mean())
 
 
-def test_pruning_in_rounds_ends_at_the_sparsity_asked_and_its_zeros_hold_to_the_end(bench, ended):
-    found = runs.prune_in_rounds(bench, "networks/fine/0", sparsity=0.9, rounds=2, epochs=1, more=1, **SHORT)
+def test_pruning_in_rounds_ends_at_the_sparsity_asked_and_its_zeros_hold_to_the_end(context, ended):
+    found = runs.prune_in_rounds(context, sparsity=0.9, rounds=2, epochs=1, more=1, **SHORT)
     assert [r[0] for r in found["rounds_reached"]] == pytest.approx([0.9 - 0.9 / 8, 0.9])
     weights = sum(scores.numel() for scores in magnitudes(tiny()).values())
     assert zeros(ended[0]) == round(0.9 * weights) / weights
     assert found["test_accuracy"] == reached(ended[0], DATA.test)
-    alone = runs.prune_in_rounds(bench, "networks/fine/1", sparsity=0.9, rounds=2, epochs=1, more=0, **SHORT)
+    alone = runs.prune_in_rounds(context, sparsity=0.9, rounds=2, epochs=1, more=0, **SHORT)
     assert alone["rounds_reached"] == found["rounds_reached"]
     assert all(torch.equal(mask, masks_of(ended[1])[name]) for name, mask in masks_of(ended[0]).items())
-    once_more = bench.training(epochs=1, **SHORT)
+    once_more = context.training(epochs=1, **SHORT)
     longer = fit_masked(ended[1], masks_of(ended[1]), DATA.train, DATA.validation, **once_more).model
     assert found["test_accuracy"] == reached(longer, DATA.test) != alone["test_accuracy"]
 
 
-def test_an_interrupted_training_at_the_end_goes_on_from_its_checkpoint(bench, monkeypatch):
+def test_an_interrupted_training_at_the_end_goes_on_from_its_checkpoint(context, tmp_path, monkeypatch):
     settings = {"sparsity": 0.5, "rounds": 1, "epochs": 1, "more": 3} | SHORT
-    whole = runs.prune_in_rounds(bench, "tries/fine/0", **settings)
-    kept, keep, end = [], training.keep_checkpoint, bench.checkpoint("tries/fine/0")
+    whole = runs.prune_in_rounds(given(tmp_path / "whole"), **settings)
+    kept, keep, end = [], training.keep_checkpoint, context.checkpoint
 
     def keep_until_the_power_fails(place, *state, **note):
         keep(place, *state, **note)
@@ -113,16 +112,15 @@ def test_an_interrupted_training_at_the_end_goes_on_from_its_checkpoint(bench, m
 
     monkeypatch.setattr(training, "keep_checkpoint", keep_until_the_power_fails)
     with pytest.raises(KeyboardInterrupt):
-        runs.prune_in_rounds(bench, "tries/fine/0", **settings)
-    assert [*bench.folder.iterdir()] == [end]
+        runs.prune_in_rounds(context, **settings)
+    assert [file for file in context.folder.iterdir() if file.is_file()] == [end]
     kept.clear()
-    assert runs.prune_in_rounds(bench, "tries/fine/0", **settings) == whole
+    assert runs.prune_in_rounds(context, **settings) == whole
     assert kept.count(end) == 1  # the third epoch alone
-    assert [*bench.folder.iterdir()] == []
 
 
-def test_two_in_four_keeps_two_weights_of_every_four_inputs_after_training_too(bench, ended):
-    found = runs.prune_two_in_four(bench, "networks/nm/0", epochs=1, **SHORT)
+def test_two_in_four_keeps_two_weights_of_every_four_inputs_after_training_too(context, ended):
+    found = runs.prune_two_in_four(context, epochs=1, **SHORT)
     before = tiny()
     for name, layer in ended[0].named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight.shape[1] % 4 == 0:
@@ -136,9 +134,9 @@ def test_two_in_four_keeps_two_weights_of_every_four_inputs_after_training_too(b
 
 
 @pytest.mark.parametrize("choice", ["magnitude", "taylor"])
-def test_channels_are_removed_until_the_macs_suffice_and_the_thin_network_learns(bench, ended, choice):
+def test_channels_are_removed_until_the_macs_suffice_and_the_thin_network_learns(context, ended, choice):
     whole = count_macs(tiny(), DATA.test.inputs()[:1])
-    found = runs.prune_channels(bench, "networks/thin/0", choice=choice, macs=whole // 2, epochs=2, **SHORT)
+    found = runs.prune_channels(context, choice=choice, macs=whole // 2, epochs=2, **SHORT)
     assert found["macs_per_sample"] == count_macs(ended[0], DATA.test.inputs()[:1]) <= whole // 2
     assert found["channels"]["stem.0"] == ended[0].stem[0].out_channels
     assert len(found["history"]) == 2
@@ -154,16 +152,17 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_the_first_seeds_network_is_kept_and_nothing_else(bench, ended, name):
+def test_a_network_that_the_plan_names_is_kept(tmp_path, ended, name, monkeypatch):
     run, settings = RUNS[name]
-    other = run(bench, f"networks/{name}/1", epochs=1, **settings | SHORT | {"seed": 1})
-    assert {*bench.folder.glob("*")} == set()
-    assert "storage_bytes" not in other
-    found = run(bench, f"networks/{name}/0", epochs=1, **settings | SHORT)
-    (kept,) = bench.folder.iterdir()
-    assert (kept.name, kept.stat().st_size) == (f"{name}.safetensors", found["storage_bytes"])
-    widths = {group: range(n) for group, n in found.get("channels", {}).items()}
-    back = load_model(kept, into=store_sparsely(remove_channels(tiny(seed=6), widths)))
+    other = given(tmp_path / "other")
+    assert "storage_bytes" not in run(other, epochs=1, **settings | SHORT)
+    assert not other.network_path.exists()
+    context = given(tmp_path, network=name)
+    found = run(context, epochs=1, **settings | SHORT)
+    kept = context.network_path
+    assert kept.stat().st_size == found["storage_bytes"]
+    monkeypatch.setattr(runs, "load_baseline", lambda: tiny(seed=6))
+    back = load_weights(kept, into=runs.structure(name, found))
     with torch.no_grad():
         assert torch.equal(back.eval()(DATA.test.inputs()), ended[1](DATA.test.inputs()))
 
@@ -171,21 +170,21 @@ def test_the_first_seeds_network_is_kept_and_nothing_else(bench, ended, name):
 @pytest.mark.parametrize("name", RUNS)
 def test_a_try_reads_no_test_image_and_keeps_nothing(tmp_path, name):
     run, settings = RUNS[name]
-    blind = Bench(Splits(DATA.train, DATA.validation, None), tmp_path)
-    found = run(blind, f"tries/{name}/0", epochs=1, **settings | SHORT)
+    blind = Splits(DATA.train, DATA.validation, None)
+    found = run(given(tmp_path, f"{TUNING}/{name}/0", data=blind), epochs=1, **settings | SHORT)
     assert "validation_accuracy" in found
     assert "test_accuracy" not in found
-    assert list(tmp_path.iterdir()) == []
+    assert not given(tmp_path).network_path.exists()
     with pytest.raises(AttributeError):  # a reported one does read
-        run(blind, f"networks/{name}/0", epochs=1, **settings | SHORT)
+        run(given(tmp_path / "reported", data=blind), epochs=1, **settings | SHORT)
 
 
 # studies
 
 
-def test_the_study_of_masks_says_what_the_masked_network_reaches(bench):
+def test_the_study_of_masks_says_what_the_masked_network_reaches(context):
     settings = {"granularity": "kernel", "sparsities": [0.0, 0.6], "images": 50, "seed": 0}
-    found = [studies.study_masks(bench, "masks", criterion=name, **settings) for name in CRITERIA]
+    found = [studies.study_masks(context, criterion=name, **settings) for name in CRITERIA]
     none, most = zip(*(each["test_accuracies"] for each in found), strict=True)
     assert set(none) == {reached(tiny(), DATA.test)}
     assert len(set(most)) == len(CRITERIA)  # every criterion has its own opinion
@@ -205,12 +204,12 @@ def trainings(monkeypatch):
     return calls
 
 
-def test_tuning_reports_the_masked_network_after_one_pass_with_the_same_zeros(bench, trainings):
+def test_tuning_reports_the_masked_network_after_one_pass_with_the_same_zeros(context, trainings):
     settings = {"criterion": "taylor", "granularity": "channel", "sparsity": 0.5, "images": 200}
-    found = studies.study_tuning(bench, "tuned", **settings, learning_rate=0.1, seed=3)
+    found = studies.study_tuning(context, **settings, learning_rate=0.1, seed=3)
     ((_, masks, images, told, after, validation),) = trainings
     assert found == {"test_accuracy": reached(after, DATA.test)}
-    assert torch.equal(images.pixels, bench.some(200, 3).pixels)
+    assert torch.equal(images.pixels, context.sample(200, 3).pixels)
     assert torch.equal(validation.pixels, DATA.validation.pixels[:500])
     assert told == {"epochs": 1, "learning_rate": 0.1, "seed": 3, "precision": torch.float32}
     assert all(not after.get_submodule(name).weight[~mask].any() for name, mask in masks.items())
@@ -218,10 +217,10 @@ def test_tuning_reports_the_masked_network_after_one_pass_with_the_same_zeros(be
 
 
 @pytest.mark.parametrize("sparsity", [0.5, 0.8])
-def test_an_allocation_keeps_as_many_weights_as_asked_the_scan_at_most(bench, trainings, sparsity):
+def test_an_allocation_keeps_as_many_weights_as_asked_the_scan_at_most(context, trainings, sparsity):
     alive, settings = {}, {"sparsity": sparsity, "images": 130, "learning_rate": 0.1, "seed": 0}
     for allocation in studies.ALLOCATIONS:
-        studies.study_allocation(bench, "allocation", allocation=allocation, **settings)
+        studies.study_allocation(context, allocation=allocation, **settings)
         masks = trainings[-1][1]
         alive[allocation] = sum(int(mask.sum()) for mask in masks.values())
         assert masks.keys() == magnitudes(tiny()).keys()
@@ -232,18 +231,18 @@ def test_an_allocation_keeps_as_many_weights_as_asked_the_scan_at_most(bench, tr
     assert 0.9 * alive["global"] < alive["scan"] <= alive["global"]
 
 
-def test_the_scan_finds_no_damage_where_nothing_is_pruned_and_more_where_more_is(bench):
-    damages = studies.scan(bench, "scan", sparsities=[0.0, 0.95], images=20)["damages"]
+def test_the_scan_finds_no_damage_where_nothing_is_pruned_and_more_where_more_is(context):
+    damages = studies.scan(context, sparsities=[0.0, 0.95], images=20)["damages"]
     assert damages.keys() == magnitudes(tiny()).keys()
     assert all(abs(none) < 1e-6 < much for none, much in damages.values())
 
 
-def test_the_surgeon_compares_three_ways_at_the_same_sparsities(bench, monkeypatch):
+def test_the_surgeon_compares_three_ways_at_the_same_sparsities(context, monkeypatch):
     shares = []
     monkeypatch.setattr(
         studies, "accuracy", lambda network, images, precision: shares.append(zeros(network)) or 0.5
     )
-    found = studies.study_surgeon(bench, "surgeon", sparsities=[0.25, 0.75], images=40, seed=0)
+    found = studies.study_surgeon(context, sparsities=[0.25, 0.75], images=40, seed=0)
     assert found == {way: [0.5, 0.5] for way in ("magnitude", "compensated", "sparse_gpt")}
     assert shares == pytest.approx([0.25] * 3 + [0.75] * 3, abs=0.02)
 
@@ -252,11 +251,11 @@ LOTTERY = {"sparsity": 0.7, "channel_macs": 0.6, "epochs": 2, "learning_rate": 0
 
 
 @pytest.mark.parametrize("early_steps", [1, 4, 100])
-def test_a_rewound_ticket_begins_with_the_weights_of_the_early_step(bench, trainings, early_steps):
-    found = studies.study_lottery(bench, "lottery", early_steps=early_steps, **LOTTERY)
+def test_a_rewound_ticket_begins_with_the_weights_of_the_early_step(context, trainings, early_steps):
+    found = studies.study_lottery(context, early_steps=early_steps, **LOTTERY)
     torch.manual_seed(2)
     start, other = studies.student(), studies.student()
-    steps, settings = [start], bench.training(epochs=2, learning_rate=0.2, seed=2)
+    steps, settings = [start], context.training(epochs=2, learning_rate=0.2, seed=2)
 
     def after_step(model):
         steps.append(copy.deepcopy(model))
@@ -271,8 +270,8 @@ def test_a_rewound_ticket_begins_with_the_weights_of_the_early_step(bench, train
     assert found["rewound"] == reached(trainings[2][4], DATA.test)
 
 
-def test_the_lotterys_networks_are_trained_for_as_long_and_the_thin_ones_are_of_one_size(bench, trainings):
-    found = studies.study_lottery(bench, "lottery", early_steps=1, **LOTTERY)
+def test_the_lotterys_networks_are_trained_for_as_long_and_the_thin_ones_are_of_one_size(context, trainings):
+    found = studies.study_lottery(context, early_steps=1, **LOTTERY)
     assert found.keys() == {
         "dense",
         "dense_longer",
