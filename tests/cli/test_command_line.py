@@ -128,7 +128,7 @@ def test_brackets_in_a_hint_are_text_and_no_markup():
         (("hint", "00", "juggle"), "00_measuring has no exercise 'juggle'; there are count_parameters, "),
         (("hint", "00", "conv_macs", 4), "a hint's step is 1 to 3, got 4; begin with 1"),
         (("hint", "77", "conv_macs"), "no labs are called '77'; there are 00_measuring"),
-        (("train", "resnet"), "no recipe for 'resnet'; there are baseline, teacher, student, mlp, 01_quant"),
+        (("train", "resnet"), "NAME must be one of baseline, teacher, student, mlp, 01_quant"),
         (("build", "nothing"), "no labs are called 'nothing'"),
     ],
 )

@@ -13,7 +13,7 @@ from submissions import tiny
 from compresslab.authoring.build import execute
 from compresslab.authoring.instructor_notebook import instructor_notebook
 from compresslab.cli.jupyter import jupyter_environment
-from compresslab.experiments.long_runs import workers
+from compresslab.experiments.runner import training_pool
 from compresslab.grading.bundle import make_bundle
 from compresslab.grading.sandbox.bubblewrap import sandbox_command
 from compresslab.grading.sandbox.worker_client import WorkerClient
@@ -44,8 +44,8 @@ def test_the_kernel_of_a_build(wanted, tmp_path):
 
 
 def test_processes_that_train(wanted):
-    with workers(1) as pool:
-        assert pool.submit(os.getenv, POLICY).result() == wanted
+    with training_pool(1) as pool, pool.open() as executor:
+        assert executor.submit(os.getenv, POLICY).result() == wanted
 
 
 def test_processes_that_grade_a_class(wanted):

@@ -83,11 +83,23 @@ def _teachers() -> Iterator[Run]:
     yield Run(TRANSFORMER, "train_transformer_teacher", settings, 0, network=TRANSFORMER, network_only=True)
 
 
-def _beside_the_table() -> Iterator[Run]:
-    """Held-out classes, and other labels, teachers, students, peers, transformers."""
+def _held_out() -> Iterator[Run]:
+    """Students that saw only some classes."""
     for seed in HELD_OUT_SEEDS:
         for name in RETRIEVAL:
             yield _taught("held_out", name, seed=seed)
+
+
+def _transformers() -> Iterator[Run]:
+    for seed in SEEDS:
+        for name in ("alone", "response", "tinybert"):
+            settings = {"method": name, "learning_rate": TRANSFORMER_RATE}
+            after = () if name == "alone" else (TRANSFORMER,)
+            yield Run(f"transformers/{name}/{seed}", "teach_transformer", settings, seed, after=after)
+
+
+def _beside_the_table() -> Iterator[Run]:
+    """Other numbers of labels, students, teachers and peers."""
     for seed in SEEDS:
         for name in ("alone", "kd"):
             for labels in LABELS:
@@ -96,16 +108,12 @@ def _beside_the_table() -> Iterator[Run]:
                 yield _taught("students", name, size, seed=seed, student=size)
         for teacher in TEACHERS:
             yield _taught("teachers", "kd", teacher, seed=seed, teacher=teacher)
-        for name in ("alone", "response", "tinybert"):
-            settings = {"method": name, "learning_rate": TRANSFORMER_RATE}
-            after = () if name == "alone" else (TRANSFORMER,)
-            yield Run(f"transformers/{name}/{seed}", "teach_transformer", settings, seed, after=after)
         yield _taught("peers", "mutual", "double", seed=seed, peer="double")
 
 
 EXPERIMENT = Experiment(
     lab="02_distillation",
-    plan=(*TRIES.values(), *_table(), *_teachers(), *_beside_the_table()),
+    plan=(*TRIES.values(), *_table(), *_teachers(), *_held_out(), *_transformers(), *_beside_the_table()),
     functions={
         function.__name__: function
         for function in (
