@@ -291,7 +291,7 @@ def test_local_processes_have_one_thread_no_progress_bars_and_a_death_costs_only
 def test_a_cluster_comes_to_the_same_results_and_its_networks_come_back_as_bytes(run, tmp_path):
     distributed = pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
     here = run()
-    settings = {"processes": False, "host": "127.0.0.1", "protocol": "tcp://", "dashboard_address": None}
+    settings = {"processes": False, "host": "127.0.0.1", "protocol": "tcp://", "dashboard_address": ":0"}
     there_folder = tmp_path / "there"
     with (
         distributed.LocalCluster(1, 2, **settings) as cluster,

@@ -275,7 +275,7 @@ def test_a_cluster_comes_to_the_same_scores(made):
     with contextlib.ExitStack() as stack:
         cluster = stack.enter_context(
             distributed.LocalCluster(
-                1, 2, processes=False, host="127.0.0.1", protocol="tcp://", dashboard_address=None
+                1, 2, processes=False, host="127.0.0.1", protocol="tcp://", dashboard_address=":0"
             )
         )
         pool = stack.enter_context(dask_cluster(cluster.scheduler_address))

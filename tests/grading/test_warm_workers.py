@@ -62,7 +62,7 @@ def test_a_real_class_comes_to_the_same_on_processes_and_on_a_cluster(bundle, in
     assert here["alice"].score == LAB.points == here["bob"].score + LAB.exercises[0].points
     assert here["carol"].message.startswith("carol.ipynb is not a notebook")
     with contextlib.ExitStack() as stack:
-        settings = {"processes": False, "host": "127.0.0.1", "protocol": "tcp://", "dashboard_address": None}
+        settings = {"processes": False, "host": "127.0.0.1", "protocol": "tcp://", "dashboard_address": ":0"}
         cluster = stack.enter_context(distributed.LocalCluster(1, 2, **settings))
         there = grade(
             bundle,

@@ -169,7 +169,7 @@ def test_less_than_one_process_is_told_so():
 @contextlib.contextmanager
 def cluster(**settings):
     distributed = pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
-    fixed = {"n_workers": 1, "threads_per_worker": 2, "host": "127.0.0.1", "dashboard_address": None}
+    fixed = {"n_workers": 1, "threads_per_worker": 2, "host": "127.0.0.1", "dashboard_address": ":0"}
     with distributed.LocalCluster(protocol="tcp://", **{**fixed, **settings}) as there:
         yield there.scheduler_address
 
