@@ -1,17 +1,17 @@
-"""Eleven ways to teach the same student, and the student alone: each as one function of one setting.
+"""The compared distillation methods of lab 02, and the student alone, each as one function of a setting.
 
     loss of an offline method = cross-entropy of the labelled images + strength · its loss over all views
 
-KD and DKD weigh the two as their papers do. Each method has one strength, which is not tuned: where the
-benchmark of Tian et al. gives a weight it is that one (PKT's there is 30,000 for a mean over pairs in batches
-of 64; here it is about 500 for a mean over images). The relation and feature methods are taken alone, without
-KD on top, as in that benchmark. What is tuned, with the same effort for every method and for the student
-alone, is the learning rate.
+KD and DKD weight the two terms as their papers do. Each method has one strength, which is not tuned: the
+weight in the benchmark of Tian et al., if it has one (PKT's there is 30,000 for a mean over pairs in batches
+of 64; here it is about 500 for a mean over images). Relation and feature methods are used without KD, as in
+that benchmark. Only the learning rate is tuned, with the same number of tries for every method and for the
+student alone.
 
-Simplified: FitNet's hint and the labels are learnt at once, not in two stages; similarity is taken between
-embeddings, not between feature maps; attention maps are compared in the mean over places, as in that
-benchmark; Noisy Student has noise in its input only, one round, and classes as they come. Peers and early
-exits learn from labelled images alone, as in their papers, and so leave the others unused.
+Simplified: FitNet's hint and the labels are learned together, not in two stages; similarity is computed from
+embeddings, not feature maps; attention maps are compared by the mean over positions, as in that benchmark;
+Noisy Student has input noise only, one round, and unbalanced classes. Peers and early exits learn only from
+labelled images, as in their papers, and do not use the others.
 
 Source of the weights: Tian, Krishnan and Isola 2019, "Contrastive representation distillation",
 arXiv:1910.10699, and its published benchmark.
@@ -56,16 +56,16 @@ LAYERS = {
     "blocks.0": "network.blocks.3",
     "blocks.1": "network.blocks.6",
 }  # for attention maps: the student's, the teacher's
-GENERATIONS = 2  # born again so often
+GENERATIONS = 2  # students after the first
 TEMPERATURE = 4.0
-ANGLES = 64  # images of a batch between which angles are taken: the benchmark's whole batch
+ANGLES = 64  # images per batch for which angles are computed: the benchmark's whole batch
 
 MakeStudent = Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A trained student, and what else the run found out, as JSON values."""
+    """A trained student, and further results of the run as JSON values."""
 
     network: nn.Module
     details: dict = field(default_factory=dict)
@@ -73,12 +73,12 @@ class Learned:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to teach.
+    """A distillation method.
 
     Attributes:
         run: (setting, make_student, strength=…, seed=…) → Learned.
-        strength: of its loss.
-        called: what the strength is.
+        strength: the weight of its loss.
+        called: the name of the strength.
         knowledge: "response", "feature" or "relation".
         strategy: "offline", "online" or "self".
     """
@@ -93,7 +93,7 @@ class Method:
 def learn_alone(
     setting: Setting, make: MakeStudent = small_student, *, seed: int, longer: int = 1
 ) -> Learned:
-    """No teacher: the labelled images in fresh views, for the others' steps or more, times ``longer``."""
+    """Train without a teacher on new views of the labelled images, for ``longer`` times the steps."""
     return Learned(_by_labels(setting, _fresh(make, seed), seed=seed, longer=longer))
 
 
@@ -103,19 +103,19 @@ def _fresh(make: MakeStudent, seed: int) -> nn.Module:
 
 
 def _by_labels(setting: Setting, model: nn.Module, *, seed: int, longer: int = 1, **more: Any) -> Any:
-    """The network after as many steps as the others take, or a few more, on the labelled images alone."""
+    """Train on the labelled images alone, for at least as many steps as the other methods."""
     epochs = longer * math.ceil(setting.passes * len(setting.views) / len(setting.labelled))
     settings = setting.training(seed) | {"epochs": epochs, "augmented": True} | more
     return fit(model, setting.labelled, setting.validation, **settings).model
 
 
 def _taught(setting: Setting, pupil: Pupil, teach: Callable[..., Tensor], seed: int) -> nn.Module:
-    """The pupil's student, after its passes over the views."""
+    """Return the pupil's student after its passes over the views."""
     return distill(pupil, setting.views, setting.validation, teach, **setting.training(seed)).model
 
 
 def _offline(term: Callable[..., Tensor]) -> Callable[..., Learned]:
-    """The run of a method whose loss is cross-entropy + strength · term(its embeddings, the teacher's)."""
+    """Return the run of a method with the loss cross-entropy + strength · term(embeddings, teacher's)."""
 
     def run(setting: Setting, make: MakeStudent = small_student, *, strength: float, seed: int) -> Learned:
         knowledge, labels = setting.taught, setting.views.labels
@@ -183,7 +183,7 @@ def _attention(setting: Setting, make: MakeStudent = small_student, *, strength:
 
 
 def _rkd(embeddings: Tensor, teachers: Tensor) -> Tensor:
-    """Distances at 25 and angles at 50, as in the benchmark; the angles, n³ of them, of half the batch."""
+    """RKD with weight 25 for distances and 50 for angles, as in the benchmark; angles for half the batch."""
     distance = relation.rkd_distance_loss(embeddings, teachers)
     return 25 * distance + 50 * relation.rkd_angle_loss(embeddings[:ANGLES], teachers[:ANGLES])
 
@@ -196,10 +196,10 @@ def learn_together(
     strength: float,
     seed: int,
 ) -> Learned:
-    """Deep mutual learning: two students, each taught by the labels and by what the other says just now.
+    """Train two students by deep mutual learning, each on the labels and the other's current predictions.
 
     Returns:
-        The first student; the details have the accuracies of the peer and of both together, on validation.
+        The first student; the details have the validation accuracies of the peer and of the ensemble.
     """
     peers = Peers([_fresh(make, seed), _fresh(make_peer or make, seed + 1000)])
 
@@ -220,7 +220,7 @@ def learn_together(
 def _born_again(
     setting: Setting, make: MakeStudent = small_student, *, strength: float, seed: int
 ) -> Learned:
-    """The student alone, then generations taught by the one before; strength weighs what that one says."""
+    """Train the student alone, then generations with the previous one as teacher, weighted by strength."""
     labels = setting.views.labels
 
     def learn(teacher: nn.Module) -> nn.Module:
@@ -252,7 +252,7 @@ def _own_teacher(
 def _noisy_student(
     setting: Setting, make: MakeStudent = small_student, *, strength: float, seed: int
 ) -> Learned:
-    """The student alone labels the images that it is sure of; its successor learns from all, under noise."""
+    """Train the student alone, label the images of confident predictions, and train a student on all."""
     teacher = learn_alone(setting, make, seed=seed).network
     found = confident_labels(know(teacher, setting.unlabelled).logits, threshold=strength)
     labels = setting.views.labels.clone()

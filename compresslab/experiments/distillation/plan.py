@@ -1,11 +1,11 @@
-"""The plan of lab 02: ``compresslab train 02``; about 40 minutes on two cores.
+"""Plan of lab 02's experiments: ``compresslab train 02``; about 40 minutes on two cores.
 
-Every method teaches the same student from three seeds, at the learning rate that did best on validation among
-three tried at another seed; so does the student alone. Beside the table: more labels, other students, other
-teachers, two unlike peers, transformers, and what the embeddings are worth on classes that nobody saw. Test
-images are read once for each run that is reported, never to choose.
+Every method trains the same student with three seeds, at the best of three learning rates by validation,
+tried with another seed; so is the student alone. Further runs: more labels, other students, other teachers,
+two different peers, transformers, and embeddings of classes that were unseen in training. Test images are
+read once per reported run, never for a choice.
 
-The students of seed 0 are kept, and two teachers, which leave nothing but their networks.
+The students of seed 0 are stored, and two teachers, of which only the networks are stored.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from compresslab.experiments.results import RESULTS
 __all__ = ["EXPERIMENT", "load_results", "load_student"]
 
 SEEDS, HELD_OUT_SEEDS, TRIED_AT = (0, 1, 2), (0, 1, 2, 3, 4), 100
-KEPT_SEED = 0  # whose students are stored
+KEPT_SEED = 0  # the seed of the stored students
 LEARNING_RATES = (0.1, 0.4, 1.6)  # tried for every method, and for the student alone
 TRANSFORMER_RATE = 0.05  # for the transformers, deep and shallow; no other was tried
-LABELS = (1000, 4000)  # beside the table's
+LABELS = (1000, 4000)  # in addition to the table's
 RETRIEVAL = ("alone", "kd", "rkd", "pkt", "sp")
-TEACHERS = ("mlp", "student", "baseline")  # beside "teacher", which the table has
+TEACHERS = ("mlp", "student", "baseline")  # in addition to the table's "teacher"
 
 TRIES = {
     (name, rate): Run(
@@ -53,7 +53,7 @@ BEST_RATES = {
 
 
 def _taught(group: str, method: str, *names: str, seed: int, called: str = "", **settings) -> Run:
-    """A student taught by a method at its best learning rate."""
+    """The run of a method at its best learning rate."""
     name = called or method
     return Run(
         "/".join([group, name, *names, str(seed)]),
@@ -67,7 +67,7 @@ def _taught(group: str, method: str, *names: str, seed: int, called: str = "", *
 
 
 def _table() -> Iterator[Run]:
-    """Every method, and the student alone, from every seed."""
+    """The runs of every method, and of the student alone, with every seed."""
     for seed in SEEDS:
         yield _taught("methods", "alone", seed=seed, called="alone_long", longer=3)
         for name in ("alone", *METHODS):
@@ -75,7 +75,7 @@ def _table() -> Iterator[Run]:
 
 
 def _teachers() -> Iterator[Run]:
-    """The teacher that saw only some classes, and the transformer: networks alone."""
+    """The teacher trained on some classes only, and the transformer: only the networks are stored."""
     yield Run(
         SEEN_TEACHER, "train_seen_classes_teacher", {"epochs": 8}, 0, network=SEEN_TEACHER, network_only=True
     )
@@ -84,7 +84,7 @@ def _teachers() -> Iterator[Run]:
 
 
 def _held_out() -> Iterator[Run]:
-    """Students that saw only some classes."""
+    """Students trained on some classes only."""
     for seed in HELD_OUT_SEEDS:
         for name in RETRIEVAL:
             yield _taught("held_out", name, seed=seed)
@@ -99,7 +99,7 @@ def _transformers() -> Iterator[Run]:
 
 
 def _beside_the_table() -> Iterator[Run]:
-    """Other numbers of labels, students, teachers and peers."""
+    """The runs with other numbers of labels, other students, teachers and peers."""
     for seed in SEEDS:
         for name in ("alone", "kd"):
             for labels in LABELS:

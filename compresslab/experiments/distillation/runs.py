@@ -1,7 +1,7 @@
-"""The runs of lab 02, each a function of a ``Context`` and of settings: a student is taught, and measured.
+"""Run functions of lab 02, each from a ``Context`` and settings to results: train a student and measure it.
 
-Students learn in the setting of ``few_labels``. A student that was taught on half of the classes is measured
-on the others. A run that diverged has taught nothing: the untrained student stands for it.
+Students are trained in the setting of ``few_labels``. A student that was trained on half of the classes is
+measured on the others. A run that diverged counts with the accuracy of the untrained student.
 """
 
 from __future__ import annotations
@@ -67,17 +67,17 @@ __all__ = [
     "train_transformer_teacher",
 ]
 
-SEEN, UNSEEN = (0, 2, 4, 6, 8), (1, 3, 5, 7, 9)  # even and odd classes: fixed before any run was looked at
+SEEN, UNSEEN = (0, 2, 4, 6, 8), (1, 3, 5, 7, 9)  # even and odd classes: fixed before the first run
 SEEN_TEACHER, TRANSFORMER = "seen_classes_teacher", "transformer_teacher"  # names of networks, and keys
 
 
 def half() -> ResidualNetwork:
-    """The student's family at half its widths."""
+    """The student's architecture with half of its widths."""
     return ResidualNetwork(4, [(8, 2), (16, 2)])
 
 
 def double() -> ResidualNetwork:
-    """The student's family at twice its widths."""
+    """The student's architecture with twice its widths."""
     return ResidualNetwork(16, [(32, 2), (64, 2)])
 
 
@@ -196,7 +196,7 @@ def setting_for(
 
 
 def embed(network: nn.Module, images: Images) -> torch.Tensor:
-    """What a network hands to its last layer: (n, width), for images in order."""
+    """Return the inputs of a network's last layer: (n, width), for images in order."""
     layer = "network.pool" if isinstance(network, Mirrored) else "pool"
     with evaluating(network):
         return torch.cat([tapped(network, inputs, [layer])[1][0] for inputs, _ in images.batches()])
@@ -261,7 +261,7 @@ def _setting(seen: bool, small: bool, labels: int) -> Setting:
 
 @functools.lru_cache(maxsize=2)
 def _knowledge(teacher: str, weights: bytes, hints: bool, small: bool, labels: int) -> Knowledge:
-    """What a teacher says of all views, which many runs need; ``weights`` where it is no shipped network."""
+    """Return a teacher's outputs for all views, cached; ``weights`` if it is not a pretrained network."""
     seen = teacher == SEEN_TEACHER
     if seen:
         network: nn.Module = baseline()

@@ -1,11 +1,11 @@
-"""The setting in which the methods are compared: few labels, many images, the same for everyone.
+"""The common setting of the compared distillation methods: few labels, many unlabelled images.
 
-Labels cost money, images hardly any. So the student's maker has 500 labelled images and 11,500 without
-labels, and a network that somebody else trained on all 50,000 labels, which are no longer at hand. Every
-method sees the same views of the same images in the same number of steps, at its best of three learning
-rates; the student alone has its best of the same three, only the labelled images to learn from, and sees them
-in fresh views for at least as many steps. Each image has a fixed number of views, drawn beforehand, so that a
-teacher's knowledge of them can be written down (``offline``).
+Labels are expensive, images are cheap. So the setting has 500 labelled and 11,500 unlabelled images, and a
+pretrained teacher, whose 50,000 training labels are not available. Every method sees the same views of the
+same images in the same number of steps, at its best of three learning rates. The student alone has the same
+three learning rates and sees only the labelled images, in new views, for at least as many steps. Each image
+has a fixed number of views, drawn in advance, so that a teacher's outputs for them can be cached
+(``offline``).
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from compresslab.training.loop import BATCH_SIZE
 
 __all__ = ["Setting", "few_labels", "of_classes"]
 
-IMAGES, LABELLED = 12_000, 500  # of these images, so many have a label
-LABELLED_VIEWS = 20_000  # of all labelled images together
+IMAGES, LABELLED = 12_000, 500  # training images, and how many of them have a label
+LABELLED_VIEWS = 20_000  # in total, over all labelled images
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What every method is given.
+    """The data and the training settings of every method.
 
     Attributes:
-        views: all views; where the maker has no label, the label is UNLABELLED (-1).
-        labelled: the labelled images themselves, as often as they have views.
-        unlabelled: the others, as they are, once each; they are the last views, in this order, repeated.
-        validation: images to choose by.
+        views: all views; the label of an unlabelled image is UNLABELLED (-1).
+        labelled: the labelled images without augmentation, each as often as it has views.
+        unlabelled: the unlabelled images without augmentation, once each, in the order of the last views.
+        validation: images for choices.
         passes: over all views.
         learning_rate: the peak of the one-cycle schedule.
-        precision: float32, or bfloat16 to autocast.
-        knowledge: what a teacher says of the views, or None.
+        precision: float32, or bfloat16 for autocast.
+        knowledge: a teacher's outputs for the views, or None.
     """
 
     views: Images
@@ -53,17 +53,17 @@ class Setting:
 
     @property
     def steps(self) -> int:
-        """How many batches of views a run sees."""
+        """The number of batches of views per run."""
         return self.passes * -(-len(self.views) // BATCH_SIZE)
 
     def training(self, seed: int) -> dict[str, Any]:
-        """What ``compresslab.training.loop.fit`` is told, whatever is taught: its settings, by name."""
+        """Return the settings of ``compresslab.training.loop.fit`` that all methods share."""
         rate, precision = self.learning_rate, self.precision
         return {"epochs": self.passes, "learning_rate": rate, "precision": precision, "seed": seed}
 
     @property
     def taught(self) -> Knowledge:
-        """The knowledge.
+        """The teacher's outputs.
 
         Raises:
             CompressionError: this setting has no teacher.
@@ -84,13 +84,13 @@ def few_labels(
     views: tuple[int, int] = (LABELLED_VIEWS // LABELLED, 4),
     **settings,
 ) -> Setting:
-    """The setting made of the first images of train.
+    """Return the setting made of the first training images.
 
     Args:
-        data: train to draw from, validation to choose by.
-        labelled: how many images keep their label.
-        unlabelled: how many of those that follow are given without.
-        views: how many of a labelled and of an unlabelled image.
+        data: train for the images, validation for choices.
+        labelled: number of images that keep their label.
+        unlabelled: number of the following images, without labels.
+        views: per labelled and per unlabelled image.
         **settings: passes, learning_rate, precision, knowledge.
 
     Raises:
@@ -114,7 +114,7 @@ def few_labels(
 
 
 def of_classes(images: Images, classes: tuple[int, ...]) -> Images:
-    """Those images whose label is one of the classes."""
+    """Return the images whose label is one of the classes."""
     chosen = torch.isin(images.labels, torch.tensor(classes))
     return Images(images.pixels[chosen], images.labels[chosen])
 

@@ -1,11 +1,11 @@
-"""A transformer taught from the inside: by its teacher's answers, and by attention and hidden states too.
+"""Distillation of a transformer by its teacher's logits, attention matrices and hidden states.
 
-The setting is that of all methods; the student and the teacher are ``PatchTransformer``s of one patch size
-and as many heads. Attention matrices and hidden states are too large to be written down for every view, so
-this teacher runs beside the student.
+The setting is that of all methods; student and teacher are ``PatchTransformer``s with the same patch size and
+number of heads. Attention matrices and hidden states are too large to cache for every view, so this teacher
+runs in every step.
 
     alone      cross-entropy of the labelled images
-    response   KD at temperature 4, as the papers do it
+    response   KD at temperature 4, as in the papers
     tinybert   the same + attention matrices + hidden states, each with weight 1
 
 Left out: the paper's first stage without labels, on other text.
@@ -44,7 +44,7 @@ def shallow_transformer() -> PatchTransformer:
 
 
 def learn_inside(setting: Setting, teacher: PatchTransformer, *, answers_alone: bool, seed: int) -> Learned:
-    """The student transformer, taught by its teacher's answers, or by attention and hidden states too."""
+    """Train the student transformer by its teacher's logits, or by attention and hidden states too."""
     labels = setting.views.labels
     torch.manual_seed(seed)
     student = shallow_transformer()

@@ -1,12 +1,12 @@
-"""The plan of lab 04: ``compresslab train 04``.
+"""Plan of lab 04's experiments: ``compresslab train 04``.
 
-First each layer of the baseline is scanned: thin alone, in several strengths, by each split. Budgets of MACs
-then decide how thin each layer becomes (on validation images, without labels). Short tries at a seed of their
-own choose learning rates by validation: of one short pass for each split, of the long training for Tucker
-(space and CP are trained alike), and for the perceptron. Then come the networks that the lab names, of seed
-0, and the studies, by which nothing is chosen, of three seeds: every split at every budget before and after a
-short training, Tucker between random directions, a perceptron that begins thin, low-rank updates for a new
-task. Test images are read once for each run that is reported, never to choose.
+First, sensitivity scans: each layer of the baseline is factorized alone, at several ranks, by each split. The
+ranks of all layers then follow from budgets of MACs (on validation images, without labels). Short tries with
+their own seed choose learning rates by validation: for one short pass of each split, for the long training of
+Tucker (space and CP are trained alike), and for the perceptron. Then come the networks of the lab, with seed
+0, and the studies, with three seeds, by which nothing is chosen: every split at every budget before and after
+a short training, Tucker with random directions, a perceptron factorized before training, low-rank updates for
+a new task. Test images are read once per reported run, never for a choice.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ ONE = torch.zeros(1, 1, 28, 28)
 
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks of the baseline's layers, as JSON: what a scan allows for so many times fewer MACs."""
+    """The ranks of the baseline's layers, as JSON, from a scan and a budget: ``budget``× lower MACs."""
 
     way: str
     budget: float
 
     @property
     def scanned(self) -> str:
-        """The split that was scanned: a control has the ranks of what it controls for."""
+        """The scanned split: a control has the ranks of the split that it is compared with."""
         return PLANNED_AS.get(self.way, self.way)
 
     @property
@@ -84,7 +84,7 @@ class Ranks:
 
 @dataclass(frozen=True)
 class PerceptronRanks:
-    """The ranks of the perceptron's hidden layers, as JSON, by their spectra: no run decides them."""
+    """The ranks of the perceptron's hidden layers, as JSON, from their spectra; they depend on no run."""
 
     after: tuple[str, ...] = ()
 
@@ -94,7 +94,7 @@ class PerceptronRanks:
 
 @functools.cache
 def _perceptron_ranks() -> dict[str, int]:
-    """Each spectrum counts as a share of its own energy."""
+    """The ranks by ``spread_ranks``, with each layer's spectrum normalized to energy 1."""
     model = load_baseline("mlp")
     layers = dict(list(multiplying_layers(model).items())[:-1])  # the last is small, and stays whole
     spectra = []
@@ -131,7 +131,7 @@ def _thin_baseline(way: str, epochs: int) -> dict[str, Any]:
 
 
 def _try(length: str, name: str, rate: float, function: str, settings: dict, ranks: Derived) -> Run:
-    """A training whose validation accuracy chooses the learning rate."""
+    """A tuning run, whose validation accuracy chooses the learning rate."""
     key = f"{TUNING}/{length}/{name}/{rate:g}/{TRIED_AT}"
     return Run(key, function, {**settings, "learning_rate": rate}, TRIED_AT, derived={"ranks": ranks})
 
@@ -172,14 +172,14 @@ def _network(name: str, settings: dict[str, Any], ranks: Derived) -> Run:
 
 
 def _networks() -> Iterator[Run]:
-    """The networks that the lab names."""
+    """The networks of the lab."""
     for way, budget in NETWORKS.items():
         yield _network(way, _thin_baseline(way, 24), Ranks(way, budget))
     yield _network("svd_mlp", THIN_MLP, PerceptronRanks())
 
 
 def _studies() -> Iterator[Run]:
-    """What the lab compares, beside the networks that it names."""
+    """The comparisons of the lab, in addition to its networks."""
     points = [(way, budget) for budget in BUDGETS for way in COMPARED]
     beginning = {"epochs": 12, "more": 12, "learning_rate": 0.03}
     adapting = {"images": 2000, "epochs": 10, "learning_rates": list(UPDATE_RATES)}

@@ -1,8 +1,8 @@
-"""The runs of lab 04, each a function of a ``Context`` and of JSON values.
+"""Run functions of lab 04, each from a ``Context`` and JSON values to results.
 
-A network is made thin by a split and ranks, which come as JSON values, and trained; the networks that the lab
-names are kept. The others only compare: how much a short training recovers, whether a network may begin thin,
-what a low-rank update learns.
+A network is factorized by a split and ranks, which are JSON values, and trained; the networks of the lab are
+stored. The other runs compare: how much a short training recovers, whether a network can be factorized before
+training, what a low-rank update learns.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ __all__ = [
     "structure", "study_adapting", "study_beginning", "study_tuning",
 ]  # fmt: skip
 
-LOOKED_AT = 1000  # training images that whitening looks at
+LOOKED_AT = 1000  # training images for the Gram matrices
 SCAN_IMAGES = 500  # of validation
 
 
 def random_directions(seed: int) -> Split:
-    """TUCKER between directions drawn at random instead of the best: what the decomposition is worth.
+    """Return TUCKER with random instead of optimal directions, the control for the decomposition.
 
-    Linear layers are split as ever, a convolution in groups stays whole. Layers of one shape get the same
-    directions.
+    Linear layers are factorized as in TUCKER, grouped convolutions stay whole. Layers of one shape get the
+    same directions.
 
     Args:
         seed: of the directions.
@@ -63,14 +63,14 @@ def random_directions(seed: int) -> Split:
 
 
 def _split(context: Context, model: nn.Module, way: str, seed: int) -> Split:
-    """The split of that name: one of SPLITS, "whitened" by some training images, or "random"."""
+    """Return the split of this name: one of SPLITS, "whitened" with training images, or "random"."""
     if way == "whitened":
         return whitened(input_second_moments(model, context.sample(LOOKED_AT, seed).batches()))
     return random_directions(seed) if way == "random" else SPLITS[way]
 
 
 def as_ranks(ranks: Mapping[str, Any]) -> dict[str, Rank]:
-    """Ranks as JSON gives them back: {layer's name: a number, or a list of two} → numbers and pairs."""
+    """Convert ranks from JSON: {layer's name: a number, or a list of two} → numbers and pairs."""
     return {name: rank if isinstance(rank, int) else (rank[0], rank[1]) for name, rank in ranks.items()}
 
 
@@ -81,7 +81,7 @@ def structure(name: str, record: Mapping[str, Any]) -> nn.Module:
 
 
 def scan(context: Context, *, way: str, shares: list[float], multiple: int, images: int) -> dict:
-    """How far each layer, thin alone, moves the baseline's answers, in nats: {layer: one a share}."""
+    """Scan the sensitivity: factorize each layer alone and return the divergence in nats, one per share."""
     model = load_baseline()
     moved = answers_moved(model, context.data.validation.first(images).inputs())
     split = _split(context, model, way, 0)
@@ -92,7 +92,7 @@ def make_thin(
     context: Context, *, network: str, way: str, ranks: dict[str, Any], epochs: int,
     learning_rate: float, augmented: bool, seed: int,
 ) -> dict:  # fmt: skip
-    """A trained network made thin and trained on; one to keep is stored, and test is read for it alone."""
+    """Factorize a trained network and fine-tune it; a tuning run reads no test image and stores nothing."""
     model, data = load_baseline(network), context.data
     thin = factorize(model, as_ranks(ranks), split=_split(context, model, way, seed))
     settings = context.training(epochs=epochs, learning_rate=learning_rate, seed=seed)
@@ -114,10 +114,10 @@ def make_thin(
 def study_tuning(
     context: Context, *, way: str, ranks: dict[str, Any], images: int, learning_rate: float, seed: int
 ) -> dict:
-    """The thin baseline before and after one pass over so many training images; a try reads no test image."""
+    """Measure the factorized baseline before and after one pass; a tuning run reads no test image."""
     model = load_baseline()
     thin = factorize(model, as_ranks(ranks), split=_split(context, model, way, seed))
-    few = context.data.validation.first(500)  # one epoch leaves nothing to choose by them
+    few = context.data.validation.first(500)  # with one epoch there is nothing to choose
     settings = context.training(epochs=1, learning_rate=learning_rate, seed=seed)
     trained = fit(thin, context.sample(images, seed), few, augmented=True, **settings).model
     if context.is_tuning:
@@ -132,10 +132,10 @@ def study_tuning(
 def study_beginning(
     context: Context, *, ranks: dict[str, Any], epochs: int, more: int, learning_rate: float, seed: int
 ) -> dict:
-    """Test accuracies of the perceptron, thin at these ranks: made thin when trained, or from the start.
+    """Return test accuracies of the perceptron at these ranks, factorized after or before training.
 
-    The dense one is trained, and trained on; thin ones are made of it and trained on, or made of its first
-    weights and trained as long as either, or as both.
+    The dense network is trained, and trained further. Factorized networks come from it and are fine-tuned, or
+    come from its initial weights and are trained as long as the dense one, without or with the fine-tuning.
     """
     torch.manual_seed(seed)
     start, data = mlp(), context.data
@@ -147,7 +147,7 @@ def study_beginning(
 
     dense = learned(start, epochs)
     thin = factorize(dense, sizes)
-    first = factorize(start, sizes)  # "spectral initialisation": as near to the usual start as thin can be
+    first = factorize(start, sizes)  # "spectral initialisation": nearest to the usual initial weights
     networks = {
         "dense": dense,
         "dense_longer": learned(dense, more),
@@ -169,9 +169,9 @@ def study_adapting(
     learning_rates: list[float],
     seed: int,
 ) -> dict:
-    """The trained perceptron on images turned by 90°, after learning from some: all of it, its head, updates.
+    """Adapt the trained perceptron to images rotated by 90°: all weights, the head, or low-rank updates.
 
-    The learning rate is chosen by validation. Merged, a network with updates looks as it did before them.
+    The learning rate is chosen by validation. A network with merged updates has its original structure.
     """
     model = load_baseline("mlp")
     train, validation, test = (
@@ -199,7 +199,7 @@ def study_adapting(
 
 
 def _adaptable(model: nn.Module, way: str, rank: int, seed: int) -> nn.Module:
-    """The network, with what may learn: "all", its last layer ("head"), or low-rank updates ("update")."""
+    """Return the network with trainable weights: "all", its last layer ("head"), or updates ("update")."""
     if way == "update":
         return add_updates(model, rank=rank, alpha=rank, generator=torch.Generator().manual_seed(seed))
     if way == "head":

@@ -1,7 +1,7 @@
-"""The stored runs of lab 03 as curves: what a criterion, a granularity or a repair reaches at each sparsity.
+"""Curves of lab 03 from its stored runs: test accuracy by sparsity for criteria and granularities.
 
-A point is a mean over seeds with its interval, or where there was one run, what it reached. Accuracies are
-fractions, of test images: before any training of the first 4,000, after it of all.
+A point is a mean over seeds with its interval, or the accuracy of a single run. Accuracies are fractions:
+before training on the first 4,000 test images, after training on all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Points = list[tuple[float, Interval | float]]  # (sparsity, test accuracy)
 
 
 def masked_curve(results: dict, criterion: str, granularity: str) -> Points:
-    """Test accuracy at each sparsity with the masks alone, before any training.
+    """Return test accuracy at each sparsity with masks only, before any training.
 
     Args:
         results: of ``load_results``.
@@ -32,7 +32,7 @@ def masked_curve(results: dict, criterion: str, granularity: str) -> Points:
 
 
 def tuned_accuracies(results: dict, criterion: str, granularity: str, sparsity: float) -> list[float]:
-    """Test accuracy after one pass of training with the masks held: one a seed.
+    """Return test accuracies after one pass of training under the masks, one per seed.
 
     Raises:
         CompressionError: no such runs.
@@ -41,7 +41,7 @@ def tuned_accuracies(results: dict, criterion: str, granularity: str, sparsity: 
 
 
 def tuned_curve(results: dict, granularity: str) -> Points:
-    """Test accuracy at each sparsity after one pass of training, weights chosen by magnitude.
+    """Return test accuracy at each sparsity after one pass of training, for magnitude.
 
     Raises:
         CompressionError: no such runs.
@@ -51,7 +51,7 @@ def tuned_curve(results: dict, granularity: str) -> Points:
 
 
 def surgeon_curves(results: dict) -> dict[str, Points]:
-    """Test accuracy before any training: magnitude's masks, the same repaired, SparseGPT's own choice.
+    """Return test accuracy before any training: magnitude's masks, these compensated, and SparseGPT.
 
     Raises:
         CompressionError: no such runs.
@@ -61,7 +61,7 @@ def surgeon_curves(results: dict) -> dict[str, Points]:
 
 
 def _points(sparsities: Sequence[float], runs: Sequence) -> Points:
-    """One point a sparsity, from one list of accuracies a seed."""
+    """One point per sparsity, from one list of accuracies per seed."""
     reached = zip(*runs, strict=True)
     return [(s, _mean(found)) for s, found in zip(sparsities, reached, strict=True)]
 

@@ -1,8 +1,8 @@
-"""The criteria, granularities and ways to choose channels that lab 03 compares, by its tables' names.
+"""The criteria, granularities and channel selections that lab 03 compares, by their names in its tables.
 
-All criteria are asked in one way: scores of every layer's weights from a network and some training images.
-Random and magnitude do not look at the images; gradient, Taylor and OBD look at the labels too. All ways to
-choose channels are asked in another: which to keep for so many MACs. Sources are on the pages of each.
+All criteria have one signature: from a network and training images to scores of every layer's weights. Random
+and magnitude do not use the images; gradient, Taylor and OBD also use the labels. All channel selections have
+another: the channels to keep within a budget of MACs. Sources are listed in the techniques' modules.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _gradient(model: nn.Module, images: Images, seed: int) -> dict[str, Tensor]:
 def _of_weight(
     evidence: Callable, score: Callable, model: nn.Module, images: Images, seed: int
 ) -> dict[str, Tensor]:
-    """A criterion of the weights and of what one kind of evidence says of them."""
+    """Return a criterion of the weights and of one statistic of the data."""
     layers = prunable_layers(model)
     return {name: score(layers[name].weight, e) for name, e in evidence(model, images.batches()).items()}
 
@@ -95,7 +95,7 @@ GRANULARITIES: dict[str, Granularity] = {"fine": fine, "vector": vector, "kernel
 def choose_masks(
     scores: dict[str, Tensor], granularity: Granularity, *, sparsity: float, model: nn.Module
 ) -> Masks:
-    """``local_masks``, but the last layer is pruned weight by weight: each of its rows is a class.
+    """Return ``local_masks``, with single weights in the last layer, where each row is a class.
 
     Args:
         scores: {layer: scores in its weight's shape}.
@@ -113,12 +113,12 @@ def choose_masks(
 
 
 def masks_of_two_in_four(scores: dict[str, Tensor]) -> Masks:
-    """The 2:4 masks of all layers whose number of inputs is a multiple of four; the others stay dense."""
+    """Return 2:4 masks of all layers whose number of inputs is a multiple of four; the others stay dense."""
     return {name: n_of_m_mask(s) for name, s in scores.items() if s.shape[1] % 4 == 0}
 
 
 def _uniform(model: nn.Module, images: Images, macs: int) -> Keep:
-    """All but the channels of the least magnitude, the same share of every group: the smallest that does."""
+    """Remove the channels with the lowest magnitudes, the same smallest sufficient share in every group."""
     scores, one = _group_scores(model, magnitudes(model)), images.first(1).inputs()
 
     def suffices(share: float) -> bool:
@@ -130,7 +130,7 @@ def _uniform(model: nn.Module, images: Images, macs: int) -> Keep:
 
 
 def _one_line(model: nn.Module, images: Images, macs: int, *, criterion: str, multiple: int) -> Keep:
-    """All channels in one line, each group's scores by their mean; the lowest go."""
+    """Rank all channels together, each group's scores divided by their mean, and remove the lowest."""
     scores = _group_scores(model, CRITERIA[criterion](model, images, 0))
     line = {name: s / s.mean() for name, s in scores.items()}
     return keep_channels_within(
@@ -139,7 +139,7 @@ def _one_line(model: nn.Module, images: Images, macs: int, *, criterion: str, mu
 
 
 def torch_prunings_channels(*, folder: Path = RESULTS) -> dict[str, list[int]]:
-    """The channels that torch-pruning 1.6.1 keeps of the baseline: {group: channels}. A test asks it again.
+    """Read the channels of the baseline that torch-pruning 1.6.1 keeps: {group: channels}; a test repeats it.
 
     Its group magnitude (L2) with a pruning ratio of 0.29 for every group.
 
@@ -149,17 +149,17 @@ def torch_prunings_channels(*, folder: Path = RESULTS) -> dict[str, list[int]]:
     Raises:
         CompressionError: they are not there, or can't be read.
     """
-    place = folder / "03_pruning" / "torch_pruning_keeps.json"
-    return read_json(place, about="it says which channels torch-pruning keeps")
+    path = folder / "03_pruning" / "torch_pruning_keeps.json"
+    return read_json(path, about="it says which channels torch-pruning keeps")
 
 
 def _theirs(model: nn.Module, images: Images, macs: int) -> Keep:
-    """What torch-pruning keeps of the baseline, whatever is asked for."""
+    """The channels that torch-pruning keeps of the baseline, whatever the arguments."""
     return {name: torch.tensor(kept) for name, kept in torch_prunings_channels().items()}
 
 
 def _group_scores(model: nn.Module, scores: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The sum over all that a channel takes with it: {group: (channels,)}."""
+    """The scores of channels, summed over all weights of each: {group: (channels,)}."""
     return {name: channel_scores(group, scores) for name, group in dependency_groups(model).items()}
 
 

@@ -1,15 +1,15 @@
-"""The plan of lab 03: ``compresslab train 03``.
+"""Plan of lab 03's experiments: ``compresslab train 03``.
 
-Short tries at a seed of their own choose by validation: the learning rate after pruning single weights, that
-after 2:4, and for removed channels the criterion too, once among widths of eight (``channel``) and once among
-all widths (``channel_any_width``). Then come the networks that the lab names, of seed 0. Rivals are trained
-alike and as long: one-shot and iterative at one learning rate, torch-pruning's channels at that of ours of
-any width.
+Short tries with their own seed choose by validation: the learning rate after pruning single weights, the
+learning rate after 2:4, and for removed channels also the criterion, once among widths that are multiples of
+eight (``channel``) and once among all widths (``channel_any_width``). Then come the networks of the lab, with
+seed 0. Competing methods are trained alike and as long: one-shot and iterative pruning at one learning rate,
+torch-pruning's channels at the rate of our channels of any width.
 
-Then the studies, by which nothing is chosen, most from three seeds: the baseline masked by every criterion at
-every granularity; some of these, and two allocations, after a short training at the learning rate of single
-weights; SparseGPT; the lottery, on the small student; and the scan of the layers, which is the same at every
-seed. Test images are read once for each run that is reported, never to choose.
+Then come the studies, by which nothing is chosen, most with three seeds: the baseline masked by every
+criterion at every granularity; some of these, and two allocations, after a short training at the learning
+rate of single weights; SparseGPT; the lottery ticket, on the small student; and the sensitivity scan, which
+is the same for every seed. Test images are read once per reported run, never for a choice.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ RAMPS = {  # of one length: epochs of each round, and at the end
 
 
 def _try(function: str, *names: str, rate: float, **settings: Any) -> Run:
-    """A short training whose validation accuracy chooses."""
+    """A tuning run: a short training whose validation accuracy decides a setting."""
     key = "/".join([TUNING, *names, f"{rate:g}", str(TRIED_AT)])
     return Run(key, function, {**settings, "epochs": 3, "learning_rate": rate}, TRIED_AT)
 
@@ -100,7 +100,7 @@ def _network(name: str, function: str, derived: dict[str, Best], **settings: Any
 
 
 def _networks() -> Iterator[Run]:
-    """The networks that the lab names."""
+    """The networks of the lab."""
     alike = {"macs": ALLOWED_MACS, "epochs": 24}
     for name in CHOICES:
         yield _network(name, "prune_channels", CHOSEN[name], **alike)
@@ -112,7 +112,7 @@ def _networks() -> Iterator[Run]:
 
 
 def _masks() -> Iterator[Run]:
-    """The masked baseline, before any training and after a short one."""
+    """The masked baseline, before training and after a short one."""
     for seed, criterion, granularity in itertools.product(SEEDS, CRITERIA, GRANULARITIES):
         names = {"criterion": criterion, "granularity": granularity}
         if seed == KEPT_SEED or (criterion != "magnitude" and granularity in SEEDED):
@@ -125,7 +125,7 @@ def _masks() -> Iterator[Run]:
 
 
 def _studies() -> Iterator[Run]:
-    """What else the lab compares."""
+    """The other comparisons of the lab."""
     yield Run("scan", "scan", {"sparsities": list(SCAN_SPARSITIES), "images": SCAN_IMAGES})
     lottery = {"sparsity": 0.8, "channel_macs": 0.5, "epochs": 6, "early_steps": 391, "learning_rate": 0.4}
     for seed in SEEDS:

@@ -1,6 +1,6 @@
-"""The runs of lab 03 that end in a network, each a function of a ``Context`` and of JSON values.
+"""Run functions of lab 03's networks, each from a ``Context`` and JSON values to results.
 
-The networks that the lab names are kept. The runs that only compare are in ``studies``.
+The networks of the lab are stored. The comparisons are in ``studies``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from compresslab.training.loop import accuracy, fit
 
 __all__ = ["LOOKED_AT", "prune_channels", "prune_in_rounds", "prune_two_in_four", "structure"]
 
-LOOKED_AT = 1000  # training images that criteria look at
+LOOKED_AT = 1000  # training images for the criteria
 
 
 def prune_in_rounds(
@@ -37,7 +37,7 @@ def prune_in_rounds(
     learning_rate: float,
     seed: int,
 ) -> dict:
-    """The baseline pruned by magnitude with one threshold, on a cubic ramp; ``more`` epochs at the end."""
+    """Prune the baseline by magnitude with one threshold, on a cubic ramp; ``more`` epochs at the end."""
     data, settings = context.data, dict[str, Any](learning_rate=learning_rate, seed=seed)
     ramp = [cubic_sparsity(t, steps=rounds, sparsity=sparsity) for t in range(1, rounds + 1)]
     pruned = prune_iteratively(
@@ -53,7 +53,7 @@ def prune_in_rounds(
 
 
 def prune_two_in_four(context: Context, *, epochs: int, learning_rate: float, seed: int) -> dict:
-    """The baseline with two of every four inputs, wherever four divides them; then trained."""
+    """Prune the baseline to 2:4 in all layers whose inputs are a multiple of four, and train it."""
     model, data = load_baseline(), context.data
     masks = masks_of_two_in_four(magnitudes(model))
     settings = context.training(epochs=epochs, learning_rate=learning_rate, seed=seed)
@@ -65,7 +65,7 @@ def prune_two_in_four(context: Context, *, epochs: int, learning_rate: float, se
 def prune_channels(
     context: Context, *, choice: str, macs: int, epochs: int, learning_rate: float, seed: int
 ) -> dict:
-    """The baseline with as many channels as the MACs allow, which ones by CHANNEL_CHOICES; then trained."""
+    """Remove channels by one of CHANNEL_CHOICES until the MACs are within the budget, and train."""
     model, data = load_baseline(), context.data
     keep = CHANNEL_CHOICES[choice](model, context.sample(LOOKED_AT, seed), macs)
     thin, checkpoint = remove_channels(model, keep), context.checkpoint
@@ -81,7 +81,7 @@ def prune_channels(
 
 def structure(name: str, record: Mapping[str, Any]) -> nn.Module:
     """Return a network of a stored one's structure, to load its weights into."""
-    # a sparse file has no shapes of weights in it, so the widths come from the record
+    # a sparse file has no shapes of weights, so the widths come from the record
     keep = {group: range(width) for group, width in record.get("channels", {}).items()}
     return store_sparsely(remove_channels(load_baseline(), keep))
 

@@ -1,7 +1,7 @@
-"""The runs of lab 03 that compare: what each criterion, granularity, allocation and beginning is worth.
+"""Run functions of lab 03's comparisons: criteria, granularities, allocations and initial weights.
 
-Functions like those of ``runs``. No network is kept, and nothing is chosen by what they find, so they may
-read test.
+Functions like those of ``runs``. No network is stored, and nothing is chosen by their results, so they may
+read test images.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def study_masks(
     images: int,
     seed: int,
 ) -> dict:
-    """Test accuracy of the masked baseline, before any training: one a sparsity."""
+    """Return test accuracies of the masked baseline before any training, one per sparsity."""
     model, test = load_baseline(), context.first_test_images()
     scores = CRITERIA[criterion](model, context.sample(images, seed), seed)
     masks = [choose_masks(scores, GRANULARITIES[granularity], sparsity=s, model=model) for s in sparsities]
@@ -66,7 +66,7 @@ def study_tuning(
     context: Context, *, criterion: str, granularity: str, sparsity: float, images: int,
     learning_rate: float, seed: int,
 ) -> dict:  # fmt: skip
-    """Test accuracy of the masked baseline after one pass over so many training images."""
+    """Return the test accuracy of the masked baseline after one pass over ``images`` training images."""
     model = load_baseline()
     scores = CRITERIA[criterion](model, context.sample(LOOKED_AT, seed), seed)
     masks = choose_masks(scores, GRANULARITIES[granularity], sparsity=sparsity, model=model)
@@ -76,7 +76,7 @@ def study_tuning(
 def study_allocation(
     context: Context, *, allocation: str, sparsity: float, images: int, learning_rate: float, seed: int
 ) -> dict:
-    """As ``study_tuning``, of single weights by magnitude, spread over the layers by ALLOCATIONS."""
+    """As ``study_tuning``, for single weights by magnitude, allocated to layers by ALLOCATIONS."""
     model = load_baseline()
     return _tuned(
         context, model, ALLOCATIONS[allocation](context, model, sparsity), images, learning_rate, seed
@@ -84,14 +84,14 @@ def study_allocation(
 
 
 def scan(context: Context, *, sparsities: list[float], images: int) -> dict:
-    """How far each layer's pruning alone moves the answers, in nats: {layer: one a sparsity}."""
+    """Scan the sensitivity: prune each layer alone and return the divergence in nats, one per sparsity."""
     model = load_baseline()
     moved = answers_moved(model, context.data.validation.first(images).inputs())
     return {"damages": scan_sensitivity(model, moved, sparsities=sparsities)}
 
 
 def study_surgeon(context: Context, *, sparsities: list[float], images: int, seed: int) -> dict:
-    """Test accuracy without training: magnitude's masks, the same with the others making up, SparseGPT."""
+    """Return test accuracy without training: magnitude's masks, these compensated, and SparseGPT."""
     model, some, test = load_baseline(), context.sample(images, seed), context.first_test_images()
 
     def reached(sparsity: float) -> dict[str, float]:
@@ -111,10 +111,10 @@ def study_lottery(
     context: Context, *, sparsity: float, channel_macs: float, epochs: int, early_steps: int,
     learning_rate: float, seed: int,
 ) -> dict:  # fmt: skip
-    """Test accuracies of the small student: pruned and fine-tuned, rewound, or begun again from chance.
+    """Return test accuracies of the small student, pruned and fine-tuned, rewound, or trained from scratch.
 
-    The first four tickets have the trained network's masks: its own weights, those of an early step, those
-    of the start, and others that never were its own. The thin networks have the channels that it would keep.
+    Four networks have the trained network's masks, with its final weights, its weights at an early step, its
+    initial weights, and other initial weights. The smaller networks have the channels that it would keep.
     """
     torch.manual_seed(seed)
     start, other = student(), student()
@@ -146,7 +146,7 @@ def study_lottery(
 def _fit_and_remember(
     context: Context, start: nn.Module, early_steps: int, settings: dict[str, Any]
 ) -> tuple[nn.Module, nn.Module]:
-    """The trained network, and as it was after so many steps (the start, if it never took so many)."""
+    """Train and return the network, and a copy after ``early_steps`` (the start, if it took fewer steps)."""
     early, count = [start], itertools.count(1)
 
     def remember(model: nn.Module) -> None:
@@ -158,12 +158,12 @@ def _fit_and_remember(
 
 
 def _global(context: Context, model: nn.Module, sparsity: float) -> Masks:
-    """One threshold for all layers."""
+    """Return masks with one threshold for all layers."""
     return global_masks(magnitudes(model), sparsity=sparsity)
 
 
 def _scanned(context: Context, model: nn.Module, sparsity: float) -> Masks:
-    """What the scan allows each layer, with at most as many weights alive in all."""
+    """Return masks allocated by the sensitivity scan, with at most as many weights kept in total."""
     scores = magnitudes(model)
     moved = answers_moved(model, context.data.validation.first(SCAN_IMAGES).inputs())
     damages = scan_sensitivity(model, moved, sparsities=SCAN_SPARSITIES)
@@ -179,8 +179,8 @@ ALLOCATIONS: dict[str, Callable[[Context, nn.Module, float], Masks]] = {"global"
 def _tuned(
     context: Context, model: nn.Module, masks: Masks, images: int, learning_rate: float, seed: int
 ) -> dict:
-    """Test accuracy after one pass over so many training images."""
+    """Return the test accuracy after one pass over ``images`` training images."""
     settings = context.training(epochs=1, learning_rate=learning_rate, seed=seed)
-    few = context.data.validation.first(500)  # one epoch leaves nothing to choose by them
+    few = context.data.validation.first(500)  # with one epoch there is nothing to choose
     trained = fit_masked(model, masks, context.sample(images, seed), few, **settings)
     return {"test_accuracy": accuracy(trained.model, context.data.test, precision=fast_precision())}

@@ -1,7 +1,7 @@
-"""The plan of lab 01: ``compresslab train 01``; about 10 minutes on two cores.
+"""Plan of lab 01's experiments: ``compresslab train 01``; about 10 minutes on two cores.
 
-Each run compresses the shipped baseline in one way. Nothing is chosen by what the runs find, so each reads
-test images, once, at its end.
+Each run compresses the pretrained baseline by one method. Nothing is chosen by the results, so each run reads
+the test images once, at its end.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The runs of lab 01: each compresses the shipped baseline, chooses by validation alone, keeps its network.
+"""Run functions of lab 01: each compresses the pretrained baseline, with choices by validation only.
 
 A drop is the baseline's accuracy minus the compressed network's, as a fraction, with a paired interval over
-test images; the file ratio is the baseline's bytes over the file's. What else a run found is in ``details``.
+test images; the file ratio is the baseline's bytes / the file's. Further results are in ``details``.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _history(context: Context, before: nn.Module, trained: Trained) -> dict[str,
 
 
 def _compressed(context: Context, network: nn.Module, details: dict[str, Any]) -> dict[str, Any]:
-    """Keep the network; return what it lost and what its file weighs."""
+    """Save the network; return its loss of accuracy and the size of its file."""
     model, data = load_baseline(), context.data
     ledger = save_model(network.eval(), context.network_path)
     drop = paired_drop(right_answers(model, data.test), right_answers(network, data.test))
