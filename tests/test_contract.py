@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from compresslab.analysis.layer_inputs import input_second_moments
+from compresslab.analysis.layer_inputs import gram_matrices
 from compresslab.data.images import Images
 from compresslab.errors import CompressionError
 from compresslab.measurement.measurement import measure
@@ -154,7 +154,7 @@ METHODS = [
         "quantize_with_data",
         lambda model: quantize_with_data(model, X, bits=4),
         {
-            "inputs must be images, at least one, got none; try train.first(500).inputs()": (
+            "inputs must have at least one image, got none; try train.first(500).inputs()": (
                 lambda m: quantize_with_data(m, X[:0], bits=4)
             ),
         },
@@ -178,14 +178,13 @@ METHODS = [
     *[(f"factorize by {s.name}", functools.partial(thinned, split=s), {}) for s in SPLITS.values()],
     (
         "factorize by whitened outputs",
-        lambda model: thinned(model, split=whitened(input_second_moments(model, BATCHES))),
+        lambda model: thinned(model, split=whitened(gram_matrices(model, BATCHES))),
         {
             "rank must be a whole number from 1 to 10 for whitened of this Linear, got 11; "
             "ranks_for_weights(model, share=0.5) finds ranks that save": lambda m: factorize(
                 m, {"head": 11}, split=whitened({})
             ),
-            "moments must have each layer with a rank, got 'head', which is not among none; "
-            "try input_second_moments(model, batches)": lambda m: factorize(
+            "ranks must name layers with a Gram matrix (none), got 'head'; leave it out": lambda m: factorize(
                 m, {"head": 3}, split=whitened({})
             ),
         },

@@ -17,7 +17,7 @@ REFUSED = [  # (made by one of these, one of these refuses it, in these words)
             "adaround",
             "factorize by whitened outputs",
         },
-        "a convolution has one group here",
+        "model must have convolutions of one group here",
     ),
     (
         {

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresslab.data.images import Images
-from compresslab.errors import BadSetting
+from compresslab.data.images import Images, check_some_images
 from compresslab.models.surgery import evaluating
 from compresslab.training.loop import accuracy
 
@@ -37,8 +36,7 @@ def answers_moved(model: nn.Module, inputs: Tensor) -> Damage:
     Raises:
         CompressionError: no images.
     """
-    if len(inputs) == 0:
-        raise BadSetting("inputs are images, at least one, got none; try validation.first(500).inputs()")
+    check_some_images("inputs", len(inputs), hint="validation.first(500).inputs()")
     with evaluating(model):
         before = model(inputs).log_softmax(dim=1)  # (m, classes)
 

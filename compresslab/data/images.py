@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compresslab.errors import BadSetting
 
-__all__ = ["MEAN", "STANDARD_DEVIATION", "Images", "Splits", "normalize"]
+__all__ = ["MEAN", "STANDARD_DEVIATION", "Images", "Splits", "check_some_images", "normalize"]
 
 MEAN, STANDARD_DEVIATION = 0.2860, 0.3530  # over the 60,000 training images; a test recomputes them
 
@@ -51,6 +51,21 @@ class Splits:
     train: Images
     validation: Images
     test: Images
+
+
+def check_some_images(name: str, count: int, *, hint: str) -> None:
+    """Raise if an argument that holds images holds none.
+
+    Args:
+        name: the argument, for the message.
+        count: how many images it held.
+        hint: code that makes some.
+
+    Raises:
+        CompressionError: none.
+    """
+    if count == 0:
+        raise BadSetting(f"{name} must have at least one image, got none; try {hint}")
 
 
 def normalize(pixels: Tensor) -> Tensor:

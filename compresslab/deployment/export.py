@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from compresslab.deployment.runtime import read_onnx
 from compresslab.errors import NotAvailable, Unsupported
 from compresslab.models.graph import INPUT, ActivationGrid, Add, StepNetwork, plain_layer, trace
+from compresslab.models.surgery import Layer
 
 if TYPE_CHECKING:
     import onnx
@@ -151,9 +152,7 @@ def _write_step(
             )
 
 
-def _write_weights(
-    graph: _Graph, name: str, layer: nn.Conv2d | nn.Linear, input_scale: Tensor | None
-) -> list[str]:
+def _write_weights(graph: _Graph, name: str, layer: Layer, input_scale: Tensor | None) -> list[str]:
     """Add the layer's weight and bias: integers if the weight has a scale per channel, else floats."""
     scale = _channel_scales(layer)
     if scale is None:
@@ -170,7 +169,7 @@ def _write_weights(
     return [*weights, graph.integers(f"{name}_bias", q_bias, step)]
 
 
-def _channel_scales(layer: nn.Conv2d | nn.Linear) -> Tensor | None:
+def _channel_scales(layer: Layer) -> Tensor | None:
     """The scales (out,) of a weight on symmetric grids, one per channel, or None."""
     grid, channels = getattr(layer, "grid", None), len(layer.weight)
     if not getattr(grid, "signed", False) or grid.scale.numel() not in (1, channels):  # type: ignore[union-attr]

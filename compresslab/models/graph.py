@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from compresslab.errors import Unsupported
-from compresslab.models.surgery import conv_settings
+from compresslab.models.surgery import Layer, conv_settings
 
 __all__ = ["INPUT", "ActivationGrid", "Add", "Step", "StepNetwork", "fx_graph", "plain_layer", "trace"]
 
@@ -131,7 +131,7 @@ def trace(model: nn.Module) -> StepNetwork:
             if _passes(operation):
                 called[node] = called[node.args[0]]
                 continue
-            if isinstance(operation, nn.Conv2d | nn.Linear):
+            if isinstance(operation, Layer):
                 operation = plain_layer(operation)
             steps.append(Step(node.name, tuple(called[argument] for argument in node.args)))
             operations[node.name] = operation
@@ -167,7 +167,7 @@ def fx_graph(model: nn.Module) -> fx.Graph:
     return graph
 
 
-def plain_layer(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+def plain_layer(layer: Layer) -> Layer:
     """A new nn.Conv2d or nn.Linear whose weight is what the given layer really multiplies with.
 
     A compressed layer makes its weight when it is called: integers times a scale, a codebook looked up, a
@@ -176,7 +176,7 @@ def plain_layer(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     Raises:
         CompressionError: the layer does not come down to one product with a weight of its own shape.
     """
-    plain: nn.Conv2d | nn.Linear
+    plain: Layer
     # on "meta": no random numbers are drawn for weights that are replaced at once
     if isinstance(layer, nn.Conv2d):
         reach = [d * k for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]

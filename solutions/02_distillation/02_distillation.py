@@ -359,9 +359,9 @@ def attention_map(features: Tensor) -> Tensor:
 
 # %%
 image = data.test.first(20).inputs()[19:20]
-looks = {"teacher": d.tapped(teacher, image, ["network.blocks.6"])[1][0]}
+looks = {"teacher": d.layer_outputs(teacher, image, ["network.blocks.6"])[1][0]}
 for name in ("alone", "kd", "attention"):
-    looks[f"student, {name}"] = d.tapped(students[name], image, ["blocks.1"])[1][0]
+    looks[f"student, {name}"] = d.layer_outputs(students[name], image, ["blocks.1"])[1][0]
 scenes.draw_attention(
     data.test.pixels[19], {name: yours.attention_map(f.detach())[0] for name, f in looks.items()}
 )

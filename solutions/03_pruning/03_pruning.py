@@ -614,7 +614,7 @@ evidences = {
     "wanda": p.input_norms,
     "taylor": p.mean_gradients,
     "obd": p.squared_gradients,
-    "obs": p.input_second_moments,
+    "obs": p.gram_matrices,
 }
 for name, evidence in evidences.items():
     asked = cl.speedup(

@@ -378,8 +378,8 @@ def whitened_svd(weight: Tensor, moments: Tensor, *, rank: int) -> Tensor:
 
 # %%
 # About 10 seconds.
-moments = thin.input_second_moments(baseline, data.train.first(1000).batches())
-unseen = thin.input_second_moments(baseline, few.batches())
+moments = thin.gram_matrices(baseline, data.train.first(1000).batches())
+unseen = thin.gram_matrices(baseline, few.batches())
 
 
 def relative_errors(w: Tensor, versions: list[Tensor], g: Tensor) -> list[float]:

@@ -1,4 +1,4 @@
-"""What goes into a layer is what its weight multiplies: rows times weights are the outputs."""
+"""What goes into a layer is what its weight multiplies: the layer's own outputs are the oracle."""
 
 import re
 
@@ -7,14 +7,16 @@ import torch
 from torch import nn
 
 from compresslab.analysis.layer_inputs import (
+    check_gram,
+    damped,
+    gram_matrices,
+    input_means,
     input_rows,
-    input_second_moments,
-    layers_of_one_group,
-    listening,
     mean_over_inputs,
-    multiplying_layers,
+    output_error,
 )
 from compresslab.errors import CompressionError
+from compresslab.models.surgery import weight_layers
 
 
 def network():
@@ -29,11 +31,17 @@ def images(count=6):
     return torch.randn(count, 2, 5, 5, generator=torch.Generator().manual_seed(1))
 
 
+def numbers(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
 def refuses(says):
     return pytest.raises(CompressionError, match=f"^{re.escape(says)}$")
 
 
-@pytest.mark.parametrize(
+# rows
+
+every_convolution = pytest.mark.parametrize(
     "settings",
     [
         {"kernel_size": 3},
@@ -43,8 +51,11 @@ def refuses(says):
         {"kernel_size": 3, "padding": "valid", "stride": 3, "bias": False},
     ],
 )
+
+
+@every_convolution
 def test_rows_times_weights_are_the_outputs_of_a_convolution(settings):
-    layer, x = nn.Conv2d(2, 3, **settings).double(), torch.randn(4, 2, 9, 8).double()
+    layer, x = nn.Conv2d(2, 3, **settings).double(), numbers(4, 2, 9, 8)
     rows = input_rows(layer, x)
     y = rows @ layer.weight.flatten(1).T + (0 if layer.bias is None else layer.bias)
     torch.testing.assert_close(y, layer(x).flatten(2).mT)
@@ -57,39 +68,27 @@ def test_a_linear_layers_rows_are_its_tokens():
     assert input_rows(layer, x[None]).shape == (1, 10, 4)
 
 
-def test_layers_have_their_names_and_order_and_a_shared_one_its_first():
-    model = network()
-    model.again = model[3]
-    assert multiplying_layers(model) == layers_of_one_group(model) == {"0": model[0], "3": model[3]}
-    assert multiplying_layers(model[0]) == {"": model[0]}
+# means and Gram matrices
 
 
-def test_moments_tell_the_error_of_the_outputs_beforehand():
-    """With V for W and no word on the bias, E |Wx - Vx|² = tr (W - V) G (W - V)ᵀ."""
-    model, x = network().double().eval(), images().double()
-    moments = input_second_moments(model, [(x, None)])
-    for name, layer in multiplying_layers(model).items():
-        before, seen = layer.weight.detach().clone(), []
-        layer.register_forward_hook(lambda _, given, y, seen=seen: seen.append(given[0]))
-        model(x)
-        wanted = layer(seen[0])
-        layer.weight.data += torch.randn_like(before)
-        missed = (layer(seen[0]) - wanted).square().sum(1).mean()  # of an image, at a position
-        d = (layer.weight - before).flatten(1)
-        torch.testing.assert_close((d @ moments[name] @ d.T).trace(), missed)
-        layer.weight.data = before
+@every_convolution
+def test_mean_inputs_give_the_mean_outputs_and_gram_matrices_their_mean_squares(settings):
+    layer, x = nn.Conv2d(2, 3, **settings).double(), numbers(4, 2, 9, 8) + 1
+    w, bias = layer.weight.detach().flatten(1), 0 if layer.bias is None else layer.bias[:, None, None]
+    y = (layer(x) - bias).detach().transpose(0, 1).flatten(1)  # (out, images · positions)
+    mean, gram = (of(layer, [(x, None)])[""] for of in (input_means, gram_matrices))
+    torch.testing.assert_close(w @ mean, y.mean(dim=1))
+    torch.testing.assert_close(w @ gram @ w.T, y @ y.T / y.shape[1])
 
 
-def test_moments_of_many_images_are_those_of_all():
+@pytest.mark.parametrize("of", [input_means, gram_matrices])
+def test_many_images_in_many_batches_give_what_all_give_at_once(of):
     model, x = network().double(), images(120).double()  # more than are unfolded at once
-    for together, apart in zip(
-        input_second_moments(model, [(x, None)]).values(),
-        input_second_moments(model, [(part, None) for part in x.split(7)]).values(),
-        strict=True,
-    ):
-        torch.testing.assert_close(together, apart)
-        torch.testing.assert_close(together, together.mT)
-        assert together.dtype == torch.float64
+    together, apart = of(model, [(x, None)]), of(model, [(part, None) for part in x.split(7)])
+    assert list(together) == list(apart) == ["0", "3"]
+    for name in together:
+        torch.testing.assert_close(together[name], apart[name])
+        assert of(network(), [(images(), None)])[name].dtype == torch.float64
 
 
 def test_a_mean_weighs_every_row_alike():
@@ -101,51 +100,99 @@ def test_a_mean_weighs_every_row_alike():
     assert found == {"": torch.tensor(1.5)}
 
 
-def test_listening_hears_every_call_and_what_it_answers_becomes_the_output():
-    model, x, heard = network(), images(), []
-
-    def note(name, layer, given, y):
-        heard.append((name, layer, given.shape, y.shape, model.training))
-        return torch.zeros_like(y) if name == "3" else None
-
-    with listening(model.train(), note):
-        assert not model(x).any()
-    assert heard == [
-        ("0", model[0], (6, 2, 5, 5), (6, 3, 3, 3), False),
-        ("3", model[3], (6, 27), (6, 4), False),
-    ]
+def test_the_model_runs_in_evaluation_mode_and_is_left_as_it_was():
+    model = network().train()
+    once, again = (gram_matrices(model, [(images(), None)])["3"] for _ in range(2))
+    assert torch.equal(once, again)  # no chance in it: dropout is off
     assert model.training
-    assert model(x).any()
+    assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_nobody_listens_any_more_after_an_error():
-    model = network()
-    with pytest.raises(ZeroDivisionError), listening(model, lambda *given: 1 / 0):
-        model(images())
-    assert model.training
-    assert model(images()).shape == (6, 4)
+# the error of the outputs
 
 
-@pytest.mark.parametrize("ask", [multiplying_layers, layers_of_one_group])
-def test_a_model_without_layers_is_refused(ask):
+def test_the_output_error_is_told_beforehand_by_the_gram_matrix():
+    """With V for W and no word on the bias, E ‖W x - V x‖² is what the layer's outputs then show."""
+    model, x = network().double().eval(), images().double()
+    grams = gram_matrices(model, [(x, None)])
+    for name, layer in weight_layers(model).items():
+        before, seen = layer.weight.detach().clone(), []
+        layer.register_forward_hook(lambda _, given, y, seen=seen: seen.append(given[0]))
+        model(x)
+        wanted = layer(seen[0])
+        layer.weight.data += torch.randn_like(before)
+        missed = (layer(seen[0]) - wanted).square().sum(1).mean()  # of an image, at a position
+        error = output_error(before.flatten(1), layer.weight.flatten(1), grams[name])
+        torch.testing.assert_close(error, missed.detach())
+        assert not error.requires_grad
+        layer.weight.data = before
+
+
+def test_layers_of_a_batch_have_each_its_own_error_and_rows_may_be_layers():
+    x, w, v = numbers(50, 6), numbers(2, 3, 6), numbers(2, 3, 6, seed=1)
+    missed = (x @ (v - w).mT).square().mean(dim=1)  # (layers, out)
+    gram = x.T @ x / 50
+    torch.testing.assert_close(output_error(w, v, gram), missed.sum(dim=1))
+    torch.testing.assert_close(output_error(w, v, torch.stack([gram, 4 * gram]))[1], 4 * missed[1].sum())
+    torch.testing.assert_close(output_error(w[0, :, None], v[0, :, None], gram), missed[0])
+    assert output_error(w.float(), v.float(), gram.float()).dtype == torch.float64
+    assert not output_error(w, w, gram).any()
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.01, 2.0])
+def test_damping_adds_its_share_of_the_mean_to_every_eigenvalue(damping):
+    x = numbers(40, 3)[:, [0, 1, 2, 2]]  # two inputs are always the same
+    gram = x.T @ x / 40
+    wanted = torch.linalg.eigvalsh(gram) + damping * gram.trace() / 4
+    torch.testing.assert_close(
+        torch.linalg.eigvalsh(damped(gram.float(), damping)), wanted, atol=1e-6, rtol=0
+    )
+    assert torch.linalg.eigvalsh(damped(0 * gram, 1.0)).min() > 0  # where every input is zero, too
+
+
+# refusals
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (8,), (1, 8, 8), (8, 5)])
+def test_a_gram_matrix_of_another_shape_is_refused(shape):
+    says = (
+        f"gram must have shape (8, 8) for weights (5, 8), got {shape}; "
+        "try gram_matrices(model, batches)[name], w.flatten(1)"
+    )
+    with refuses(says):
+        check_gram(numbers(5, 8), torch.ones(shape))
+    with refuses(says):
+        output_error(numbers(5, 8), numbers(5, 8), torch.ones(shape))
+
+
+def test_several_layers_have_one_gram_matrix_or_one_each():
+    for shape in ((8, 8), (3, 8, 8)):
+        check_gram(numbers(3, 5, 8), torch.ones(shape))
     with refuses(
-        "model has at least one Conv2d or Linear layer, got ReLU without any; give the whole network"
+        "gram must have shape (3, 8, 8) for weights (3, 5, 8), got (2, 8, 8); "
+        "try gram_matrices(model, batches)[name], w.flatten(1)"
     ):
-        ask(nn.ReLU())
+        check_gram(numbers(3, 5, 8), torch.ones(2, 8, 8))
 
 
-def test_groups_are_welcome_where_they_do_no_harm_and_refused_elsewhere():
-    model = nn.Sequential(nn.Conv2d(4, 4, 1, groups=2))
-    assert list(multiplying_layers(model)) == ["0"]
-    for ask in (layers_of_one_group, lambda m: listening(m, lambda *given: None).__enter__()):
-        with refuses(
-            "a convolution has one group here, got 2 in '0'; give a network whose layers see all of it"
-        ):
-            ask(model)
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 2.0])
+def test_what_is_no_gram_matrix_is_refused(wrong):
+    gram = torch.eye(8)
+    gram[1, 3] = wrong
+    with refuses(
+        "gram must be finite and symmetric, as E[x xᵀ] is, got a matrix that is not; "
+        "try x.T @ x / len(x), with the layer's inputs x (images, n)"
+    ):
+        check_gram(numbers(5, 8), gram)
+
+
+def test_what_stands_for_the_weights_has_their_shape():
+    with refuses("changed must have the shape (5, 8) of w, got (8, 5); flatten both alike: w.flatten(1)"):
+        output_error(numbers(5, 8), numbers(8, 5), torch.eye(8))
 
 
 def test_no_images_are_refused():
-    says = "batches hold images and labels, at least one, got none; try train.first(500).batches()"
+    says = "batches must have at least one image, got none; try train.first(500).batches()"
     for batches in ([], [(images(0), None)]):
         with refuses(says):
             mean_over_inputs(network(), batches, lambda layer, x: (x.sum(), len(x)))

@@ -30,9 +30,8 @@ from torch import Tensor, nn
 
 from compresslab.experiments.distillation.setting import Setting
 from compresslab.models.residual import student as small_student
-from compresslab.models.surgery import evaluating
+from compresslab.models.surgery import evaluating, layer_outputs
 from compresslab.techniques.distillation import feature, relation
-from compresslab.techniques.distillation.layer_outputs import tapped
 from compresslab.techniques.distillation.offline import Pupil, distill, know
 from compresslab.techniques.distillation.online import Peers, peer_losses
 from compresslab.techniques.distillation.response import (
@@ -121,7 +120,7 @@ def _offline(term: Callable[..., Tensor]) -> Callable[..., Learned]:
         knowledge, labels = setting.taught, setting.views.labels
 
         def teach(pupil: Pupil, views: Tensor, index: Tensor) -> Tensor:
-            logits, (embedding,) = tapped(pupil.student, views, ["pool"])
+            logits, (embedding,) = layer_outputs(pupil.student, views, ["pool"])
             hard = labelled_cross_entropy(logits.float(), labels[index])
             return hard + strength * term(embedding.float(), knowledge.embeddings[index])
 
@@ -156,11 +155,11 @@ def _fitnet(setting: Setting, make: MakeStudent = small_student, *, strength: fl
     hints = knowledge.features[HINT[1]]
     student = _fresh(make, seed)
     with evaluating(student):
-        _, (guided,) = tapped(student, torch.zeros(1, 1, 28, 28), [HINT[0]])
+        _, (guided,) = layer_outputs(student, torch.zeros(1, 1, 28, 28), [HINT[0]])
     regressor = feature.Regressor(guided.shape[1], hints.shape[1])
 
     def teach(pupil: Pupil, views: Tensor, index: Tensor) -> Tensor:
-        logits, (guided,) = tapped(pupil.student, views, [HINT[0]])
+        logits, (guided,) = layer_outputs(pupil.student, views, [HINT[0]])
         hint = feature.hint_loss(pupil.companion(guided).float(), hints[index].float())
         return labelled_cross_entropy(logits.float(), labels[index]) + strength * hint
 
@@ -172,7 +171,7 @@ def _attention(setting: Setting, make: MakeStudent = small_student, *, strength:
     knowledge, labels = setting.taught, setting.views.labels
 
     def teach(pupil: Pupil, views: Tensor, index: Tensor) -> Tensor:
-        logits, outputs = tapped(pupil.student, views, list(LAYERS))
+        logits, outputs = layer_outputs(pupil.student, views, list(LAYERS))
         apart = [
             (feature.attention_map(output.float()) - knowledge.attention[theirs][index]).square().mean()
             for output, theirs in zip(outputs, LAYERS.values(), strict=True)

@@ -43,8 +43,7 @@ from compresslab.experiments.distillation.transformer import (
 from compresslab.experiments.experiment import Context
 from compresslab.models.pretrained import load_baseline
 from compresslab.models.residual import Mirrored, ResidualNetwork, baseline, student
-from compresslab.models.surgery import evaluating
-from compresslab.techniques.distillation.layer_outputs import tapped
+from compresslab.models.surgery import evaluating, layer_outputs
 from compresslab.techniques.distillation.offline import Knowledge, know
 from compresslab.techniques.distillation.retrieval import one_shot_accuracy, recall_at_1
 from compresslab.training.loop import accuracy, fast_precision, fit
@@ -199,7 +198,7 @@ def embed(network: nn.Module, images: Images) -> torch.Tensor:
     """Return the inputs of a network's last layer: (n, width), for images in order."""
     layer = "network.pool" if isinstance(network, Mirrored) else "pool"
     with evaluating(network):
-        return torch.cat([tapped(network, inputs, [layer])[1][0] for inputs, _ in images.batches()])
+        return torch.cat([layer_outputs(network, inputs, [layer])[1][0] for inputs, _ in images.batches()])
 
 
 def _taught(

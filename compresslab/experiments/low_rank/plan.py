@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from compresslab.analysis.layer_inputs import multiplying_layers
 from compresslab.experiments.experiment import TUNING, Best, Derived, Experiment, Run
 from compresslab.experiments.low_rank.runs import (
     SCAN_IMAGES,
@@ -35,6 +34,7 @@ from compresslab.experiments.low_rank.runs import (
 from compresslab.experiments.results import RESULTS, read_json
 from compresslab.measurement.costs import count_macs
 from compresslab.models.pretrained import load_baseline
+from compresslab.models.surgery import weight_layers
 from compresslab.techniques.low_rank.layer_splits import CHANNELS, SPLITS, Rank
 from compresslab.techniques.low_rank.rank_selection import break_even_rank, ranks_under_budget, spread_ranks
 
@@ -96,7 +96,7 @@ class PerceptronRanks:
 def _perceptron_ranks() -> dict[str, int]:
     """The ranks by ``spread_ranks``, with each layer's spectrum normalized to energy 1."""
     model = load_baseline("mlp")
-    layers = dict(list(multiplying_layers(model).items())[:-1])  # the last is small, and stays whole
+    layers = dict(list(weight_layers(model).items())[:-1])  # the last is small, and stays whole
     spectra = []
     for layer in layers.values():
         s = torch.linalg.svdvals(layer.weight.detach().double())

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compresslab.analysis.layer_inputs import input_second_moments
+from compresslab.analysis.layer_inputs import gram_matrices
 from compresslab.analysis.sensitivity import answers_moved
 from compresslab.data.images import Images
 from compresslab.errors import Diverged
@@ -65,7 +65,7 @@ def random_directions(seed: int) -> Split:
 def _split(context: Context, model: nn.Module, way: str, seed: int) -> Split:
     """Return the split of this name: one of SPLITS, "whitened" with training images, or "random"."""
     if way == "whitened":
-        return whitened(input_second_moments(model, context.sample(LOOKED_AT, seed).batches()))
+        return whitened(gram_matrices(model, context.sample(LOOKED_AT, seed).batches()))
     return random_directions(seed) if way == "random" else SPLITS[way]
 
 

@@ -1,5 +1,6 @@
 """Knowledge distillation: response, feature and relation losses; offline, online and self-distillation."""
 
+from compresslab.models.surgery import layer_outputs
 from compresslab.techniques.distillation.feature import (
     Regressor,
     attention_loss,
@@ -13,7 +14,6 @@ from compresslab.techniques.distillation.hidden_states import (
     hidden_state_loss,
     layer_map,
 )
-from compresslab.techniques.distillation.layer_outputs import tapped
 from compresslab.techniques.distillation.offline import (
     Knowledge,
     Pupil,
@@ -88,6 +88,7 @@ __all__ = [
     "know",
     "labelled_cross_entropy",
     "layer_map",
+    "layer_outputs",
     "mutual_loss",
     "neighbour_probabilities",
     "numbered",
@@ -101,6 +102,5 @@ __all__ = [
     "rkd_distance_loss",
     "similarity_loss",
     "soften",
-    "tapped",
     "without_labels",
 ]

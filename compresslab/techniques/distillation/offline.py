@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from compresslab.data.augmentation import augment
 from compresslab.data.images import Images
 from compresslab.errors import BadSetting
-from compresslab.models.surgery import evaluating
+from compresslab.models.surgery import evaluating, layer_outputs
 from compresslab.techniques.distillation.feature import attention_map
-from compresslab.techniques.distillation.layer_outputs import tapped
 from compresslab.techniques.distillation.response import UNLABELLED
 from compresslab.training.loop import Trained, fit
 
@@ -120,7 +119,7 @@ def know(
     collected: list[list[Tensor]] = [[] for _ in range(1 + len(layers))]
     with evaluating(teacher), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
         for inputs, _ in images.batches():
-            logits, outputs = tapped(teacher, inputs, layers)
+            logits, outputs = layer_outputs(teacher, inputs, layers)
             maps = [attention_map(output.float()) for output in outputs[1 : 1 + len(attention)]]
             kept = [logits.float(), outputs[0].float(), *maps, *outputs[1 + len(attention) :]]
             for column, part in zip(collected, kept, strict=True):

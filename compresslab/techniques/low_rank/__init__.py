@@ -1,11 +1,7 @@
 """Low rank: thinner layers. A split says how, ranks say how thin; what would not get thinner stays whole."""
 
-from compresslab.analysis.layer_inputs import input_second_moments
-from compresslab.techniques.low_rank.activation_aware import (
-    output_error,
-    whitened_channel_kernels,
-    whitened_svd,
-)
+from compresslab.analysis.layer_inputs import gram_matrices, output_error
+from compresslab.techniques.low_rank.activation_aware import whitened_channel_kernels, whitened_svd
 from compresslab.techniques.low_rank.cp import (
     cancellation,
     cp,
@@ -86,7 +82,7 @@ __all__ = [
     "from_cp",
     "from_space",
     "from_tucker",
-    "input_second_moments",
+    "gram_matrices",
     "khatri_rao",
     "merge_updates",
     "output_error",

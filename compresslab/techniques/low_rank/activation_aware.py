@@ -39,20 +39,21 @@ import math
 import torch
 from torch import Tensor
 
+from compresslab.analysis.layer_inputs import check_gram
 from compresslab.errors import BadSetting
 from compresslab.techniques.low_rank.svd import channel_matrices, check_matrices, check_rank, truncated_svd
 
-__all__ = ["output_error", "whitened_channel_kernels", "whitened_svd"]
+__all__ = ["whitened_channel_kernels", "whitened_svd"]
 
 
-def whitened_svd(w: Tensor, moments: Tensor, *, rank: int, damping: float = 1e-8) -> tuple[Tensor, Tensor]:
+def whitened_svd(w: Tensor, gram: Tensor, *, rank: int, damping: float = 1e-8) -> tuple[Tensor, Tensor]:
     """The factors (first, second) of the matrix of that rank, second @ first, with outputs nearest to w's.
 
-    As ``truncated_svd``, and the same where the moments are the identity.
+    As ``truncated_svd``, and the same where the matrix is the identity.
 
     Args:
         w: (..., m, n). Not changed.
-        moments: (..., n, n), E[x xᵀ] of the inputs, as from ``input_second_moments``; may be singular.
+        gram: (..., n, n), E[x xᵀ] of the inputs, as from ``gram_matrices``; may be singular.
         rank: 1 ≤ rank ≤ min(m, n).
         damping: this share of the mean of G's diagonal is added to it, 0 or more.
 
@@ -61,32 +62,33 @@ def whitened_svd(w: Tensor, moments: Tensor, *, rank: int, damping: float = 1e-8
         second: (..., m, rank).
 
     Raises:
-        CompressionError: rank or damping out of range, shapes that don't fit, or moments that are no moments.
+        CompressionError: rank or damping out of range, shapes that don't fit, or no Gram matrix.
 
     The second weight is larger, but its input is nearly silent:
 
+    >>> from compresslab.analysis.layer_inputs import output_error
     >>> w, g = torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.1]])
     >>> pairs = truncated_svd(w, rank=1), whitened_svd(w, g, rank=1)
     >>> [round(float(output_error(w, second @ first, g)), 4) for first, second in pairs]
     [4.0, 0.9]
     """
     check_matrices(w)
-    _check_moments(w, moments)
+    check_gram(w, gram)
     check_rank(rank, w.shape)
     wide = w.detach().double()
-    u = torch.linalg.svd(wide @ _root(moments, damping), full_matrices=False).U[..., :rank]  # (..., m, rank)
+    u = torch.linalg.svd(wide @ _root(gram, damping), full_matrices=False).U[..., :rank]  # (..., m, rank)
     first, inner = truncated_svd(u.mT @ wide, rank=rank)
     return first.to(w.dtype), (u @ inner).to(w.dtype)
 
 
 def whitened_channel_kernels(
-    weight: Tensor, moments: Tensor, *, rank: int, damping: float = 1e-8
+    weight: Tensor, gram: Tensor, *, rank: int, damping: float = 1e-8
 ) -> tuple[Tensor, Tensor]:
     """As ``channel_kernels``, two convolutions kh × kw and 1 × 1, but with outputs nearest to the one's.
 
     Args:
         weight: (out, in / groups, kh, kw). Not changed.
-        moments: (groups, n, n), E[x xᵀ] of each group's input patches, n = in / groups · kh · kw, ordered as
+        gram: (groups, n, n), E[x xᵀ] of each group's input patches, n = in / groups · kh · kw, ordered as
             ``torch.nn.functional.unfold`` has them; or (n, n) for a single group.
         rank: channels between the two, for each group; at most the smaller side of its matrix.
         damping: this share of the mean of G's diagonal is added to it, 0 or more.
@@ -96,58 +98,22 @@ def whitened_channel_kernels(
         second: (out, rank, 1, 1).
 
     Raises:
-        CompressionError: rank or damping out of range, shapes that don't fit, or moments that are no moments.
+        CompressionError: rank or damping out of range, shapes that don't fit, or no Gram matrix.
     """
-    of_groups = moments if moments.dim() == 3 else moments[None]
+    of_groups = gram if gram.dim() == 3 else gram[None]
     groups = len(of_groups)
     matrices = channel_matrices(weight, groups=groups)  # (groups, out / groups, n)
     first, second = whitened_svd(matrices, of_groups, rank=rank, damping=damping)
     return first.reshape(groups * rank, *weight.shape[1:]), second.reshape(len(weight), rank, 1, 1)
 
 
-def output_error(w: Tensor, changed: Tensor, moments: Tensor) -> Tensor:
-    """The mean of ‖W x - changed x‖², a scalar in float64, when other weights stand for w: tr(D G Dᵀ).
-
-    Args:
-        w: (..., m, n).
-        changed: (..., m, n), what stands for them.
-        moments: (..., n, n), E[x xᵀ] of the inputs.
-
-    Raises:
-        CompressionError: shapes that don't fit, or moments that are no moments.
-    """
-    if changed.shape != w.shape:
-        raise BadSetting(
-            f"changed must have the shape {tuple(w.shape)} of the weights, got "
-            f"{tuple(changed.shape)}; try second @ first"
-        )
-    _check_moments(w, moments)
-    error = changed.detach().double() - w.detach().double()
-    return ((error @ moments.detach().double()) * error).sum()
-
-
-def _root(moments: Tensor, damping: float) -> Tensor:
+def _root(gram: Tensor, damping: float) -> Tensor:
     """An L with L Lᵀ = G and the damping, from G's eigenvectors: so it is there when G is singular, too."""
     if not (isinstance(damping, int | float) and 0 <= damping < math.inf):
         raise BadSetting(f"damping must be a finite share, 0 or more, got {damping}; try 0.01")
-    g = moments.detach().double()
+    g = gram.detach().double()
     mean = g.diagonal(dim1=-2, dim2=-1).mean(dim=-1, keepdim=True)  # (..., 1)
     values, vectors = torch.linalg.eigh(g)
     # an eigenvalue of 0 may come out as -1e-17; and where all are 0 the damping is of 1, hence plain SVD
     values = values.clamp(min=0) + damping * mean.where(mean > 0, 1)
     return vectors * values.sqrt()[..., None, :]
-
-
-def _check_moments(w: Tensor, moments: Tensor) -> None:
-    wanted = (*w.shape[:-2], w.shape[-1], w.shape[-1])
-    if moments.shape != wanted:
-        raise BadSetting(
-            f"moments must be {wanted} for weights {tuple(w.shape)}, got {tuple(moments.shape)}; try "
-            "input_second_moments(model, batches)[name], w.flatten(1)"
-        )
-    uneven = (moments - moments.mT).abs().amax()
-    if not moments.isfinite().all() or uneven > 1e-4 * moments.abs().amax():
-        raise BadSetting(
-            "moments E[x xᵀ] must be finite and symmetric, got some that are not; try x.T @ x / "
-            "len(x), with the layer's inputs x (images, n)"
-        )

@@ -17,10 +17,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from compresslab.analysis.layer_inputs import Layer, multiplying_layers
-from compresslab.errors import BadSetting
 from compresslab.measurement.tables import Table
-from compresslab.models.surgery import replace_modules
+from compresslab.models.surgery import Layer, check_layer_names, replace_modules, weight_layers
 from compresslab.techniques.low_rank.layer_splits import CHANNELS, Rank, Split, count_weights, thin_layers
 
 __all__ = ["Decision", "decide", "factorization_table", "factorize", "thin_like"]
@@ -48,7 +46,7 @@ def factorize(model: nn.Module, ranks: Mapping[str, Rank], *, split: Split = CHA
     Args:
         model: with at least one Conv2d or Linear layer.
         ranks: {layer's name: rank of every group; for TUCKER's convolutions a pair (r_out, r_in)}.
-        split: how, such as CHANNELS, SPACE, TUCKER, CP, DEPTHWISE or ``whitened(moments)``.
+        split: how, such as CHANNELS, SPACE, TUCKER, CP, DEPTHWISE or ``whitened(grams)``.
 
     Raises:
         CompressionError: a name that is no layer's, a rank out of range, no layer at all.
@@ -71,10 +69,8 @@ def decide(model: nn.Module, ranks: Mapping[str, Rank], *, split: Split = CHANNE
     Raises:
         CompressionError: as ``factorize``.
     """
-    layers = multiplying_layers(model)
-    for name in ranks:
-        if name not in layers:
-            raise BadSetting(f"ranks has names of layers ({', '.join(layers)}), got {name!r}; leave it out")
+    layers = weight_layers(model)
+    check_layer_names("ranks", ranks, layers)
     return tuple(_decide(name, layer, ranks.get(name), split) for name, layer in layers.items())
 
 

@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compresslab.analysis.layer_inputs import Layer
 from compresslab.errors import BadSetting
+from compresslab.models.surgery import Layer, check_layer_names
 from compresslab.techniques.low_rank.activation_aware import whitened_channel_kernels, whitened_svd
 from compresslab.techniques.low_rank.cp import cp_kernels, depthwise_kernels
 from compresslab.techniques.low_rank.svd import channel_kernels, is_whole, space_kernels, truncated_svd
@@ -139,23 +139,19 @@ def count_weights(layers: nn.Module) -> int:
     return sum(p.numel() for p in layers.parameters() if p.dim() > 1)
 
 
-def whitened(moments: Mapping[str, Tensor]) -> Split:
+def whitened(grams: Mapping[str, Tensor]) -> Split:
     """CHANNELS, but cut where the layer's outputs lose least, not its weights; a layer in groups stays whole.
 
     Args:
-        moments: {layer's name: E[x xᵀ] (n, n)}, as ``input_second_moments`` finds them.
+        grams: {layer's name: E[x xᵀ] (n, n)}, as ``gram_matrices`` finds them.
 
     Raises:
-        CompressionError: when it is used: a layer without moments.
+        CompressionError: when it is used: a layer without a Gram matrix.
     """
 
     def of(name: str) -> Tensor:
-        if name not in moments:
-            raise BadSetting(
-                f"moments must have each layer with a rank, got {name!r}, which is not among "
-                f"{', '.join(moments) or 'none'}; try input_second_moments(model, batches)"
-            )
-        return moments[name]
+        check_layer_names("ranks", [name], grams, of="layers with a Gram matrix")
+        return grams[name]
 
     def kernels(name: str, layer: nn.Conv2d, rank: int) -> Sequence[Tensor]:
         return whitened_channel_kernels(layer.weight, of(name), rank=rank)
@@ -253,7 +249,7 @@ def _depthwise(layer: nn.Conv2d) -> str:
 
 
 def _in_groups(layer: nn.Conv2d) -> str:
-    return "in groups: moments are known of whole inputs" if layer.groups != 1 else ""
+    return "in groups: Gram matrices are known of whole inputs" if layer.groups != 1 else ""
 
 
 def _no_space(layer: nn.Conv2d) -> str:

@@ -35,11 +35,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from compresslab.analysis.allocation import Choice, least_damage
-from compresslab.analysis.layer_inputs import Layer, multiplying_layers
 from compresslab.analysis.sensitivity import Damage
 from compresslab.errors import BadSetting
 from compresslab.measurement.costs import count_macs
-from compresslab.models.surgery import evaluating
+from compresslab.models.surgery import Layer, evaluating, forward_hooks, weight_layers
 from compresslab.techniques.low_rank.factorization import factorize
 from compresslab.techniques.low_rank.layer_splits import CHANNELS, Rank, Split, count_weights, thin_layers
 
@@ -148,7 +147,7 @@ def ranks_for_weights(
     """
     found = {
         name: rank_for_weights(layer, share=share, split=split, multiple=multiple)
-        for name, layer in multiplying_layers(model).items()
+        for name, layer in weight_layers(model).items()
     }
     return {name: rank for name, rank in found.items() if rank is not None}
 
@@ -245,7 +244,7 @@ def ranks_under_budget(
     Raises:
         CompressionError: a budget that even the thinnest ranks exceed.
     """
-    layers, shapes = multiplying_layers(model), _input_shapes(model, inputs)
+    layers, shapes = weight_layers(model), _input_shapes(model, inputs)
     choices: dict[str, list[Choice]] = {}
     ranks: dict[str, list[Rank | None]] = {}
     for name, row in damages.items():
@@ -264,23 +263,19 @@ def ranks_under_budget(
 
 def _open_to(split: Split, model: nn.Module) -> dict[str, Layer]:
     """The layers that the split can make thin."""
-    return {name: layer for name, layer in multiplying_layers(model).items() if not split.why_not(layer)}
+    return {name: layer for name, layer in weight_layers(model).items() if not split.why_not(layer)}
 
 
 @torch.no_grad()
 def _input_shapes(model: nn.Module, inputs: Tensor) -> dict[str, list[torch.Size]]:
     """What one image gives each layer at each of its calls: {name: shapes with a batch of 1}."""
     shapes: dict[str, list[torch.Size]] = defaultdict(list)
-    hooks = [
-        layer.register_forward_hook(lambda _, given, y, name=name: shapes[name].append(given[0].shape))
-        for name, layer in multiplying_layers(model).items()
-    ]
-    try:
-        with evaluating(model):
-            model(inputs[:1])
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+    def note(name: str, layer: nn.Module, x: Tensor, y: Tensor) -> None:
+        shapes[name].append(x.shape)
+
+    with forward_hooks(weight_layers(model), note), evaluating(model):
+        model(inputs[:1])
     return shapes
 
 

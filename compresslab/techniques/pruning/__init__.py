@@ -1,6 +1,6 @@
 """Pruning: fewer weights. A criterion scores them, a granularity says what goes together, a schedule when."""
 
-from compresslab.analysis.layer_inputs import input_second_moments
+from compresslab.analysis.layer_inputs import gram_matrices, output_error
 from compresslab.analysis.sensitivity import accuracy_lost, answers_moved
 from compresslab.techniques.pruning.channel_groups import Group, Member, dependency_groups
 from compresslab.techniques.pruning.channel_removal import (
@@ -54,7 +54,6 @@ from compresslab.techniques.pruning.optimal_brain_surgeon import (
     compensate,
     compensated,
     delete_weight,
-    output_error,
     prune_with_sparse_gpt,
     sparse_gpt,
     surgeon_scores,
@@ -99,10 +98,10 @@ __all__ = [
     "geometric_sparsity",
     "global_masks",
     "gradient",
+    "gram_matrices",
     "group_mask",
     "group_scores",
     "input_norms",
-    "input_second_moments",
     "keep_channels",
     "keep_channels_within",
     "keep_masks",

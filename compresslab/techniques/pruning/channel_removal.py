@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from compresslab.errors import BadSetting, DamagedFile
 from compresslab.models.graph import plain_layer
+from compresslab.models.surgery import Layer
 from compresslab.storage import load_model, read
 from compresslab.techniques.pruning.channel_groups import Group, Member, dependency_groups
 
@@ -155,7 +156,7 @@ def _indices(group: Group, channels: Tensor | Sequence[int]) -> Tensor:
 @torch.no_grad()
 def _thinner(layer: Any, member: Member, kept: Tensor) -> nn.Module:
     """A new layer without the member's other channels."""
-    thin = plain_layer(layer) if isinstance(layer, nn.Conv2d | nn.Linear) else copy.deepcopy(layer)
+    thin = plain_layer(layer) if isinstance(layer, Layer) else copy.deepcopy(layer)
     entries = (kept[:, None] * member.each + torch.arange(member.each)).flatten()
     parts = ["weight"] if member.dimension else ["weight", "bias", "running_mean", "running_var"]
     for part in parts:

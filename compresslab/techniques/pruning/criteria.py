@@ -12,7 +12,7 @@ w multiplies:
     gradient                |g|         images, labels: mean_gradients       1 forward and backward
     taylor                  (w g)²      the same                             the same
     optimal_brain_damage    h w² / 2    images, labels: squared_gradients    the same, an image at a time
-    surgeon_scores (obs)    w²/[G⁻¹]    images: input_second_moments         1 forward, with n² products
+    surgeon_scores (obs)    w²/[G⁻¹]    images: gram_matrices                1 forward, with n² products
 
 The ``evidence`` page makes what is needed, and says what it costs in time. The last three estimate how far
 the loss (or the layer's output) moves when w becomes 0: by the first term of its Taylor series, the second,

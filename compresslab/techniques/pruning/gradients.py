@@ -11,7 +11,7 @@ sum of outer products, and all four kinds of evidence are means of x and of ∂L
     mean_gradients          E_i[g_i]      forward, backward, labels  about 4
     squared_gradients       E_i[g_i²]     the same for each image    about 9
     input_norms             √E_p[x²]      forward                    little more than 1
-    input_second_moments    E_p[x xᵀ]     forward, n² numbers        10 to 20
+    gram_matrices           E_p[x xᵀ]     forward, n² numbers        10 to 20
 
 All run in evaluation mode, so that an image's part does not depend on its batch, and leave the model as it
 is: weights, modes, ``.grad``. A few hundred training images are enough. In a convolution n counts
@@ -19,7 +19,7 @@ channels · height · width of a kernel: what goes into one output. What is left
 
 Source: the mean of squared gradients as the Hessian's diagonal ("empirical Fisher"): Theis et al. 2018,
 "Faster gaze prediction with dense networks and Fisher pruning", arXiv:1801.05787; input norms: Sun et al.
-2023, arXiv:2306.11695; second moments: Frantar and Alistarh 2023, "SparseGPT", arXiv:2301.00774.
+2023, arXiv:2306.11695; Gram matrices: Frantar and Alistarh 2023, "SparseGPT", arXiv:2301.00774.
 """
 
 from __future__ import annotations
@@ -29,23 +29,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from compresslab.analysis.layer_inputs import (
-    Batches,
-    Layer,
-    input_rows,
-    layers_of_one_group,
-    listening,
-    mean_over_inputs,
-)
-from compresslab.errors import BadSetting, Unsupported
-from compresslab.models.surgery import evaluating
+from compresslab.analysis.layer_inputs import Batches, LabelledBatches, input_rows, mean_over_inputs
+from compresslab.data.images import check_some_images
+from compresslab.errors import Unsupported
+from compresslab.models.surgery import Layer, evaluating, forward_hooks, ungrouped_layers
 
 __all__ = ["input_norms", "mean_gradients", "squared_gradients"]
 
 _TOGETHER = 10  # images whose gradients are in memory at a time
 
 
-def mean_gradients(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
+def mean_gradients(model: nn.Module, batches: LabelledBatches) -> dict[str, Tensor]:
     """The mean cross-entropy's gradient in every Conv2d's and Linear's weight: {layer: weight's shape}.
 
     In a trained network it is near zero: the images pull in many directions, and agree on none.
@@ -58,7 +52,7 @@ def mean_gradients(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
         CompressionError: no images, no layer, a convolution in groups, or a weight without a
             part in the loss.
     """
-    layers = layers_of_one_group(model)
+    layers = ungrouped_layers(model)
     w = {_weight(name): layer.weight.detach().requires_grad_() for name, layer in layers.items()}
     sums, count = [torch.zeros_like(weight) for weight in w.values()], 0
     for images, labels in batches:
@@ -67,11 +61,11 @@ def mean_gradients(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
             gradients = torch.autograd.grad(loss, list(w.values()), allow_unused=True)
         sums = [total + _there(g, name) for total, g, name in zip(sums, gradients, w, strict=True)]
         count += len(images)
-    _check(count)
+    check_some_images("batches", count, hint="train.first(500).batches()")
     return {name: total / count for name, total in zip(layers, sums, strict=True)}
 
 
-def squared_gradients(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
+def squared_gradients(model: nn.Module, batches: LabelledBatches) -> dict[str, Tensor]:
     """The mean over images of the squared gradient of each image's own loss: {layer: weight's shape}.
 
     It stands for the Hessian's diagonal. For cross-entropy the two are equal on average if the labels are
@@ -93,7 +87,7 @@ def squared_gradients(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
             for name, gradients in _gradients_of_each_image(model, x, y).items():
                 sums[name] = sums.get(name, 0) + gradients.square().sum(dim=0)
         count += len(images)
-    _check(count)
+    check_some_images("batches", count, hint="train.first(500).batches()")
     return {name: total / count for name, total in sums.items()}
 
 
@@ -111,7 +105,7 @@ def input_norms(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
         CompressionError: no images, no layer, or a convolution in groups.
     """
     squares = mean_over_inputs(model, batches, _squares)
-    layers = layers_of_one_group(model)
+    layers = ungrouped_layers(model)
     return {name: mean.sqrt().reshape(layers[name].weight.shape[1:]) for name, mean in squares.items()}
 
 
@@ -119,12 +113,12 @@ def _gradients_of_each_image(model: nn.Module, images: Tensor, labels: Tensor) -
     """{layer: (images, *weight's shape)}: Σ_p ∂L/∂y xᵀ, from a zero that is added to y and asked for ∂L."""
     calls: list[tuple[str, Layer, Tensor, Tensor]] = []
 
-    def note(name: str, layer: Layer, x: Tensor, y: Tensor) -> Tensor:
+    def add_zero(name: str, layer: Layer, x: Tensor, y: Tensor) -> Tensor:
         zero = torch.zeros_like(y, requires_grad=True)
         calls.append((name, layer, x.detach(), zero))
         return y + zero
 
-    with listening(model, note), torch.enable_grad():
+    with forward_hooks(ungrouped_layers(model), add_zero), evaluating(model), torch.enable_grad():
         loss = F.cross_entropy(model(images).float(), labels, reduction="sum")
         slopes = torch.autograd.grad(loss, [zero for *_, zero in calls], materialize_grads=True)
     gradients: dict[str, Tensor] = {}
@@ -152,10 +146,3 @@ def _there(gradient: Tensor | None, name: str) -> Tensor:
             "score the network before it is quantized"
         )
     return gradient
-
-
-def _check(images: int) -> None:
-    if images == 0:
-        raise BadSetting(
-            "batches hold images and labels, at least one, got none; try train.first(500).batches()"
-        )

@@ -23,9 +23,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from compresslab.analysis.layer_inputs import Layer, multiplying_layers
 from compresslab.errors import BadSetting
 from compresslab.measurement.tables import Table
+from compresslab.models.surgery import check_layer_names, weight_layers
 
 __all__ = [
     "Masks",
@@ -38,9 +38,7 @@ __all__ = [
 ]
 
 Masks = dict[str, Tensor]  # {layer's name: bool, in the weight's shape}
-
-
-prunable_layers = multiplying_layers  # what multiplies has weights to prune
+prunable_layers = weight_layers
 
 
 def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
@@ -57,8 +55,9 @@ def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
         CompressionError: a name that is no layer's, a mask of another shape or dtype, no layer at all.
     """
     layers = prunable_layers(model)
+    check_layer_names("masks", masks, layers)
     for name, mask in masks.items():
-        _check(name, mask, layers)
+        _check_shape(name, mask, layers[name].weight.shape)
     pruned = copy.deepcopy(model)
     keep_masks(masks)(pruned)
     return pruned
@@ -123,10 +122,7 @@ def sparsity_table(model: nn.Module) -> Table:
     )
 
 
-def _check(name: str, mask: Tensor, layers: Mapping[str, Layer]) -> None:
-    if name not in layers:
-        raise BadSetting(f"masks has names of layers ({', '.join(layers)}), got {name!r}; leave it out")
-    shape = layers[name].weight.shape
+def _check_shape(name: str, mask: Tensor, shape: torch.Size) -> None:
     if (mask.dtype, mask.shape) != (torch.bool, shape):
         raise BadSetting(
             f"the mask of {name} must be torch.bool {tuple(shape)} as its weight, got {mask.dtype} "

@@ -35,8 +35,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from compresslab.analysis.layer_inputs import Batches, input_second_moments
+from compresslab.analysis.layer_inputs import Batches, check_gram, damped, gram_matrices, output_error
 from compresslab.errors import BadSetting
+from compresslab.models.surgery import check_layer_names
 from compresslab.techniques.pruning.granularity import check_sparsity, fine_grained_mask
 from compresslab.techniques.pruning.masks import masked, prunable_layers
 
@@ -44,45 +45,32 @@ __all__ = [
     "compensate",
     "compensated",
     "delete_weight",
-    "output_error",
     "prune_with_sparse_gpt",
     "sparse_gpt",
     "surgeon_scores",
 ]
 
 
-def output_error(w: Tensor, changed: Tensor, moments: Tensor) -> Tensor:
-    """The mean squared error (out,) of each output when other weights stand for w, in float64.
-
-    Args:
-        w: (out, n).
-        changed: (out, n), what stands for them.
-        moments: (n, n), E[x xᵀ], as from ``input_second_moments``.
-    """
-    error = changed.detach().to(moments.dtype) - w.detach().to(moments.dtype)
-    return ((error @ moments) * error).sum(dim=1)
-
-
-def surgeon_scores(w: Tensor, moments: Tensor, *, damping: float = 0.01) -> Tensor:
+def surgeon_scores(w: Tensor, gram: Tensor, *, damping: float = 0.01) -> Tensor:
     """w² / [G⁻¹]_jj (out, n): the error that deleting each weight leaves when the others make up for it.
 
     Args:
         w: (out, n). Not changed.
-        moments: (n, n), E[x xᵀ].
+        gram: (n, n), E[x xᵀ] of the layer's inputs.
         damping: this share of the mean of G's diagonal is added to it.
 
     Raises:
         CompressionError: shapes that don't fit, or no damping where it is needed.
     """
-    return w.detach().double().square() / _inverse(w, moments, damping).diagonal()
+    return w.detach().double().square() / _inverse(w, gram, damping).diagonal()
 
 
-def delete_weight(w: Tensor, moments: Tensor, *, index: int, damping: float = 0.01) -> Tensor:
+def delete_weight(w: Tensor, gram: Tensor, *, index: int, damping: float = 0.01) -> Tensor:
     """One output's weights (n,) with one deleted, and the others making up for it.
 
     Args:
         w: (n,). Not changed.
-        moments: (n, n), E[x xᵀ].
+        gram: (n, n), E[x xᵀ] of the layer's inputs.
         index: of the weight to delete.
         damping: this share of the mean of G's diagonal is added to it.
 
@@ -95,13 +83,13 @@ def delete_weight(w: Tensor, moments: Tensor, *, index: int, damping: float = 0.
     >>> delete_weight(torch.tensor([2.0, 1.0]), g, index=0, damping=0.0)
     tensor([0.0000, 2.9800])
     """
-    inverse = _inverse(w[None], moments, damping)
+    inverse = _inverse(w[None], gram, damping)
     left = w.detach() - w[index].detach().double() / inverse[index, index] * inverse[:, index]
     left[index] = 0  # exactly
     return left.to(w.dtype)
 
 
-def compensate(w: Tensor, mask: Tensor, moments: Tensor, *, damping: float = 1e-4) -> Tensor:
+def compensate(w: Tensor, mask: Tensor, gram: Tensor, *, damping: float = 1e-4) -> Tensor:
     """The weights (out, n) that come nearest to w's outputs and are zero where the mask is False.
 
     The best there is for this mask: no output is worse than if its weights were deleted and nothing made up.
@@ -109,18 +97,16 @@ def compensate(w: Tensor, mask: Tensor, moments: Tensor, *, damping: float = 1e-
     Args:
         w: (out, n). Not changed.
         mask: (out, n) bool, True where a weight stays.
-        moments: (n, n), E[x xᵀ].
+        gram: (n, n), E[x xᵀ] of the layer's inputs.
         damping: this share of the mean of G's diagonal is added to it.
 
     Raises:
         CompressionError: shapes that don't fit, or no damping where it is needed.
     """
     _check_mask(w, mask)
-    g, wide, left = (
-        _damped(w, moments, damping),
-        w.detach().double(),
-        torch.zeros_like(w, dtype=torch.float64),
-    )
+    check_gram(w, gram)
+    g, wide = damped(gram, damping), w.detach().double()
+    left = torch.zeros_like(wide)
     patterns, which = mask.unique(dim=0, return_inverse=True)  # outputs with one mask are solved together
     for number, keep in enumerate(patterns):
         factor = _factor(g[keep][:, keep])
@@ -130,7 +116,7 @@ def compensate(w: Tensor, mask: Tensor, moments: Tensor, *, damping: float = 1e-
 
 
 def sparse_gpt(
-    w: Tensor, moments: Tensor, *, sparsity: float, damping: float = 0.01, block: int = 128
+    w: Tensor, gram: Tensor, *, sparsity: float, damping: float = 0.01, block: int = 128
 ) -> Tensor:
     """Weights (out, n) with that share at zero, chosen and made up for in one pass over the columns.
 
@@ -140,7 +126,7 @@ def sparse_gpt(
 
     Args:
         w: (out, n). Not changed.
-        moments: (n, n), E[x xᵀ].
+        gram: (n, n), E[x xᵀ] of the layer's inputs.
         sparsity: the share to drop of every block of columns, 0 ≤ sparsity < 1.
         damping: this share of the mean of G's diagonal is added to it.
         block: columns a block, at least 1.
@@ -148,7 +134,7 @@ def sparse_gpt(
     Raises:
         CompressionError: sparsity out of range, shapes that don't fit, or no damping where it is needed.
     """
-    u = torch.linalg.cholesky(_inverse(w, moments, damping), upper=True)
+    u = torch.linalg.cholesky(_inverse(w, gram, damping), upper=True)
     left, mask = w.detach().double().clone(), torch.ones_like(w, dtype=torch.bool)
     for start in range(0, w.shape[1], block):
         stop = min(start + block, w.shape[1])
@@ -160,8 +146,8 @@ def sparse_gpt(
             left[:, j:stop] -= torch.outer(errors[:, j - start], u[j, j:stop])
         left[:, stop:] -= errors @ u[start:stop, stop:]  # all later columns at once: the same, but faster
     left, plain = (left * mask).to(w.dtype), w.detach() * mask
-    better = output_error(w, left, moments) <= output_error(w, plain, moments)
-    return torch.where(better[:, None], left, plain)
+    ours, theirs = (output_error(w[:, None], v[:, None], gram) for v in (left, plain))  # (out,)
+    return torch.where((ours <= theirs)[:, None], left, plain)
 
 
 def compensated(model: nn.Module, masks: Mapping[str, Tensor], batches: Batches) -> nn.Module:
@@ -179,14 +165,11 @@ def compensated(model: nn.Module, masks: Mapping[str, Tensor], batches: Batches)
     Raises:
         CompressionError: a name that is no layer that runs, a mask in another shape, or no images.
     """
-    repaired, moments = masked(model, masks), input_second_moments(model, batches)
+    repaired, grams = masked(model, masks), gram_matrices(model, batches)
+    check_layer_names("masks", masks, grams, of="layers that run")
     for name, mask in masks.items():
-        if name not in moments:
-            raise BadSetting(
-                f"masks must be for layers that run ({', '.join(moments)}), got {name!r}; leave it out"
-            )
         w = prunable_layers(model)[name].weight.flatten(1)
-        _put(repaired, name, compensate(w, mask.flatten(1), moments[name]))
+        _put(repaired, name, compensate(w, mask.flatten(1), grams[name]))
     return repaired
 
 
@@ -205,9 +188,9 @@ def prune_with_sparse_gpt(model: nn.Module, batches: Batches, *, sparsity: float
     """
     check_sparsity(sparsity)
     pruned = copy.deepcopy(model)
-    for name, moments in input_second_moments(model, batches).items():
+    for name, gram in gram_matrices(model, batches).items():
         w = prunable_layers(model)[name].weight.flatten(1)
-        _put(pruned, name, sparse_gpt(w, moments, sparsity=sparsity))
+        _put(pruned, name, sparse_gpt(w, gram, sparsity=sparsity))
     return pruned
 
 
@@ -218,30 +201,20 @@ def _put(model: nn.Module, name: str, w: Tensor) -> None:
         weight.copy_(w.reshape(weight.shape))
 
 
-def _damped(w: Tensor, moments: Tensor, damping: float) -> Tensor:
-    """G with the damping on its diagonal, in float64."""
-    if moments.shape != (w.shape[1], w.shape[1]):
-        raise BadSetting(
-            f"moments must be {(w.shape[1], w.shape[1])} for weights with {w.shape[1]} inputs, got "
-            f"{tuple(moments.shape)}; try input_second_moments(model, batches)[name], w.flatten(1)"
-        )
-    g = moments.double()
-    return g + torch.eye(len(g), dtype=g.dtype) * damping * g.diagonal().mean().clamp(min=1e-12)
-
-
 def _factor(g: Tensor) -> Tensor:
     """The lower Cholesky factor."""
     factor, failed = torch.linalg.cholesky_ex(g)
     if failed:
         raise BadSetting(
-            "moments must have an inverse without damping, got some that have none: an input is "
-            "always 0, or a mix of others; try damping=0.01"
+            "gram must have an inverse where damping is 0, got one that has none: an input is always 0, or a "
+            "mix of others; try damping=0.01"
         )
     return factor
 
 
-def _inverse(w: Tensor, moments: Tensor, damping: float) -> Tensor:
-    return torch.cholesky_inverse(_factor(_damped(w, moments, damping)))
+def _inverse(w: Tensor, gram: Tensor, damping: float) -> Tensor:
+    check_gram(w, gram)
+    return torch.cholesky_inverse(_factor(damped(gram, damping)))
 
 
 def _check_mask(w: Tensor, mask: Tensor) -> None:

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compresslab.errors import Unsupported
+from compresslab.models.surgery import Layer
 
 __all__ = ["as_sparse_product"]
 
 
-def as_sparse_product(layer: nn.Conv2d | nn.Linear) -> Callable[[Tensor], Tensor]:
+def as_sparse_product(layer: Layer) -> Callable[[Tensor], Tensor]:
     """A function that gives the layer's outputs, up to rounding, by a product with its nonzero weights alone.
 
     The weights are copied. It has no gradient.

@@ -24,9 +24,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import DamagedFile, Unsupported
-from compresslab.models.surgery import conv_settings, replace_modules
-from compresslab.storage.sparse import FORMS, Form, checked_forms, from_smallest, to_smallest
+from compresslab.errors import DamagedFile
+from compresslab.models.surgery import Layer, conv_settings, replace_modules, weight_layers
+from compresslab.storage.sparse_formats import FORMS, Form, checked_forms, from_smallest, to_smallest
 
 __all__ = ["SparseConv2d", "SparseLinear", "store_sparsely"]
 
@@ -89,11 +89,7 @@ def store_sparsely(model: nn.Module, *, forms: Sequence[Form] = FORMS) -> nn.Mod
     Raises:
         CompressionError: no such layer, or no forms.
     """
-    if not any(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules()):
-        raise Unsupported(
-            f"model must have Conv2d or Linear layers to store, got {type(model).__name__} without "
-            "any; give the whole network"
-        )
+    weight_layers(model)  # raises if there is none
     return replace_modules(copy.deepcopy(model), lambda name, module: _sparse(module, forms))
 
 
@@ -106,7 +102,7 @@ def _sparse(layer: nn.Module, forms: Sequence[Form]) -> nn.Module | None:
 
 
 @torch.no_grad()
-def _take_over(new: Sparse, layer: nn.Conv2d | nn.Linear, forms: Sequence[Form]) -> None:
+def _take_over(new: Sparse, layer: Layer, forms: Sequence[Form]) -> None:
     # new was built on "meta": neither memory nor random numbers are spent on weights that are replaced here
     new.forms = checked_forms(forms)
     new.weight = nn.Parameter(layer.weight.clone(), layer.weight.requires_grad)

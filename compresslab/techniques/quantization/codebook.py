@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.errors import BadSetting
+from compresslab.models.surgery import Layer
 from compresslab.storage.packing import pack, unpack
 from compresslab.techniques.quantization.qat import scaled_gradient
 from compresslab.techniques.quantization.weight_only import (
@@ -210,17 +211,15 @@ def share_weights(model: nn.Module, *, bits: int, skip: Collection[str] = ()) ->
         skip: names of layers that stay as they are, such as ``["head"]``.
 
     Raises:
-        CompressionError: bits out of range, weights that aren't finite, no layer at all.
+        CompressionError: bits out of range, weights that aren't finite, an unknown name in skip, no layer.
     """
     _check_bits(bits)
 
-    def make(name: str, layer: nn.Conv2d | nn.Linear) -> nn.Module:
-        if name in skip:
-            return layer
+    def make(name: str, layer: Layer) -> nn.Module:
         centres = kmeans(layer.weight, linear_start(layer.weight, size=2**bits))
         return on_grid(layer, Codebook(centres, bits=bits))
 
-    return replace_layers(model, make)
+    return replace_layers(model, make, skip=skip)
 
 
 def follow_centroids(model: nn.Module) -> None:

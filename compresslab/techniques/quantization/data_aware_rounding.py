@@ -27,15 +27,14 @@ through weight equalization and bias correction", arXiv:1906.04721.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from compresslab.errors import BadSetting, Unsupported
-from compresslab.models.surgery import evaluating
+from compresslab.analysis.layer_inputs import damped, gram_matrices, input_means, output_error
+from compresslab.data.images import check_some_images
+from compresslab.models.surgery import Layer
 from compresslab.techniques.quantization.affine import (
     channel_range,
     fake_quantize,
@@ -45,42 +44,15 @@ from compresslab.techniques.quantization.affine import (
 from compresslab.techniques.quantization.weight_only import WeightGrid, on_grid, replace_layers
 
 __all__ = [
-    "InputStatistics",
     "Rounding",
     "adaround",
     "bias_correction",
     "correct_biases",
     "gptq",
-    "input_statistics",
-    "output_error",
     "quantize_with_data",
 ]
 
-Layer = nn.Conv2d | nn.Linear
 Rounding = Callable[..., Tensor]  # (w, gram, scale, *, bits) → the weights on the grid, like gptq
-
-
-@dataclass(frozen=True)
-class InputStatistics:
-    """What a layer's inputs x are like: ``gram`` E[x xᵀ] (n, n) and ``mean`` E[x] (n,), over all positions.
-
-    n numbers go into one output: the inputs of a linear layer, or channels · height · width of a kernel.
-    """
-
-    gram: Tensor
-    mean: Tensor
-
-
-def output_error(w: Tensor, rounded: Tensor, gram: Tensor) -> Tensor:
-    """The mean squared error (out,) of each output that the rounded weights make.
-
-    Args:
-        w: (out, n).
-        rounded: (out, n), what stands for them.
-        gram: (n, n), the mean of x xᵀ.
-    """
-    error = (rounded - w).to(gram.dtype)
-    return ((error @ gram) * error).sum(dim=1).to(w.dtype)
 
 
 def gptq(w: Tensor, gram: Tensor, scale: Tensor, *, bits: int, damping: float = 0.01) -> Tensor:
@@ -97,9 +69,7 @@ def gptq(w: Tensor, gram: Tensor, scale: Tensor, *, bits: int, damping: float = 
         damping: this share of the mean of G's diagonal is added to it, so that it has an inverse.
     """
     order = gram.diagonal().argsort(descending=True)
-    g = gram[order][:, order].double()
-    g = g + torch.eye(len(g), dtype=g.dtype) * (damping * g.diagonal().mean()).clamp(min=1e-12)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(g))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(gram[order][:, order], damping)))
     u = torch.linalg.cholesky(inverse, upper=True)
     left = w[:, order].double()  # what is left to round, already made up for the columns before
     rounded = torch.zeros_like(left)
@@ -154,44 +124,6 @@ def bias_correction(w: Tensor, rounded: Tensor, mean: Tensor) -> Tensor:
     return (w - rounded) @ mean.to(w.dtype)
 
 
-@torch.no_grad()
-def input_statistics(model: nn.Module, inputs: Tensor) -> dict[str, InputStatistics]:
-    """The statistics of every Conv2d's and Linear's inputs, by the layer's name.
-
-    Args:
-        model: in any mode; it runs in evaluation mode.
-        inputs: images (m, 1, 28, 28) of the training set; their labels aren't needed.
-
-    Raises:
-        CompressionError: no images, or a convolution in groups, whose outputs see different inputs.
-    """
-    if len(inputs) == 0:
-        raise BadSetting("inputs must be images, at least one, got none; try train.first(500).inputs()")
-    grams: dict[str, Tensor] = {}
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-
-    def watch(name: str) -> Callable:
-        def hook(layer: Layer, given: tuple[Tensor, ...], result: Tensor) -> None:
-            rows = _rows(layer, given[0])
-            grams[name] = grams.get(name, 0) + (rows.T @ rows).double()
-            sums[name] = sums.get(name, 0) + rows.sum(dim=0).double()
-            counts[name] = counts.get(name, 0) + len(rows)
-
-        return hook
-
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Layer)}
-    hooks = [layer.register_forward_hook(watch(name)) for name, layer in layers.items()]
-    try:
-        with evaluating(model):
-            for batch in inputs.split(100):
-                model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: InputStatistics(grams[name] / n, sums[name] / n) for name, n in counts.items()}
-
-
 def quantize_with_data(
     model: nn.Module, inputs: Tensor, *, bits: int, rounding: Rounding = gptq
 ) -> nn.Module:
@@ -210,13 +142,13 @@ def quantize_with_data(
         CompressionError: bits out of range, no images, a convolution in groups, no layer at all.
     """
     integer_range(bits, signed=True)
-    statistics = input_statistics(model, inputs)
+    grams = gram_matrices(model, _batches(inputs))
 
     def make(name: str, layer: Layer) -> nn.Module:
         w = layer.weight.detach().flatten(1)
         scale, _ = scale_and_zero_point(*channel_range(w), bits=bits, symmetric=True)
         rounded = copy.deepcopy(layer)
-        rounded.weight.data = rounding(w, statistics[name].gram, scale, bits=bits).reshape(layer.weight.shape)
+        rounded.weight.data = rounding(w, grams[name], scale, bits=bits).reshape(layer.weight.shape)
         return on_grid(rounded, WeightGrid(scale, bits=bits))
 
     return replace_layers(model, make)
@@ -236,11 +168,11 @@ def correct_biases(quantized: nn.Module, model: nn.Module, inputs: Tensor) -> nn
     Raises:
         CompressionError: no images, a convolution in groups, no layer at all.
     """
-    statistics = input_statistics(model, inputs)
+    means = input_means(model, _batches(inputs))
 
     def make(name: str, layer: Layer) -> nn.Module:
         w = model.get_parameter(f"{name}.weight").flatten(1)
-        shift = bias_correction(w, layer.weight.flatten(1), statistics[name].mean)
+        shift = bias_correction(w, layer.weight.flatten(1), means[name])
         layer.bias = nn.Parameter(shift if layer.bias is None else layer.bias + shift)
         return layer
 
@@ -250,25 +182,15 @@ def correct_biases(quantized: nn.Module, model: nn.Module, inputs: Tensor) -> nn
 def _never_worse(w: Tensor, chosen: Tensor, gram: Tensor, scale: Tensor, *, bits: int) -> Tensor:
     """The chosen weights (out, n), or the nearest in the channels where these do better."""
     nearest = fake_quantize(w, scale, 0, bits=bits, signed=True)
-    better = output_error(w, chosen, gram) <= output_error(w, nearest, gram)
-    return torch.where(better[:, None], chosen, nearest)
+    ours, theirs = (output_error(w[:, None], v[:, None], gram) for v in (chosen, nearest))  # (out,)
+    return torch.where((ours <= theirs)[:, None], chosen, nearest)
 
 
 def _stretched_sigmoid(v: Tensor) -> Tensor:
     return (torch.sigmoid(v) * 1.2 - 0.1).clamp(0, 1)
 
 
-def _rows(layer: Layer, x: Tensor) -> Tensor:
-    """What goes into each single output, one a row: (positions, n)."""
-    if isinstance(layer, nn.Linear):
-        return x.reshape(-1, x.shape[-1])
-    if layer.groups != 1:
-        raise Unsupported(
-            f"a convolution has one group here, got {layer.groups}; leave such a model to quantize_weights"
-        )
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padded = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
-    columns = F.unfold(
-        padded, layer.kernel_size, layer.dilation, stride=layer.stride
-    )  # (images, n, positions)
-    return columns.transpose(1, 2).reshape(-1, columns.shape[1])
+def _batches(inputs: Tensor) -> Iterator[tuple[Tensor, None]]:
+    """Images without labels, a hundred at a time."""
+    check_some_images("inputs", len(inputs), hint="train.first(500).inputs()")
+    return ((images, None) for images in inputs.split(100))

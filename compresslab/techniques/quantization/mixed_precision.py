@@ -29,13 +29,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from compresslab.data.images import check_some_images
 from compresslab.errors import BadSetting
-from compresslab.models.surgery import evaluating
+from compresslab.models.surgery import Layer, evaluating
 from compresslab.techniques.quantization.weight_only import quantize_layer, replace_layers
 
 __all__ = ["allocate_bits", "divergence", "layer_bytes", "quantize_mixed", "sensitivity"]
 
-Layer = nn.Conv2d | nn.Linear
+Layer = Layer
 
 
 def divergence(z: Tensor, changed: Tensor) -> Tensor:
@@ -64,8 +65,7 @@ def sensitivity(model: nn.Module, inputs: Tensor, *, choices: Sequence[int]) -> 
     Raises:
         CompressionError: bits out of range, no images, no layer at all.
     """
-    if len(inputs) == 0:
-        raise BadSetting("inputs must be images, at least one, got none; try validation.first(500).inputs()")
+    check_some_images("inputs", len(inputs), hint="validation.first(500).inputs()")
     names = _layer_names(model)
     with evaluating(model):
         z = model(inputs)

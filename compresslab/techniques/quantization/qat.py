@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.errors import Unsupported
+from compresslab.models.surgery import Layer
 from compresslab.techniques.quantization.affine import integer_range
 from compresslab.techniques.quantization.weight_only import (
     QuantizedConv2d,
@@ -149,18 +150,16 @@ def prepare(model: nn.Module, *, bits: int, skip: Collection[str] = ()) -> nn.Mo
         skip: names of layers that stay as they are, such as ``["head"]``.
 
     Raises:
-        CompressionError: bits out of range, no layer at all.
+        CompressionError: bits out of range, a name in skip that is no layer's, no layer at all.
     """
 
-    def make(name: str, layer: nn.Conv2d | nn.Linear) -> nn.Module:
-        if name in skip:
-            return layer
+    def make(name: str, layer: Layer) -> nn.Module:
         prepared = on_grid(layer, LearnedGrid(starting_scale(layer.weight, bits=bits), bits=bits))
         with torch.no_grad():
             prepared.weight.copy_(layer.weight)  # the float weight, not the rounded one
         return prepared
 
-    return replace_layers(model, make)
+    return replace_layers(model, make, skip=skip)
 
 
 def convert(model: nn.Module) -> nn.Module:
@@ -179,7 +178,7 @@ def convert(model: nn.Module) -> nn.Module:
     return replace_layers(model, lambda name, layer: _converted(layer))
 
 
-def _converted(layer: nn.Conv2d | nn.Linear) -> nn.Module:
+def _converted(layer: Layer) -> nn.Module:
     if not isinstance(layer, QuantizedConv2d | QuantizedLinear) or not isinstance(layer.grid, LearnedGrid):
         return layer
     return on_grid(layer, WeightGrid(layer.grid.steps(), bits=layer.grid.bits))

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from compresslab.errors import BadSetting
 from compresslab.models.graph import INPUT, ActivationGrid, Step, StepNetwork, trace
+from compresslab.models.surgery import Layer
 from compresslab.techniques.quantization.affine import channel_range, scale_and_zero_point
 from compresslab.techniques.quantization.batch_norm_folding import fold_batch_norm
 from compresslab.techniques.quantization.calibration import Range, min_max
@@ -89,7 +90,7 @@ def quantize_static(
     called = {INPUT: input_grid.name}  # value → its quantized version, which later operations read
     for step, operation in network.walk():
         reads = tuple(called[name] for name in step.inputs)
-        if isinstance(operation, nn.Conv2d | nn.Linear):
+        if isinstance(operation, Layer):
             input_scale = operations[reads[0]].scale
             operation = integer_layer(operation, input_scale=input_scale, bits=7 if reduce_range else 8)
         steps.append(Step(step.name, reads))
@@ -102,9 +103,7 @@ def quantize_static(
 
 
 @torch.no_grad()
-def integer_layer(
-    layer: nn.Conv2d | nn.Linear, *, input_scale: Tensor, bits: int = 8
-) -> QuantizedConv2d | QuantizedLinear:
+def integer_layer(layer: Layer, *, input_scale: Tensor, bits: int = 8) -> QuantizedConv2d | QuantizedLinear:
     """Return the layer with one symmetric grid per channel for its weight, and its bias on the sums' grid.
 
     Args:

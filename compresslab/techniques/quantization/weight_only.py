@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresslab.errors import BadSetting, DamagedFile, Unsupported
-from compresslab.models.surgery import conv_settings, replace_modules
+from compresslab.errors import BadSetting, DamagedFile
+from compresslab.models.surgery import Layer, check_layer_names, conv_settings, replace_modules, weight_layers
 from compresslab.storage.packing import pack, unpack
 from compresslab.techniques.quantization.affine import (
     dequantize,
@@ -50,8 +50,6 @@ __all__ = [
     "quantize_weights",
     "replace_layers",
 ]
-
-Layer = nn.Conv2d | nn.Linear
 
 
 class Grid(Protocol):
@@ -212,33 +210,34 @@ def quantize_weights(
     Raises:
         CompressionError: bits or group_size is out of range, skip has an unknown name, or there is no layer.
     """
-    names = [name for name, layer in model.named_modules() if isinstance(layer, Layer)]
-    for name in skip:
-        if name not in names:
-            raise BadSetting(f"skip has names of layers ({', '.join(names)}), got {name!r}; leave it out")
 
     def make(name: str, layer: Layer) -> nn.Module:
-        return layer if name in skip else quantize_layer(layer, bits=bits, group_size=group_size)
+        return quantize_layer(layer, bits=bits, group_size=group_size)
 
-    return replace_layers(model, make)
+    return replace_layers(model, make, skip=skip)
 
 
-def replace_layers(model: nn.Module, make: Callable[[str, Layer], nn.Module]) -> nn.Module:
+def replace_layers(
+    model: nn.Module, make: Callable[[str, Layer], nn.Module], *, skip: Collection[str] = ()
+) -> nn.Module:
     """Return a copy of the model in which ``make(name, layer)`` replaces each Conv2d and Linear layer.
 
     ``make`` gets the copy's layer and may return it unchanged. It is called once for a layer used twice.
 
+    Args:
+        model: left alone.
+        make: name and layer → the layer to stand there.
+        skip: names of layers that stay as they are.
+
     Raises:
-        CompressionError: the model has no such layer.
+        CompressionError: no such layer, or a name in skip that is no layer's.
     """
-    if not any(isinstance(module, Layer) for module in model.modules()):
-        raise Unsupported(
-            f"model must have Conv2d or Linear layers to quantize, got {type(model).__name__} without "
-            "any; give the whole network"
-        )
+    check_layer_names("skip", skip, weight_layers(model))
 
     def made(name: str, module: nn.Module) -> nn.Module | None:
-        return make(name, module).train(module.training) if isinstance(module, Layer) else None
+        if not isinstance(module, Layer) or name in skip:
+            return None
+        return make(name, module).train(module.training)
 
     return replace_modules(copy.deepcopy(model), made)
 

@@ -23,8 +23,8 @@ from compresslab.experiments.distillation.methods import (
 )
 from compresslab.experiments.distillation.setting import few_labels
 from compresslab.models.residual import ResidualNetwork, student, teacher
+from compresslab.models.surgery import layer_outputs
 from compresslab.techniques.distillation import feature, offline, relation
-from compresslab.techniques.distillation.layer_outputs import tapped
 from compresslab.techniques.distillation.offline import know
 from compresslab.techniques.distillation.response import UNLABELLED, decoupled_loss, kd_loss
 from compresslab.training.loop import accuracy
@@ -183,7 +183,7 @@ INDEX = torch.tensor([450, 3, 130, 300, 17, 200, 64, 259])  # labelled and unlab
 
 @torch.no_grad()
 def answers(pupil, layers=("pool",)):
-    return tapped(pupil.student, normalize(setting().views.pixels[INDEX]), layers)
+    return layer_outputs(pupil.student, normalize(setting().views.pixels[INDEX]), layers)
 
 
 @pytest.mark.parametrize("name", WEIGHED)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from compresslab.analysis.layer_inputs import input_second_moments, multiplying_layers
+from compresslab.analysis.layer_inputs import gram_matrices
 from compresslab.data.images import Images, Splits
 from compresslab.errors import CompressionError
 from compresslab.experiments import experiment as experiment_module
@@ -13,6 +13,7 @@ from compresslab.experiments.low_rank import runs
 from compresslab.experiments.results import load_weights
 from compresslab.measurement.costs import count_macs, count_parameters
 from compresslab.models.residual import ResidualNetwork
+from compresslab.models.surgery import weight_layers
 from compresslab.techniques.low_rank.factorization import factorize
 from compresslab.techniques.low_rank.layer_splits import SPLITS, TUCKER, whitened
 from compresslab.techniques.low_rank.lora import UpdatedLinear
@@ -123,7 +124,7 @@ def test_the_scan_finds_how_far_each_layer_alone_moves_the_answers(tmp_path, way
     train = DATA.train if way == "whitened" else None  # whitening alone looks at training images
     context = given(tmp_path, data=Splits(train, DATA.validation, None))
     found = runs.scan(context, way=way, shares=[0.9, 0.4, 0.01], multiple=2, images=40)["damages"]
-    opens = set(multiplying_layers(tiny())) - ({"blocks.0.shortcut.0"} if way == "tucker" else set())
+    opens = set(weight_layers(tiny())) - ({"blocks.0.shortcut.0"} if way == "tucker" else set())
     assert found.keys() == opens
     assert all(row[2] is None for row in found.values())  # a hundredth is thinner than any rank
     assert 0 <= found[CONV][0] < found[CONV][1]
@@ -167,7 +168,7 @@ def test_whitening_looks_at_the_images_of_its_seed_and_beats_the_plain_cut_on_th
         y = whole.get_submodule(CONV)(x)
         by_way = [float((before.get_submodule(CONV)(x) - y).norm()) for before, *_ in trainings]
     assert by_way[0] < 0.99 * by_way[1]
-    seen = whitened(input_second_moments(whole, context.sample(60, 4).batches()))
+    seen = whitened(gram_matrices(whole, context.sample(60, 4).batches()))
     assert same(trainings[0][0], factorize(whole, {CONV: 3}, split=seen))
 
 

@@ -210,7 +210,7 @@ def test_a_factorized_network_can_be_factorized_again():
         (
             nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)),
             {"1": 1},
-            "ranks has names of layers (0, 2), got '1'; leave it out",
+            "ranks must name layers of the model (0, 2), got '1'; leave it out",
         ),
         (
             nn.Sequential(nn.Linear(4, 3)),
@@ -221,7 +221,7 @@ def test_a_factorized_network_can_be_factorized_again():
         (
             nn.ReLU(),
             {},
-            "model has at least one Conv2d or Linear layer, got ReLU without any; give the whole network",
+            "model must have a Conv2d or Linear layer, got ReLU without any; give the whole network",
         ),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from compresslab.analysis.layer_inputs import input_second_moments
+from compresslab.analysis.layer_inputs import gram_matrices
 from compresslab.errors import CompressionError
 from compresslab.techniques.low_rank.cp import from_cp
 from compresslab.techniques.low_rank.layer_splits import (
@@ -244,14 +244,14 @@ def batches():
 @pytest.mark.parametrize("name", ["0", "3"])
 def test_whitened_outputs_are_nearer_on_the_images_that_it_saw(name, rank):
     model = network()
-    moments, seen = input_second_moments(model, batches()), []
+    grams, seen = gram_matrices(model, batches()), []
     layer = model.get_submodule(name)
     layer.register_forward_hook(lambda _, given, y: seen.append(given[0].detach()))
     model(batches()[0][0])
     wanted = layer(seen[0])
     white, plain = (
         (thin_layers(split, name, layer, rank)(seen[0]) - wanted).norm()
-        for split in (whitened(moments), CHANNELS)
+        for split in (whitened(grams), CHANNELS)
     )
     assert white < 0.9 * plain
 
@@ -287,13 +287,11 @@ def test_tucker_asks_for_two_ranks_in_range(rank):
     [
         (
             lambda: thin_layers(whitened({"a": torch.eye(7), "b": torch.eye(7)}), "c", linear(), 2),
-            "moments must have each layer with a rank, got 'c', which is not among a, b; try "
-            "input_second_moments(model, batches)",
+            "ranks must name layers with a Gram matrix (a, b), got 'c'; leave it out",
         ),
         (
             lambda: thin_layers(whitened({}), "c", convolution(kernel_size=3), 2),
-            "moments must have each layer with a rank, got 'c', which is not among none; try "
-            "input_second_moments(model, batches)",
+            "ranks must name layers with a Gram matrix (none), got 'c'; leave it out",
         ),
         (
             lambda: CHANNELS.ranks(linear(), multiple=0),

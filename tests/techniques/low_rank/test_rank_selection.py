@@ -304,7 +304,7 @@ def test_a_layer_costs_what_all_of_its_calls_cost():
         ),
         (
             lambda m: ranks_for_weights(nn.ReLU(), share=0.5),
-            "model has at least one Conv2d or Linear layer, got ReLU without any; give the whole network",
+            "model must have a Conv2d or Linear layer, got ReLU without any; give the whole network",
         ),
     ],
 )

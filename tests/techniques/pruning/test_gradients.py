@@ -8,14 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from compresslab.analysis.layer_inputs import input_second_moments
+from compresslab.analysis.layer_inputs import gram_matrices
 from compresslab.errors import CompressionError
 from compresslab.techniques.pruning.criteria import optimal_brain_damage
 from compresslab.techniques.pruning.gradients import input_norms, mean_gradients, squared_gradients
 from compresslab.techniques.quantization import quantize_weights
 
 every_evidence = pytest.mark.parametrize(
-    "evidence", [mean_gradients, squared_gradients, input_norms, input_second_moments]
+    "evidence", [mean_gradients, squared_gradients, input_norms, gram_matrices]
 )
 
 
@@ -132,19 +132,19 @@ def seen_by(model, name):
 @pytest.mark.parametrize("name", ["0", "3", "6"])
 def test_norms_and_second_moments_are_those_of_every_patch(name):
     rows = seen_by(network(), name)
-    norms, moments = input_norms(network(), batches())[name], input_second_moments(network(), batches())[name]
+    norms, gram = input_norms(network(), batches())[name], gram_matrices(network(), batches())[name]
     assert norms.shape == weights(network())[name].shape[1:]
     torch.testing.assert_close(norms.flatten(), rows.square().mean(dim=0).sqrt())
-    torch.testing.assert_close(moments, rows.T @ rows / len(rows))
-    torch.testing.assert_close(norms.flatten().square(), moments.diagonal())
+    torch.testing.assert_close(gram, rows.T @ rows / len(rows))
+    torch.testing.assert_close(norms.flatten().square(), gram.diagonal())
 
 
 def test_a_linear_layer_on_tokens_sees_each_token():
     model, x = nn.Linear(3, 2).double(), torch.randn(60, 5, 3).double()
     rows = x.reshape(300, 3)
     torch.testing.assert_close(input_norms(model, [(x, None)])[""], rows.square().mean(dim=0).sqrt())
-    moments = input_second_moments(model, [(x, None)])[""]
-    torch.testing.assert_close(moments, rows.T @ rows / 300)
+    gram = gram_matrices(model, [(x, None)])[""]
+    torch.testing.assert_close(gram, rows.T @ rows / 300)
 
 
 class Pooled(nn.Module):
@@ -194,14 +194,17 @@ def test_the_model_is_left_alone(evidence, training):
 
 @every_evidence
 def test_no_images_are_refused(evidence):
-    text = r"batches hold images and labels, at least one, got none; try train\.first\(500\)\.batches\(\)"
+    text = r"batches must have at least one image, got none; try train\.first\(500\)\.batches\(\)"
     with pytest.raises(CompressionError, match=f"^{text}$"):
         evidence(network(), [])
 
 
 @every_evidence
 def test_a_convolution_in_groups_is_refused(evidence):
-    text = r"a convolution has one group here, got 2 in '0'; give a network whose layers see all of it"
+    text = (
+        "model must have convolutions of one group here, got 2 groups in '0'; "
+        "use a method that needs no layer inputs"
+    )
     with pytest.raises(CompressionError, match=f"^{text}$"):
         evidence(nn.Sequential(nn.Conv2d(2, 2, 1, groups=2)), batches())
 

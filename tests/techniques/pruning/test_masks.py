@@ -158,7 +158,7 @@ def test_the_report_counts_the_zeros_of_each_layer_and_of_all():
 def test_masks_that_do_not_fit_are_refused():
     model = network()
     right = torch.ones(5, 16, dtype=torch.bool)
-    with pytest.raises(CompressionError, match=r"names of layers \(0, 4\), got 'head'; leave it out"):
+    with pytest.raises(CompressionError, match=r"must name layers of the model \(0, 4\), got 'head'"):
         masked(model, {"head": right})
     with pytest.raises(
         CompressionError,

@@ -171,7 +171,7 @@ def test_a_budget_below_the_largest_sparsities_is_refused():
 
 def test_no_images_and_percentages_are_refused():
     with pytest.raises(
-        CompressionError, match=r"at least one, got none; try validation\.first\(500\)\.inputs\(\)"
+        CompressionError, match=r"at least one image, got none; try validation\.first\(500\)\.inputs\(\)"
     ):
         answers_moved(network(), images().inputs()[:0])
     with pytest.raises(CompressionError, match=r"got 90; did you mean 0\.9\?"):

@@ -201,8 +201,9 @@ def test_a_layer_of_another_kind_stays_as_it_is():
 LINEAR = store_sparsely(nn.Linear(6, 4))
 OTHER = "load into a network of the structure and the dtype of the one that was saved"
 WRONG = {
-    "model must have Conv2d or Linear layers to store, got ReLU without any; give the whole "
-    "network": lambda: store_sparsely(nn.ReLU()),
+    "model must have a Conv2d or Linear layer, got ReLU without any; give the whole network": lambda: (
+        store_sparsely(nn.ReLU())
+    ),
     "forms must be a list of forms, at least one, got []; try [BITMAP]": lambda: store_sparsely(
         LINEAR, forms=[]
     ),

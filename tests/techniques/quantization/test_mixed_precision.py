@@ -115,5 +115,5 @@ def test_bad_names_bits_and_no_images_are_refused():
         quantize_mixed(student(), bits={"tail": 4})
     with pytest.raises(CompressionError, match="bits must be a whole number from 2 to 8, got 16"):
         quantize_mixed(student(), bits={"head": 16})
-    with pytest.raises(CompressionError, match=r"at least one, got none; try validation\.first"):
+    with pytest.raises(CompressionError, match=r"at least one image, got none; try validation\.first"):
         sensitivity(student(), torch.zeros(0, 1, 28, 28), choices=(4,))

@@ -140,11 +140,12 @@ def test_a_file_of_other_settings_is_refused(tmp_path):
 
 LAYER = nn.Linear(6, 4)
 WRONG = {
-    "skip has names of layers (0), got 'head'; leave it out": lambda: quantize_weights(
+    "skip must name layers of the model (0), got 'head'; leave it out": lambda: quantize_weights(
         nn.Sequential(LAYER), bits=4, skip=["head"]
     ),
-    "model must have Conv2d or Linear layers to quantize, got ReLU without any; give the whole "
-    "network": lambda: quantize_weights(nn.ReLU(), bits=4),
+    "model must have a Conv2d or Linear layer, got ReLU without any; give the whole network": lambda: (
+        quantize_weights(nn.ReLU(), bits=4)
+    ),
     "scale must be one number or (4, 1) (channels, groups) for weights (4, 6), got (3, 1); compute them from "
     "to_groups(w, size=group_size)": lambda: QuantizedLinear(LAYER, WeightGrid(torch.ones(3), bits=4)),
 }
