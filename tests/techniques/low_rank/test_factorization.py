@@ -83,7 +83,7 @@ def test_the_table_says_each_layers_weights_and_why_it_stays_whole():
         ("3", "(1, 1)", "108", "108", "depthwise: its groups have one channel each"),
         ("4", "(2, 2)", "96", "96", "a 1 × 1 kernel has no height or width to split off"),
         ("5", "(4, 4)", "288", "288", "it would have 352 weights"),
-        ("8", "", "320", "320", "no rank must be given"),
+        ("8", "", "320", "320", "no rank is given"),
         ("all layers", "", "2,252", "954", ""),
     )
     assert table.note == "Tucker; weights of Conv2d and Linear layers, without biases."
