@@ -32,6 +32,11 @@ _FORMER: dict[str, dict[str, tuple[str, ...]]] = {  # package, former name: the 
     },
     "compresslab.storage": {"forms": ("compresslab.storage.sparse",)},
 }
+_RENAMED = {  # package, former name: its name in the same package
+    "compresslab.techniques.distillation": {"tapped": "layer_outputs"},
+    "compresslab.techniques.pruning": {"input_second_moments": "gram_matrices"},
+    "compresslab.techniques.low_rank": {"input_second_moments": "gram_matrices"},
+}
 _MOVED_TO = {  # the package: where the names have moved to that it no longer has
     __name__: _NOTEBOOK,
     "compresslab.techniques.quantization": "compresslab.experiments.quantization",
@@ -53,9 +58,12 @@ def __getattr__(name: str) -> Any:
 def _former(package: str, name: str) -> Any:
     """Return what a package had under a name in 0.1.0."""
     modules = _FORMER.get(package, {}).get(name, ())
+    renamed = _RENAMED.get(package, {}).get(name, "")
     home = _MOVED_TO.get(package, "")
     if modules:
         found: Any = _together([importlib.import_module(module) for module in modules])
+    elif renamed:
+        found, modules = getattr(importlib.import_module(package), renamed), (f"{package}.{renamed}",)
     elif home and not name.startswith("_") and name in importlib.import_module(home).__all__:
         found, modules = getattr(importlib.import_module(home), name), (f"{home}.{name}",)
     else:

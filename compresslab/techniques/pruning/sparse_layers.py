@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from compresslab.errors import DamagedFile
 from compresslab.models.surgery import Layer, conv_settings, replace_modules, weight_layers
-from compresslab.storage.sparse_formats import FORMS, Form, checked_forms, from_smallest, to_smallest
+from compresslab.storage.sparse import FORMS, Form, checked_forms, from_smallest, to_smallest
 
 __all__ = ["SparseConv2d", "SparseLinear", "store_sparsely"]
 
