@@ -113,9 +113,7 @@ def test_a_former_name_warns_the_cell_that_uses_it_and_says_where_it_is_now():
         assert classroom.lab is not None
     with pytest.warns(DeprecationWarning, match="values is now in compresslab.experiments") as values:
         assert pruning.values is not None
-    with pytest.warns(
-        DeprecationWarning, match=r"now in .*pruning.gram_matrices"
-    ) as gram:
+    with pytest.warns(DeprecationWarning, match=r"now in .*pruning.gram_matrices") as gram:
         assert pruning.input_second_moments is pruning.gram_matrices
     assert {warning.filename for warning in (*lab, *values, *gram)} == {__file__}
 
