@@ -1,4 +1,4 @@
-"""Low rank: thinner layers. A split says how, ranks say how thin; what would not get thinner stays whole."""
+"""Low-rank factorization: SVD, activation-aware SVD, Tucker, CP and LoRA, and the choice of ranks."""
 
 from compresslab.analysis.layer_inputs import gram_matrices, output_error
 from compresslab.techniques.low_rank.activation_aware import whitened_channel_kernels, whitened_svd

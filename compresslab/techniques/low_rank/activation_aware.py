@@ -1,33 +1,33 @@
-"""The inputs have a say: the decomposition whose *output* error is least.
+"""Activation-aware SVD: the low-rank approximation with the least error of a layer's *outputs*.
 
-The plain decomposition keeps the directions in which W is large. But y = W x is what the next layer sees, and
-inputs are far from round: neighbouring pixels agree, some features are always zero. What a change D of the
-weights does to the outputs, on average over the images, is
+Plain SVD minimizes the error of W, but the next layer reads y = W x, and the inputs x are not isotropic:
+neighbouring pixels are correlated, some features are always zero. A change D of the weights changes the
+outputs, on average over the images, by
 
     E ‖D x‖² = tr(D G Dᵀ),    G = E[x xᵀ]
 
-With any root of G = L Lᵀ this is ‖D L‖²: an ordinary distance between W L and its stand-in. In terms of
-z = L⁻¹ x, which is *white* (E[z zᵀ] = I), the layer is y = (W L) z, and Eckart and Young hold for W L:
+With any root G = L Lᵀ this is ‖D L‖², the squared distance between W L and its approximation. In terms of
+z = L⁻¹ x, which is *white* (E[z zᵀ] = I), the layer is y = (W L) z. By the Eckart–Young theorem for W L,
 
     W_r = (W L)_r L⁻¹                    truncate W L, then undo the whitening
 
-As published that needs an inverse, and a pixel that is always black leaves none. But (W L)_r = U_r U_rᵀ W L,
-with U_r the leading left singular vectors of W L, so that the inverse meets its root and both are gone:
+As published, this needs an inverse, which does not exist if a pixel is always black. But
+(W L)_r = U_r U_rᵀ W L, with U_r the leading left singular vectors of W L, so that L and its inverse cancel:
 
     W_r = U_r U_rᵀ W                     keep the r directions in which the outputs vary most
 
-The same matrix, without an inverse: U are the principal directions of the *outputs*, the eigenvectors of
-E[y yᵀ] = W G Wᵀ. A second, small decomposition, of U_rᵀ W, shares the scale out evenly between the factors.
+This is the same matrix without an inverse: U are the principal directions of the *outputs*, the eigenvectors
+of E[y yᵀ] = W G Wᵀ. A second, small decomposition of U_rᵀ W divides the scale evenly between the factors.
 
-Damping adds a share of the mean of G's diagonal to it. It decides where no input points (G is singular) and
-the outputs don't care: there W itself is kept as well as the rank allows, so full rank gives W back. For any
-damping δ the result is **never worse than plain SVD** of the same rank: it is best in tr(D G Dᵀ) + δ ‖D‖²,
-and plain SVD is best in the second term, hence no better in the first. From 0 to ∞ damping leads from this
-decomposition to the plain one; with few images a larger one keeps it from believing them too much.
+Damping adds a share of the mean of G's diagonal to the diagonal. It matters in directions without inputs (G
+is singular), where no weights change the outputs: there W itself is approximated, so full rank returns W. For
+any damping δ the result is **never worse than plain SVD** of the same rank: it minimizes
+tr(D G Dᵀ) + δ ‖D‖², and plain SVD minimizes the second term, so it cannot be better in the first. From 0 to ∞
+damping leads from this decomposition to plain SVD; with few images, a larger damping reduces overfitting.
 
-What it saves: output error at the same rank, so at the same cost. What it costs: a forward pass over some
-hundred images, and n³ steps a layer. What is left out: errors of earlier layers and nonlinearities behind
-(Zhang et al. 2015, arXiv:1505.06798, fit both), and images unlike those that were seen.
+What it saves: output error at the same rank, hence at the same cost. What it costs: a forward pass over some
+hundred images, and n³ operations per layer. What is left out: errors of earlier layers and the nonlinearity
+after the layer (Zhang et al. 2015, arXiv:1505.06798, fit both), and images unlike the calibration images.
 
 Source: Wang et al. 2024, "SVD-LLM", arXiv:2403.07378 (there with the Cholesky factor of G and its inverse).
 """
@@ -47,7 +47,7 @@ __all__ = ["whitened_channel_kernels", "whitened_svd"]
 
 
 def whitened_svd(w: Tensor, gram: Tensor, *, rank: int, damping: float = 1e-8) -> tuple[Tensor, Tensor]:
-    """The factors (first, second) of the matrix of that rank, second @ first, with outputs nearest to w's.
+    """Return the factors (first, second) of the rank-r matrix second @ first with outputs nearest to w's.
 
     As ``truncated_svd``, and the same where the matrix is the identity.
 
@@ -58,13 +58,13 @@ def whitened_svd(w: Tensor, gram: Tensor, *, rank: int, damping: float = 1e-8) -
         damping: this share of the mean of G's diagonal is added to it, 0 or more.
 
     Returns:
-        first: (..., rank, n), what the input meets first; in w's dtype.
+        first: (..., rank, n), applied to the input first; in w's dtype.
         second: (..., m, rank).
 
     Raises:
         CompressionError: rank or damping out of range, shapes that don't fit, or no Gram matrix.
 
-    The second weight is larger, but its input is nearly silent:
+    The second weight is larger, but its input is almost zero:
 
     >>> from compresslab.analysis.layer_inputs import output_error
     >>> w, g = torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.1]])
@@ -84,13 +84,13 @@ def whitened_svd(w: Tensor, gram: Tensor, *, rank: int, damping: float = 1e-8) -
 def whitened_channel_kernels(
     weight: Tensor, gram: Tensor, *, rank: int, damping: float = 1e-8
 ) -> tuple[Tensor, Tensor]:
-    """As ``channel_kernels``, two convolutions kh × kw and 1 × 1, but with outputs nearest to the one's.
+    """As ``channel_kernels``, two convolutions kh × kw and 1 × 1, but with the least output error.
 
     Args:
         weight: (out, in / groups, kh, kw). Not changed.
         gram: (groups, n, n), E[x xᵀ] of each group's input patches, n = in / groups · kh · kw, ordered as
             ``torch.nn.functional.unfold`` has them; or (n, n) for a single group.
-        rank: channels between the two, for each group; at most the smaller side of its matrix.
+        rank: channels between the two per group; at most the smaller side of its matrix.
         damping: this share of the mean of G's diagonal is added to it, 0 or more.
 
     Returns:
@@ -108,12 +108,12 @@ def whitened_channel_kernels(
 
 
 def _root(gram: Tensor, damping: float) -> Tensor:
-    """An L with L Lᵀ = G and the damping, from G's eigenvectors: so it is there when G is singular, too."""
+    """Return L with L Lᵀ = G + damping, from G's eigenvectors, so that it exists if G is singular."""
     if not (isinstance(damping, int | float) and 0 <= damping < math.inf):
         raise BadSetting(f"damping must be a finite share, 0 or more, got {damping}; try 0.01")
     g = gram.detach().double()
     mean = g.diagonal(dim1=-2, dim2=-1).mean(dim=-1, keepdim=True)  # (..., 1)
     values, vectors = torch.linalg.eigh(g)
-    # an eigenvalue of 0 may come out as -1e-17; and where all are 0 the damping is of 1, hence plain SVD
+    # an eigenvalue of 0 may be computed as -1e-17; if all are 0, the damping is relative to 1: plain SVD
     values = values.clamp(min=0) + damping * mean.where(mean > 0, 1)
     return vectors * values.sqrt()[..., None, :]

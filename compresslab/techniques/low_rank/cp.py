@@ -1,42 +1,42 @@
-"""A convolution as single-channel filters between two 1×1 convolutions: CP decomposition, and its trouble.
+"""CP decomposition: a convolution as depthwise filters between two 1×1 convolutions, with a ridge penalty.
 
-CP writes a tensor as a sum of r components, each the outer product of one vector for every mode:
+CP approximates a tensor by a sum of r components, each the outer product of one vector per mode:
 
     T[i, j, k] ≈ Σ_r A[i, r] B[j, r] C[k, r]
 
-A kernel written so is a layer whose middle mixes no channels: r mixes of the inputs, each filtered by itself,
-and outputs that are mixes of those. With modes (out, in, kh, kw) a filter is a column and then a row; with
-modes (out, in, kh·kw) it is a whole kh×kw.
+For a kernel, this gives a 1×1 convolution to r channels, a filter on each channel separately, and a 1×1
+convolution to the outputs. With modes (out, in, kh, kw) the filter is a column followed by a row; with modes
+(out, in, kh·kw) it is a whole kh×kw filter.
 
-Alternating least squares (ALS): with all factors but one fixed, the error is quadratic in that one. For A
+Alternating least squares (ALS): if all factors but one are fixed, the error is quadratic in that one. For A
 
     A G = T_(0) (B ⊙ C),        G = BᵀB * CᵀC
 
-has the least error. B ⊙ C (Khatri-Rao) holds the outer products of columns, flattened; G (r, r) is its Gram
-matrix, made without it. A sweep solves for every factor in turn. The start is the leading singular vectors of
-each unfolding, with random columns where there are too few; and a little noise on all, as singular vectors
-alone can be a saddle, from which no sweep moves.
+has the least error. B ⊙ C (Khatri–Rao) holds the flattened outer products of columns; G (r, r) is its Gram
+matrix, computed without it. A sweep solves for every factor in turn. The initial factors are the leading
+singular vectors of each unfolding, with random columns if there are too few, plus a little noise, because
+singular vectors alone can be a saddle point from which no sweep moves.
 
-The trouble: there may be *no* nearest sum of r components. a⊗a⊗b + a⊗b⊗a + b⊗a⊗a is not a sum of two, yet
+A best approximation by r components may *not exist*. a⊗a⊗b + a⊗b⊗a + b⊗a⊗a is not a sum of two, but
 
     n (a + b/n)⊗(a + b/n)⊗(a + b/n)  -  n a⊗a⊗a
 
-comes as near to it as you like: two components that grow and cancel, ever better. With kernels too the error
-falls slowly while components grow; fine-tuning then moves large parts that only together are small.
-``cancellation`` shows it. The ridge λ handles it, as it makes large components cost:
+approximates it to any precision as n grows, with two components that grow and cancel. For kernels, too, the
+error falls slowly while components grow; fine-tuning then moves large components whose sum is small.
+``cancellation`` measures this. The ridge λ prevents it by penalizing large components:
 
     |T - Σ|² + λ Σ_r |component r|²        so that above, A (G + λ diag G) = T_(0) (B ⊙ C)
 
-and a nearest sum exists, near the other's error. (A ridge λ I would cost factors, not components: it deletes
-the small components first.) Each component's norm is shared out evenly among its factors, which changes no
-sum, and gives them gradients of like size in fine-tuning.
+Then a best approximation exists, with an error close to that without a ridge. (A ridge λ I would penalize
+factors instead of components and remove small components first.) Each component's norm is divided evenly
+among its factors, which does not change the sum and gives them gradients of similar size in fine-tuning.
 
-What it saves: of out·in·kh·kw products a position, r (in + kh + kw + out) are left, or about a ninth for 3×3
-and r half of the channels. What it costs: factors found by turns, which may stop short of the best; and
-depthwise layers, which some engines run slower than their products say. What is left out: the correction of
-Phan et al., which repairs components that already cancel.
+What it saves: of out·in·kh·kw products per position, r (in + kh + kw + out) remain, about a ninth for 3×3 and
+r half of the channels. What it costs: ALS may stop at a local optimum; and depthwise layers, which some
+engines run slower than their MACs suggest. What is left out: the correction of Phan et al., which repairs
+components that already cancel.
 
-Source: kernels: Lebedev et al. 2014, arXiv:1412.6553; no nearest sum: de Silva and Lim 2008,
+Source: kernels: Lebedev et al. 2014, arXiv:1412.6553; missing optimum: de Silva and Lim 2008,
 arXiv:math/0607647; in convolutions: Phan et al. 2020, arXiv:2008.05441.
 """
 
@@ -56,11 +56,11 @@ from compresslab.techniques.low_rank.tucker import fold, unfold
 __all__ = ["cancellation", "cp", "cp_kernels", "depthwise_kernels", "from_cp", "khatri_rao"]
 
 SWEEPS, RIDGE = 50, 1e-2
-NOISE = 0.01  # its norm beside a singular vector's, at the start
+NOISE = 0.01  # norm of the initial noise, relative to a singular vector's
 
 
 def khatri_rao(factors: Sequence[Tensor]) -> Tensor:
-    """The outer products of columns, flattened (product of sizes, rank): the last factor runs fastest.
+    """Return the flattened outer products of columns, (product of sizes, rank), the last factor fastest.
 
     Args:
         factors: (size of mode, rank) each.
@@ -72,7 +72,7 @@ def khatri_rao(factors: Sequence[Tensor]) -> Tensor:
 
 
 def from_cp(factors: Sequence[Tensor]) -> Tensor:
-    """The sum of the components: a tensor with one mode for each factor.
+    """Return the sum of the components: a tensor with one mode per factor.
 
     Args:
         factors: two or more, (size of mode, rank) each.
@@ -82,9 +82,9 @@ def from_cp(factors: Sequence[Tensor]) -> Tensor:
 
 
 def cancellation(factors: Sequence[Tensor]) -> float:
-    """How far components cancel: √(Σ |component|²) / |Σ component|; 1 if they are orthogonal to each other.
+    """Return how much components cancel: √(Σ |component|²) / |Σ component|; 1 if they are orthogonal.
 
-    Below 1 they point the same way. At 100 the components are a hundred times what they add up to.
+    Below 1 they point in similar directions. At 100 the components are a hundred times larger than their sum.
 
     Args:
         factors: two or more, (size of mode, rank) each.
@@ -101,18 +101,18 @@ def cancellation(factors: Sequence[Tensor]) -> float:
 def cp(
     tensor: Tensor, *, rank: int, sweeps: int = SWEEPS, ridge: float = RIDGE, seed: int = 0
 ) -> list[Tensor]:
-    """The factors (size of mode, rank), one a mode, whose components add up to nearly the tensor; its dtype.
+    """Return the factors (size of mode, rank), one per mode, of a CP decomposition; in the tensor's dtype.
 
     Args:
         tensor: two dimensions or more. Not changed.
-        rank: how many components, at least 1; may be more than any mode's size.
+        rank: number of components, at least 1; may exceed every mode's size.
         sweeps: of alternating least squares, at least 1.
-        ridge: λ, at least 0; 0 lets components grow and cancel.
-        seed: of the noise at the start.
+        ridge: λ, at least 0; with 0, components may grow and cancel.
+        seed: of the initial noise.
 
     Raises:
-        BadSetting: a rank, sweeps or ridge out of range, fewer than two dimensions, or entries that
-            are no finite floats.
+        BadSetting: rank, sweeps or ridge is out of range, the tensor has fewer than two dimensions, or
+            its entries are not finite floats.
     """
     _check(tensor, rank, sweeps, ridge)
     t, generator = tensor.detach().double(), torch.Generator().manual_seed(seed)
@@ -127,16 +127,16 @@ def cp(
 def cp_kernels(
     weight: Tensor, *, rank: int, groups: int = 1, sweeps: int = SWEEPS, ridge: float = RIDGE
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The weights of four convolutions that follow each other for that of one: 1×1, a column, a row, 1×1.
+    """Return the weights of four convolutions in sequence that approximate one: 1×1, column, row, 1×1.
 
     Their shapes are (groups r, in/groups, 1, 1), (groups r, 1, kh, 1), (groups r, 1, 1, kw), (out, r, 1, 1).
-    The first and last are in ``groups`` groups, the two between them in groups r: depthwise. Stride, padding
-    and dilation belong to those two, each in its own direction, and the bias to the last.
+    The first and last have ``groups`` groups, the two between them groups · r: depthwise. Stride, padding and
+    dilation belong to these two, each in its own direction, and the bias to the last.
 
     Args:
         weight: (out, in/groups, kh, kw). Not changed.
-        rank: components of every group, at least 1.
-        groups: of the convolution; each is factorized by itself.
+        rank: components per group, at least 1.
+        groups: of the convolution; each is factorized separately.
         sweeps: of alternating least squares, at least 1.
         ridge: λ, at least 0.
 
@@ -156,16 +156,16 @@ def cp_kernels(
 def depthwise_kernels(
     weight: Tensor, *, rank: int, groups: int = 1, sweeps: int = SWEEPS, ridge: float = RIDGE
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The weights of three convolutions that follow each other for that of one: 1×1, depthwise, 1×1.
+    """Return the weights of three convolutions in sequence that approximate one: 1×1, depthwise, 1×1.
 
     Their shapes are (groups r, in/groups, 1, 1), (groups r, 1, kh, kw) and (out, r, 1, 1). The first and last
-    are in ``groups`` groups, the middle one in groups r groups, with stride, padding and dilation. The bias
-    belongs to the last. As ``cp_kernels``, but with whole filters: more room for the same rank.
+    have ``groups`` groups, the middle one groups · r, with stride, padding and dilation. The bias belongs to
+    the last. As ``cp_kernels``, but with whole filters, which can represent more at the same rank.
 
     Args:
         weight: (out, in/groups, kh, kw). Not changed.
-        rank: components of every group, at least 1.
-        groups: of the convolution; each is factorized by itself.
+        rank: components per group, at least 1.
+        groups: of the convolution; each is factorized separately.
         sweeps: of alternating least squares, at least 1.
         ridge: λ, at least 0.
 
@@ -182,35 +182,35 @@ def depthwise_kernels(
 
 
 def _start(matrix: Tensor, rank: int, generator: torch.Generator) -> Tensor:
-    """The leading left singular vectors (n, rank) of a matrix (n, many), a little moved; noise beyond n."""
-    vectors = torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)[:, :rank]  # eigh's values ascend
+    """The leading left singular vectors (n, rank) of a matrix (n, many), plus noise; random beyond n."""
+    vectors = torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)[:, :rank]  # eigh orders upwards
     start = torch.randn(len(matrix), rank, generator=generator, dtype=matrix.dtype) / math.sqrt(len(matrix))
     start[:, : len(matrix)] = vectors + NOISE * start[:, : len(matrix)]
     return start
 
 
 def _least_squares(t: Tensor, factors: list[Tensor], mode: int, ridge: float) -> Tensor:
-    """The best factor (size of mode, rank) for this mode, the others fixed."""
+    """The best factor (size of mode, rank) for this mode, with the others fixed."""
     others = [factor for m, factor in enumerate(factors) if m != mode]
     gram = torch.stack([factor.T @ factor for factor in others]).prod(dim=0)  # (rank, rank)
     diagonal = gram.diagonal()
-    # where columns repeat or are 0 and there is no ridge, this little keeps the matrix positive in rounding
+    # without a ridge, this keeps the matrix numerically positive if columns repeat or are 0
     floor = 1e-12 * diagonal.mean() + 1e-200
     factor = torch.linalg.cholesky(gram + torch.diag(ridge * diagonal + floor))
     return torch.cholesky_solve(_along(t, factors, mode).T, factor).T
 
 
 def _along(t: Tensor, factors: list[Tensor], mode: int) -> Tensor:
-    """unfold(t, mode) @ khatri_rao(the others), without the long matrix: the largest mode is summed first."""
+    """Return unfold(t, mode) @ khatri_rao(the others) without that matrix, summing the largest mode first."""
     others = sorted((m for m in range(t.dim()) if m != mode), key=lambda m: len(factors[m]), reverse=True)
     terms = [part for m in others for part in (factors[m], [m, t.dim()])]
     return torch.einsum(t, list(range(t.dim())), *terms, [mode, t.dim()])
 
 
 def _balanced(factors: list[Tensor]) -> list[Tensor]:
-    """The same components, with each one's norm shared out evenly to its factors."""
+    """Return the same components with each one's norm divided evenly among its factors."""
     norms = torch.stack([factor.norm(dim=0) for factor in factors])  # (modes, rank)
-    share = norms.log().mean(dim=0).exp()  # the geometric mean; 0 for a component that is gone
+    share = norms.log().mean(dim=0).exp()  # the geometric mean; 0 for a component of zeros
     return [factor * (share / norm.clamp(min=1e-300)) for factor, norm in zip(factors, norms, strict=True)]
 
 

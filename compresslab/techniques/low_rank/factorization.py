@@ -1,12 +1,15 @@
-"""A network with thin layers in place of thick ones; what would not get thinner stays whole, and says so.
+"""Low-rank factorization of a network: layers replaced by sequences of smaller ones.
 
-A factorisation saves nothing by itself: at a high rank the thin layers have more weights than the whole one
-(see the ranks page). So a layer whose thin ones would not have fewer weights is left as it is, as is one that
-can't be split, such as a depthwise convolution; ``decide`` says why, layer by layer.
+A factorization does not always save weights: at a high rank the factors have more weights than the layer (see
+``rank_selection``). So a layer whose factors would not have fewer weights is left as it is, and so is a layer
+that can't be factorized, such as a depthwise convolution; ``decide`` gives the reason for each.
+
+    W ≈ W_k · … · W_2 · W_1,        if Σ weights(W_i) < weights(W)
 
 What it saves: weights, bytes, MACs. What it costs: accuracy, until it is fine-tuned; and more layers to run.
-What is left out: MACs, which can grow where weights don't (a 1 × 1 layer in front of a stride works at every
-pixel); thin layers merged with what follows them (BatchNorm goes into the last one as into any convolution).
+What is left out: a check of MACs, which can grow although weights do not (a 1 × 1 layer before a stride runs
+at every pixel); factors merged with the following layers (a BatchNorm folds into the last factor as into any
+convolution).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ __all__ = ["Decision", "decide", "factorization_table", "factorize", "thin_like"
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of a layer: its weights before and after; ``reason`` says why it stays whole, or is ""."""
+    """The decision on a layer: its weights before and after; ``reason`` is "" if it is factorized."""
 
     name: str
     kind: str
@@ -37,25 +40,25 @@ class Decision:
 
 
 def factorize(model: nn.Module, ranks: Mapping[str, Rank], *, split: Split = CHANNELS) -> nn.Module:
-    """A copy of the model in which the named layers are thin ones in sequence.
+    """Return a copy of the model in which the named layers are factorized.
 
-    A layer without a rank, one that the split can't make thin and one that would not have fewer weights stay
-    whole: ``factorization_table`` says which and why. The given model is left alone and nothing is shared
-    with it.
+    A layer stays whole if it has no rank, if the split can't factorize it or if it would not have fewer
+    weights; ``factorization_table`` lists the reasons. The given model is not changed and shares nothing with
+    the copy.
 
     Args:
         model: with at least one Conv2d or Linear layer.
-        ranks: {layer's name: rank of every group; for TUCKER's convolutions a pair (r_out, r_in)}.
+        ranks: {layer's name: rank per group; for TUCKER's convolutions a pair (r_out, r_in)}.
         split: how, such as CHANNELS, SPACE, TUCKER, CP, DEPTHWISE or ``whitened(grams)``.
 
     Raises:
-        CompressionError: a name that is no layer's, a rank out of range, no layer at all.
+        CompressionError: a name is unknown, a rank is out of range, or the model has no layer.
     """
     return _replaced(model, ranks, split, filled=True)
 
 
 def thin_like(model: nn.Module, ranks: Mapping[str, Rank], *, split: Split = CHANNELS) -> nn.Module:
-    """As ``factorize``, but the thin layers' weights are zero: to load a file into. Nothing is decomposed.
+    """As ``factorize``, but with zeros as the factors' weights, for loading a file. Nothing is decomposed.
 
     Raises:
         CompressionError: as ``factorize``.
@@ -64,7 +67,7 @@ def thin_like(model: nn.Module, ranks: Mapping[str, Rank], *, split: Split = CHA
 
 
 def decide(model: nn.Module, ranks: Mapping[str, Rank], *, split: Split = CHANNELS) -> tuple[Decision, ...]:
-    """What ``factorize`` does with each Conv2d and Linear layer, and why; nothing is decomposed.
+    """Return the decision of ``factorize`` on each Conv2d and Linear layer; nothing is decomposed.
 
     Raises:
         CompressionError: as ``factorize``.
@@ -75,7 +78,7 @@ def decide(model: nn.Module, ranks: Mapping[str, Rank], *, split: Split = CHANNE
 
 
 def factorization_table(model: nn.Module, ranks: Mapping[str, Rank], *, split: Split = CHANNELS) -> Table:
-    """Each layer's rank, its weights before and after, and why it stays whole; the last row is all layers.
+    """Return the table of ranks, weights before and after, and reasons; the last row is the sum.
 
     Raises:
         CompressionError: as ``factorize``.
@@ -104,7 +107,7 @@ def _decide(name: str, layer: Layer, rank: Rank | None, split: Split) -> Decisio
 
 
 def _replaced(model: nn.Module, ranks: Mapping[str, Rank], split: Split, *, filled: bool) -> nn.Module:
-    """A copy with thin layers, wherever the whole ones stand."""
+    """Return a copy in which factorized layers replace the original ones."""
     thinned = {d.name for d in decide(model, ranks, split=split) if not d.reason}
 
     def make(name: str, layer: nn.Module) -> nn.Module | None:

@@ -1,18 +1,22 @@
-"""Ways to make several thin layers of one: what each looks like, and what its weights are.
+"""Splits: ways to factorize one layer into a sequence of smaller ones (channel, spatial, Tucker, CP).
 
-A *split* is a value: which layers it leaves alone and why, what the thin layers look like at a rank (so that
-their weights and MACs can be counted before anything is decomposed), and their kernels.
+A *split* is a value: which layers it leaves alone and why, the settings of the smaller layers at a rank (so
+that their weights and MACs can be counted before anything is decomposed), and their kernels.
 
     split       a convolution (out, in, kh, kw) becomes                               weights at rank r
     CHANNELS    kh × kw: in → r,  1 × 1: r → out                                      r (in·kh·kw + out)
     SPACE       kh × 1: in → r,  1 × kw: r → out                                      r (in·kh + out·kw)
-    TUCKER      1 × 1: in → r_in,  kh × kw: r_in → r_out,  1 × 1: r_out → out         see there
+    TUCKER      1 × 1: in → r_in,  kh × kw: r_in → r_out,  1 × 1: r_out → out         see ``tucker``
     CP          1 × 1: in → r,  kh × 1 and 1 × kw on each channel,  1 × 1: r → out    r (in + kh + kw + out)
     DEPTHWISE   1 × 1: in → r,  kh × kw on each channel,  1 × 1: r → out              r (in + kh·kw + out)
 
-Stride, padding and dilation go where the kernel's height and width went; the bias to the last layer; every
-thin layer has the groups of the whole one, and each group its own factors. A Linear layer becomes two by its
-singular value decomposition, whichever the split (as in Kim et al. 2016, arXiv:1511.06530).
+Stride, padding and dilation belong to the layer that has the kernel's height or width; the bias belongs to
+the last layer. Every smaller layer has the groups of the original one, and each group has its own factors. A
+Linear layer becomes two by its singular value decomposition, with any split (as in Kim et al. 2016,
+arXiv:1511.06530).
+
+What it saves: weights and MACs, at ranks below the break-even. What it costs: accuracy, and more layers. What
+is left out: the choice of the rank, in ``rank_selection``.
 """
 
 from __future__ import annotations
@@ -50,11 +54,15 @@ Rank = int | tuple[int, int]  # Tucker-2 has two: (r_out, r_in)
 
 @dataclass(frozen=True, repr=False)
 class Split:
-    """A way to make several thin layers of one; ``rank`` is of every group.
+    """A way to factorize one layer into several smaller ones; ``rank`` is per group.
 
-    ``refuses(layer)`` says why a convolution is left alone, "" if it is not; ``full(layer)`` is its largest
-    rank; ``looks(layer, rank)`` the settings of the thin convolutions; ``kernels(name, layer, rank)`` their
-    weights; ``ranks(layer)`` what is worth trying, the thinnest first.
+    Attributes:
+        name: for tables.
+        refuses: layer → the reason why a convolution is left alone, or "".
+        full: layer → its largest rank.
+        looks: (layer, rank) → the settings of the smaller convolutions.
+        kernels: (name, layer, rank) → their weights.
+        matrices: (name, weight, rank) → the two matrices of a Linear layer.
     """
 
     name: str
@@ -62,24 +70,24 @@ class Split:
     full: Callable[[nn.Conv2d], Rank]
     looks: Callable[[nn.Conv2d, Any], Sequence[dict[str, Any]]]
     kernels: Callable[[str, nn.Conv2d, Any], Sequence[Tensor]]
-    matrices: Callable[[str, Tensor, int], Sequence[Tensor]]  # of a Linear: (name, weight, rank) → two
+    matrices: Callable[[str, Tensor, int], Sequence[Tensor]]
 
     def __repr__(self) -> str:
         return f"Split({self.name!r})"
 
     def full_rank(self, layer: Layer) -> Rank:
-        """The largest rank of a layer; nothing is lost at it, except in CP."""
+        """Return the largest rank of a layer; at this rank the factorization is exact, except for CP."""
         return min(layer.weight.shape) if isinstance(layer, nn.Linear) else self.full(layer)
 
     def ranks(self, layer: Layer, *, multiple: int = 1) -> list[Rank]:
-        """Ranks from the thinnest up, so that each has more weights than the one before.
+        """Return the ranks to try in increasing order; each has more weights than the one before.
 
         Args:
             layer: Conv2d or Linear.
-            multiple: of what ranks are, but for the largest; a processor likes widths of eight.
+            multiple: ranks are multiples of this, except the largest; kernels are fast at multiples of 8.
 
         Raises:
-            CompressionError: a multiple below 1.
+            CompressionError: multiple is below 1.
         """
         if multiple < 1:
             raise BadSetting(
@@ -97,24 +105,24 @@ class Split:
         return list(dict.fromkeys(pair(step) for step in range(1, most + 1)))
 
     def why_not(self, layer: Layer) -> str:
-        """Why the layer can't be split, in words; "" if it can."""
-        if type(layer) not in (nn.Conv2d, nn.Linear):  # a subclass may multiply with other than its weight
+        """Return the reason why the layer can't be factorized; "" if it can."""
+        if type(layer) not in (nn.Conv2d, nn.Linear):  # a subclass may not multiply by its weight
             return f"a {type(layer).__name__} computes otherwise"
         return "" if isinstance(layer, nn.Linear) else self.refuses(layer)
 
 
 def thin_layers(split: Split, name: str, layer: Layer, rank: Rank, *, filled: bool = True) -> nn.Sequential:
-    """The thin layers that stand for the layer: they share nothing with it.
+    """Return the smaller layers that replace a layer; they share nothing with it.
 
     Args:
-        split: how.
-        name: the layer's, for splits that know something of each.
-        layer: Conv2d or Linear; left alone.
+        split: the kind of factorization.
+        name: of the layer, for splits with data per layer.
+        layer: Conv2d or Linear. Not changed.
         rank: from 1 to ``split.full_rank(layer)``.
-        filled: False leaves the weights out ("meta" tensors): enough to count with.
+        filled: False creates weights as "meta" tensors, which is enough for counts.
 
     Raises:
-        CompressionError: rank out of range.
+        CompressionError: rank is out of range.
     """
     _check_rank(split, layer, rank)
     linear = isinstance(layer, nn.Linear)
@@ -135,12 +143,12 @@ def thin_layers(split: Split, name: str, layer: Layer, rank: Rank, *, filled: bo
 
 
 def count_weights(layers: nn.Module) -> int:
-    """How many weights of products there are: biases are not counted, a split leaves them as they are."""
+    """Return the number of weights without biases, which a factorization does not change."""
     return sum(p.numel() for p in layers.parameters() if p.dim() > 1)
 
 
 def whitened(grams: Mapping[str, Tensor]) -> Split:
-    """CHANNELS, but cut where the layer's outputs lose least, not its weights; a layer in groups stays whole.
+    """Return CHANNELS with the least error of the outputs, not of the weights; grouped layers stay whole.
 
     Args:
         grams: {layer's name: E[x xᵀ] (n, n)}, as ``gram_matrices`` finds them.
@@ -162,7 +170,7 @@ def whitened(grams: Mapping[str, Tensor]) -> Split:
     return Split("whitened", _in_groups, _smaller_side, _look_channels, kernels, matrices)
 
 
-# what the layers look like
+# settings of the smaller layers
 
 
 def _two_linear(layer: nn.Linear, rank: Any) -> list[dict[str, Any]]:
@@ -177,7 +185,7 @@ def _piece(inputs: int, outputs: int, groups: int, **settings: Any) -> dict[str,
 
 
 def _in_space(layer: nn.Conv2d, axes: tuple[int, ...] = (0, 1)) -> dict[str, Any]:
-    """The settings of a layer that takes over kernel, stride, padding, dilation along these axes."""
+    """The settings of a layer with the original's kernel, stride, padding and dilation along these axes."""
 
     def along(values: Any, otherwise: int) -> tuple[int, int]:
         return tuple(values[axis] if axis in axes else otherwise for axis in (0, 1))  # type: ignore[return-value]
@@ -236,11 +244,11 @@ def _look_depthwise(layer: nn.Conv2d, rank: int) -> list[dict[str, Any]]:
     ]
 
 
-# which layers, up to which rank
+# supported layers and largest ranks
 
 
 def _sides(layer: nn.Conv2d) -> tuple[int, int]:
-    """Outputs and inputs of one group."""
+    """The outputs and inputs per group."""
     return layer.out_channels // layer.groups, layer.in_channels // layer.groups
 
 
@@ -272,7 +280,7 @@ def _smaller_line(layer: nn.Conv2d) -> int:
 
 
 def _any_kernel(layer: nn.Conv2d) -> int:
-    """As many components as the kernel has positions times its smaller side: enough for any tensor."""
+    """The kernel's positions times its smaller side: enough components for any tensor."""
     return min(_sides(layer)) * layer.kernel_size[0] * layer.kernel_size[1]
 
 

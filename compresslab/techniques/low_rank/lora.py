@@ -1,17 +1,16 @@
-"""LoRA, the cousin: the network stays as it is, and what it learns anew is low-rank.
+"""LoRA: low-rank adaptation, which freezes a network and trains low-rank updates of its linear layers.
 
-A factorisation says that trained *weights* need few directions. LoRA bets that a *change* of them, for a new
-task, needs even fewer: the layer W is frozen, and beside it learn two thin ones,
+Factorization assumes that trained *weights* have low rank. LoRA assumes that their *change* for a new task
+has an even lower rank: the layer W is frozen, and two small matrices are trained beside it,
 
     y = W x + (α / r) B A x,        A (r, n) random,   B (m, r) zero at first
 
-so at first nothing changes. Afterwards the update is merged, W ← W + (α / r) B A, and the network looks and
-costs as before, but for what it says.
+so that at first nothing changes. Afterwards the update is merged, W ← W + (α / r) B A, and the network has
+the same structure and cost as before.
 
-What it saves: what is trained, stored and sent for each task, r (m + n) numbers a layer instead of m n; the
-optimizer's memory with it. What it costs: nothing when it runs, once merged. What is left out: convolutions
-(as in the paper, linear layers are adapted), dropout on the update's input. It does not make the network
-itself smaller.
+What it saves: numbers trained and stored per task, r (m + n) per layer instead of m n, and the optimizer's
+memory for them. What it costs: nothing at run time, once merged. What is left out: convolutions (as in the
+paper, linear layers are adapted), and dropout on the update's input. It does not make the network smaller.
 
 Source: Hu et al. 2021, "LoRA: Low-rank adaptation of large language models", arXiv:2106.09685.
 """
@@ -35,10 +34,10 @@ class UpdatedLinear(nn.Module):
     """A frozen linear layer and a low-rank update beside it: (…, n) → (…, m).
 
     Args:
-        layer: nn.Linear, which it takes over and freezes.
+        layer: nn.Linear, which is used as it is and frozen.
         rank: of the update.
-        alpha: its scale is alpha / rank, so that another rank needs no other learning rate.
-        generator: of the first A; B begins at zero.
+        alpha: the update's scale is alpha / rank, so that the learning rate does not depend on the rank.
+        generator: for the initial A; B starts at zero.
     """
 
     def __init__(self, layer: nn.Linear, *, rank: int, alpha: float, generator: torch.Generator) -> None:
@@ -55,25 +54,26 @@ class UpdatedLinear(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The linear layer that does the same, all of it trainable again."""
+        """Return the equivalent linear layer, with all weights trainable."""
         whole = copy.deepcopy(self.layer)
         whole.weight += self.scale * self.b @ self.a
         return whole.requires_grad_(True)
 
 
 def add_updates(model: nn.Module, *, rank: int, generator: torch.Generator, alpha: float = 1.0) -> nn.Module:
-    """A copy of the model that is frozen but for a low-rank update at each Linear layer; it answers alike.
+    """Return a frozen copy of the model with a trainable low-rank update at each Linear layer.
 
-    The given model is left alone and nothing is shared with it.
+    Its outputs are at first those of the model. The given model is not changed and shares nothing with the
+    copy.
 
     Args:
         model: with at least one Linear layer.
         rank: of every update, at least 1; a layer that is smaller gets an update of its full rank.
-        generator: of the first A of each.
+        generator: for the initial A of each update.
         alpha: the update's scale is alpha / rank.
 
     Raises:
-        BadSetting: rank or alpha out of range.
+        BadSetting: rank or alpha is out of range.
         Unsupported: no Linear layer.
     """
     if not is_whole(rank, 1, math.inf):
@@ -84,29 +84,29 @@ def add_updates(model: nn.Module, *, rank: int, generator: torch.Generator, alph
     def update(name: str, layer: nn.Module) -> nn.Module | None:
         if type(layer) is not nn.Linear:
             return None
-        most = min(rank, *layer.weight.shape)  # the scale stays that of the rank asked for
+        most = min(rank, *layer.weight.shape)  # the scale stays that of the given rank
         updated = UpdatedLinear(layer, rank=most, alpha=alpha * most / rank, generator=generator)
         return updated.train(layer.training)
 
-    _refuse_without(nn.Linear, model, "a Linear layer to adapt")
+    _require(nn.Linear, model, "a Linear layer to adapt")
     return replace_modules(copy.deepcopy(model).requires_grad_(False), update)
 
 
 def merge_updates(model: nn.Module) -> nn.Module:
-    """A copy of the model with each update added to its layer: the same answers, ordinary layers.
+    """Return a copy of the model with each update added to its layer: the same outputs, ordinary layers.
 
     Raises:
-        Unsupported: no update in it.
+        Unsupported: the model has no update.
     """
 
     def merge(name: str, layer: nn.Module) -> nn.Module | None:
         return layer.merged() if isinstance(layer, UpdatedLinear) else None
 
-    _refuse_without(UpdatedLinear, model, "updates to merge, as add_updates makes them")
+    _require(UpdatedLinear, model, "updates to merge, as add_updates makes them")
     return replace_modules(copy.deepcopy(model), merge).requires_grad_(True)
 
 
-def _refuse_without(kind: type[nn.Module], model: nn.Module, wanted: str) -> None:
+def _require(kind: type[nn.Module], model: nn.Module, wanted: str) -> None:
     if not any(type(module) is kind for module in model.modules()):
         raise Unsupported(
             f"model must have {wanted}, got {type(model).__name__} without any; give the whole network"

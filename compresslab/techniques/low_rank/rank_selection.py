@@ -1,26 +1,26 @@
-"""How thin? The rank at which a factorisation begins to pay, and which layer gets how much of a budget.
+"""Rank selection: break-even ranks, ranks by energy, and ranks under a budget.
 
-Two thin layers have r (m + n) weights where the whole one has m n. So they save below the *break-even rank*
+Two factors have r (m + n) weights instead of m n. So they save weights below the *break-even rank*
 
     r* = m n / (m + n)
 
 and a square layer at half of its rank has exactly as many weights as before. Below r* there are several ways
-to say how thin a layer may be:
+to choose the ranks:
 
-- **energy**: the smallest rank that keeps a share of Σ s². It asks the layer alone.
-- **spread**: ranks are bought one by one for the whole network, where the next s² a MAC is the largest.
-  As each layer's s² fall, the choice comes within one step of the best there is, and where all layers'
-  ranks cost the same it is the best.
-- **scan**: each layer alone is made thin in several strengths, the network's answers are looked at, and a
-  budget of MACs goes where it does the least damage (``analysis.allocation``). It asks the network.
+- **energy**: the smallest rank that keeps a share of Σ s², for each layer separately.
+- **spread**: a greedy choice for the whole network, which adds one rank at a time where the next s² per MAC
+  is the largest. Each layer's s² decrease, so the choice is within one step of the optimum; if all ranks cost
+  the same, it is the optimum.
+- **scan**: each layer alone is factorized at several ranks, the loss of quality is measured on the network,
+  and a budget of MACs is allocated with the least total loss (``analysis.allocation``).
 
-What it saves: nothing; it says where saving does little harm. What it costs: energy and spread a singular
-value decomposition a layer, the scan as many runs as layers times strengths. What is left out: that fine-
-tuning mends some layers better than others.
+What it saves: accuracy at the same cost. What it costs: energy and spread take one singular value
+decomposition per layer, the scan as many evaluations as layers times ranks. What is left out: that
+fine-tuning recovers more in some layers than in others.
 
 Source: energy and a greedy choice over layers: Zhang et al. 2015, arXiv:1505.06798, section 2.4 (there the
-product of the layers' energies); ranks for Tucker from the noise that a kernel seems to have: Kim et al.
-2016, arXiv:1511.06530 (left out here: the scan is measured on the network itself).
+product of the layers' energies); ranks for Tucker from the estimated noise of a kernel: Kim et al. 2016,
+arXiv:1511.06530 (left out here: the scan measures the network itself).
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ __all__ = [
 
 
 def break_even_rank(m: int, n: int) -> int:
-    """The largest rank at which two thin layers have fewer weights than one (m, n): 0 if there is none.
+    """Return the largest rank at which two factors have fewer weights than a layer (m, n), or 0.
 
     Raises:
-        CompressionError: a size below 1.
+        CompressionError: a size is below 1.
 
     >>> break_even_rank(1024, 1024), break_even_rank(10, 1024), break_even_rank(1, 8)
     (511, 9, 0)
@@ -69,14 +69,14 @@ def break_even_rank(m: int, n: int) -> int:
 
 
 def rank_for_energy(s: Tensor, *, energy: float) -> int:
-    """The smallest rank whose kept s² make at least that share of Σ s²; 1 if all are zero.
+    """Return the smallest rank that keeps at least this share of Σ s²; 1 if all are zero.
 
     Args:
-        s: (ranks,), singular values, falling.
+        s: (ranks,), singular values, decreasing.
         energy: a share, 0 < energy ≤ 1.
 
     Raises:
-        CompressionError: energy out of range, or no values.
+        CompressionError: energy is out of range, or there are no values.
 
     >>> rank_for_energy(torch.tensor([3.0, 1.0, 1.0]), energy=0.9)
     2
@@ -93,15 +93,15 @@ def rank_for_energy(s: Tensor, *, energy: float) -> int:
 
 
 def ranks_for_energy(model: nn.Module, *, energy: float) -> dict[str, int]:
-    """For every layer that CHANNELS can split, the smallest rank that keeps that share of Σ s²: {name: rank}.
+    """Return the smallest rank that keeps this share of Σ s², for each layer of CHANNELS: {name: rank}.
 
-    A convolution in groups takes the largest rank that one of its groups asks for.
+    A grouped convolution has the largest rank that one of its groups needs.
 
     Raises:
-        CompressionError: energy out of range, or no layer.
+        CompressionError: energy is out of range, or the model has no layer.
     """
     ranks = {}
-    for name, layer in _open_to(CHANNELS, model).items():
+    for name, layer in _supported(CHANNELS, model).items():
         groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
         w = layer.weight.detach().double()
         values = torch.linalg.svdvals(w.reshape(groups, len(w) // groups, -1))
@@ -112,16 +112,16 @@ def ranks_for_energy(model: nn.Module, *, energy: float) -> dict[str, int]:
 def rank_for_weights(
     layer: Layer, *, share: float, split: Split = CHANNELS, multiple: int = 1
 ) -> Rank | None:
-    """The largest rank at which the thin layers have at most that share of the layer's weights; None if none.
+    """Return the largest rank with at most this share of the layer's weights, or None.
 
     Args:
         layer: Conv2d or Linear.
-        share: 0 < share < 1, so that something is saved.
-        split: how the layer is made thin; None too where it can't.
-        multiple: of what the rank is; a processor likes widths of eight.
+        share: 0 < share < 1.
+        split: the kind of factorization; if it can't factorize the layer, the result is None.
+        multiple: the rank is a multiple of this; kernels are fast at multiples of 8.
 
     Raises:
-        CompressionError: share out of range.
+        CompressionError: share is out of range.
     """
     if not 0 < share < 1:
         hint = f"; did you mean {share / 100:g}?" if 1 < share < 100 else "; 0.5 halves the weights"
@@ -140,10 +140,10 @@ def rank_for_weights(
 def ranks_for_weights(
     model: nn.Module, *, share: float, split: Split = CHANNELS, multiple: int = 1
 ) -> dict[str, Rank]:
-    """For every layer the largest rank with at most that share of its weights; one that has none is left out.
+    """Return each layer's largest rank with at most this share of its weights; others are omitted.
 
     Raises:
-        CompressionError: share out of range, or no layer.
+        CompressionError: share is out of range, or the model has no layer.
     """
     found = {
         name: rank_for_weights(layer, share=share, split=split, multiple=multiple)
@@ -153,15 +153,15 @@ def ranks_for_weights(
 
 
 def spread_ranks(spectra: Sequence[Tensor], costs: Sequence[int], *, budget: int) -> list[int]:
-    """A rank for each layer, from 1 up: the next one always where it drops the most s² a unit of cost.
+    """Return a rank per layer by a greedy choice: from 1 up, always the largest next s² per unit of cost.
 
     Args:
-        spectra: of each layer, its singular values, falling; scaled so that layers compare.
-        costs: of each layer, what one rank costs: weights or MACs.
-        budget: what all ranks together may cost.
+        spectra: singular values of each layer, decreasing; scaled so that layers are comparable.
+        costs: cost per rank of each layer, in weights or MACs.
+        budget: the largest total cost.
 
     Raises:
-        CompressionError: a budget that rank 1 everywhere exceeds.
+        CompressionError: rank 1 in every layer exceeds the budget.
 
     >>> spread_ranks([torch.tensor([5.0, 4.0, 1.0]), torch.tensor([5.0, 2.0])], [1, 1], budget=4)
     [2, 2]
@@ -176,7 +176,7 @@ def spread_ranks(spectra: Sequence[Tensor], costs: Sequence[int], *, budget: int
         raise BadSetting(
             f"budget must be at least {sum(costs):,}, rank 1 everywhere, got {budget:,}; leave a layer whole"
         )
-    steps = sorted(  # as s² fall, a layer's own come in their order
+    steps = sorted(  # s² decrease, so those of one layer stay in order
         (-(float(value) ** 2) / cost, layer, cost)
         for layer, (s, cost) in enumerate(zip(spectra, costs, strict=True))
         for value in s[1:]
@@ -201,14 +201,14 @@ def scan_ranks(
     Args:
         model: left alone.
         damage: factorized network → how much worse it is, as ``compresslab.analysis.allocation`` makes it.
-        shares: of the layer's weights that may be left, each 0 < share < 1.
-        split: how layers are made thin; those that it can't split are not in the result.
-        multiple: of what the ranks are.
+        shares: of the layer's weights that may remain, each 0 < share < 1.
+        split: the kind of factorization; layers that it can't factorize are not in the result.
+        multiple: ranks are multiples of this.
 
     Raises:
-        CompressionError: a share out of range, or no layer.
+        CompressionError: a share is out of range, or the model has no layer.
     """
-    layers = _open_to(split, model)
+    layers = _supported(split, model)
     bar = tqdm(total=len(layers) * len(shares), desc="ranks", unit="run", leave=False)
 
     def alone(name: str, share: float) -> float | None:
@@ -233,16 +233,16 @@ def ranks_under_budget(
     """A rank for each layer, of little summed damage within the budget of MACs; layers left out stay whole.
 
     Args:
-        model: left alone.
-        inputs: one image or more, (n, 1, 28, 28): MACs depend on its size.
+        model: not changed.
+        inputs: at least one image, (n, 1, 28, 28): MACs depend on its size.
         damages: from ``scan_ranks`` with these shares, this split and multiple.
         shares: of a layer's weights.
-        macs_per_sample: what the whole network may cost.
-        split: how layers are made thin.
-        multiple: of what the ranks are.
+        macs_per_sample: the budget of the whole network.
+        split: the kind of factorization.
+        multiple: ranks are multiples of this.
 
     Raises:
-        CompressionError: a budget that even the thinnest ranks exceed.
+        CompressionError: even the smallest ranks exceed the budget.
     """
     layers, shapes = weight_layers(model), _input_shapes(model, inputs)
     choices: dict[str, list[Choice]] = {}
@@ -261,14 +261,14 @@ def ranks_under_budget(
     return {name: rank for name, rank in chosen.items() if rank is not None}
 
 
-def _open_to(split: Split, model: nn.Module) -> dict[str, Layer]:
-    """The layers that the split can make thin."""
+def _supported(split: Split, model: nn.Module) -> dict[str, Layer]:
+    """The layers that the split can factorize."""
     return {name: layer for name, layer in weight_layers(model).items() if not split.why_not(layer)}
 
 
 @torch.no_grad()
 def _input_shapes(model: nn.Module, inputs: Tensor) -> dict[str, list[torch.Size]]:
-    """What one image gives each layer at each of its calls: {name: shapes with a batch of 1}."""
+    """The input shapes of each layer's calls for one image: {name: shapes with a batch of 1}."""
     shapes: dict[str, list[torch.Size]] = defaultdict(list)
 
     def note(name: str, layer: nn.Module, x: Tensor, y: Tensor) -> None:
@@ -280,6 +280,6 @@ def _input_shapes(model: nn.Module, inputs: Tensor) -> dict[str, list[torch.Size
 
 
 def _macs(layers: nn.Module, shapes: Sequence[torch.Size]) -> int:
-    """MACs of one image in all calls; on "meta" nothing is computed."""
+    """The MACs per image over all calls, counted on "meta" tensors without computing."""
     light = copy.deepcopy(layers).to("meta")
     return sum(count_macs(light, torch.empty(shape, device="meta")) for shape in shapes)

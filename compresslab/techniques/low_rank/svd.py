@@ -1,30 +1,30 @@
-"""One thick layer as two thin ones: the singular value decomposition, cut after `rank` values.
+"""Truncated SVD: one layer as two smaller ones, by the singular value decomposition of its weight.
 
-A matrix whose rows resemble each other says the same thing many times. The singular value decomposition sorts
-what it says by weight: W = Σ sᵢ uᵢ vᵢᵀ, s₁ ≥ s₂ ≥ … ≥ 0, directions u and v at right angles. Keep the first r
-terms, and the layer y = W x becomes two, with r numbers between them (S is shared out evenly):
+If the rows of a matrix are similar, few directions suffice to represent it. The singular value decomposition
+orders the directions by importance: W = Σ sᵢ uᵢ vᵢᵀ, s₁ ≥ s₂ ≥ … ≥ 0, with orthonormal uᵢ and vᵢ. With the
+first r terms, the layer y = W x becomes two, with r numbers between them (S is divided evenly):
 
     W ≈ W_r = (U_r √S_r) (√S_r V_rᵀ) = second @ first,        y = second (first x)
 
-No matrix of rank r is nearer (Eckart and Young), and what is lost is known before anything is built:
+No matrix of rank r is nearer to W (Eckart–Young theorem), and the error follows from the singular values:
 
     ‖W - W_r‖² = s²_{r+1} + … + s²_{min(m, n)}
 
-A convolution is a matrix in more than one way; each way is a split into two convolutions:
+A convolution can be read as a matrix in two ways, each of which gives two convolutions:
 
-- **channels**: rows out, columns in · kh · kw. First kh × kw filters to r channels (they take over stride,
-  padding and dilation), then 1 × 1 to the outputs (it takes over the bias).
-- **space**: rows in · kh, columns out · kw. First a column, kh × 1, then a row, 1 × kw; each takes over
-  stride, padding and dilation of its own direction, the second the bias. A single filter that is a column
-  times a row (a blur, an edge) is exact at rank 1.
+- **channels**: rows out, columns in · kh · kw. First a kh × kw convolution to r channels (with stride,
+  padding and dilation), then a 1 × 1 convolution to the outputs (with the bias).
+- **space**: rows in · kh, columns out · kw. First a column, kh × 1, then a row, 1 × kw; each has the stride,
+  padding and dilation of its own direction, the second the bias. A filter that is a column times a row (a
+  blur, an edge) is exact at rank 1.
 
-A convolution in groups is that many convolutions side by side: each has a matrix, and r channels, of its own.
+Each group of a grouped convolution has its own matrix and its own r channels.
 
-What it saves: r (m + n) weights stand for m n, fewer below r = m n / (m + n) and more above; MACs likewise
-(a spatial split's first half works at the input's height or width, so a stride changes that count). What it
-costs: the dropped terms; and two layers run where there was one, so that time falls less than MACs do. What
-is left out: the inputs. All directions count alike here, also those in which no input ever points;
-whitening.py asks the inputs. And fine-tuning, which wins much of the loss back.
+What it saves: weights, r (m + n) instead of m n, fewer if r < m n / (m + n); MACs likewise (the first layer
+of a spatial split runs at the input's height or width, so a stride changes its count). What it costs: the
+dropped terms; and two layers run instead of one, so time falls less than MACs. What is left out: the inputs:
+all directions have equal weight, even those without inputs (``activation_aware`` uses the inputs); and
+fine-tuning, which recovers much of the loss.
 
 Source: Eckart and Young 1936, "The approximation of one matrix by another of lower rank"; Denton et al.
 2014, arXiv:1404.0736; the channel split as in Zhang et al. 2015, arXiv:1505.06798 (there fitted to the
@@ -54,20 +54,20 @@ __all__ = [
 
 
 def truncated_svd(w: Tensor, *, rank: int) -> tuple[Tensor, Tensor]:
-    """The factors (first, second) of the matrix of that rank which is nearest to w: second @ first.
+    """Return the factors (first, second) of the rank-r matrix nearest to w: second @ first.
 
-    Each carries the square root of the singular values, so both weigh the same.
+    Each factor has the square root of the singular values, so both have the same norm.
 
     Args:
         w: (..., m, n). Not changed.
         rank: 1 ≤ rank ≤ min(m, n).
 
     Returns:
-        first: (..., rank, n), what the input meets first; in w's dtype.
+        first: (..., rank, n), applied to the input first; in w's dtype.
         second: (..., m, rank).
 
     Raises:
-        BadSetting: rank out of range, w no matrix, or not finite.
+        BadSetting: rank is out of range, or w is not a matrix or not finite.
 
     >>> first, second = truncated_svd(torch.tensor([[2.0, 1.0], [1.0, 2.0]]), rank=1)
     >>> (second @ first).round(decimals=4)
@@ -84,32 +84,32 @@ def truncated_svd(w: Tensor, *, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def dropped_error(w: Tensor) -> Tensor:
-    """The relative error ‖W - W_r‖ / ‖W‖ at every rank r = 0 … min(m, n), in float64: from 1 down to 0.
+    """Return the relative error ‖W - W_r‖ / ‖W‖ at every rank r = 0 … min(m, n), in float64: from 1 to 0.
 
-    From the singular values alone; nothing is rebuilt. A matrix of zeros has no error at any rank.
+    It is computed from the singular values only. A matrix of zeros has error 0 at every rank.
 
     Args:
         w: (..., m, n). Not changed.
 
     Returns:
-        (..., min(m, n) + 1): the entry r belongs to rank r.
+        (..., min(m, n) + 1): entry r belongs to rank r.
 
     Raises:
-        BadSetting: w no matrix, or not finite.
+        BadSetting: w is not a matrix or not finite.
 
     >>> dropped_error(torch.tensor([[4.0, 0.0], [0.0, 3.0]]))
     tensor([1.0000, 0.6000, 0.0000], dtype=torch.float64)
     """
     check_matrices(w)
     squares = torch.linalg.svdvals(w.detach().double()).square()
-    dropped = squares.flip(-1).cumsum(-1).flip(-1)  # from the smallest up, so that none drowns in a large sum
+    dropped = squares.flip(-1).cumsum(-1).flip(-1)  # summed from the smallest, for precision
     dropped = torch.cat([dropped, torch.zeros_like(dropped[..., :1])], dim=-1)
     total = dropped[..., :1]
     return (dropped / total.where(total > 0, 1)).sqrt()
 
 
 def channel_matrices(weight: Tensor, *, groups: int = 1) -> Tensor:
-    """A convolution's weight (out, in / groups, kh, kw) as (groups, out / groups, in / groups · kh · kw).
+    """Return a weight (out, in / groups, kh, kw) as matrices (groups, out / groups, in / groups · kh · kw).
 
     Raises:
         BadSetting: a shape that is no convolution's, or that doesn't fit the groups.
@@ -119,7 +119,7 @@ def channel_matrices(weight: Tensor, *, groups: int = 1) -> Tensor:
 
 
 def space_matrices(weight: Tensor, *, groups: int = 1) -> Tensor:
-    """A convolution's weight (out, in / groups, kh, kw) as (groups, in / groups · kh, out / groups · kw).
+    """Return a weight (out, in / groups, kh, kw) as matrices (groups, in / groups · kh, out / groups · kw).
 
     Raises:
         BadSetting: a shape that is no convolution's, or that doesn't fit the groups.
@@ -131,9 +131,9 @@ def space_matrices(weight: Tensor, *, groups: int = 1) -> Tensor:
 
 
 def channel_kernels(weight: Tensor, *, rank: int, groups: int = 1) -> tuple[Tensor, Tensor]:
-    """The weights of two convolutions in sequence, kh × kw and then 1 × 1, that stand for one.
+    """Return the weights of two convolutions in sequence, kh × kw and 1 × 1, that approximate one.
 
-    Both run in as many groups as the original.
+    Both have the groups of the original.
 
     Args:
         weight: (out, in / groups, kh, kw). Not changed.
@@ -152,7 +152,7 @@ def channel_kernels(weight: Tensor, *, rank: int, groups: int = 1) -> tuple[Tens
 
 
 def from_channels(first: Tensor, second: Tensor, *, groups: int = 1) -> Tensor:
-    """The weight (out, in / groups, kh, kw) of the one convolution that a channel split's two stand for.
+    """Return the weight (out, in / groups, kh, kw) of the convolution equal to a channel split's two.
 
     Args:
         first: (groups · rank, in / groups, kh, kw).
@@ -169,9 +169,9 @@ def from_channels(first: Tensor, second: Tensor, *, groups: int = 1) -> Tensor:
 
 
 def space_kernels(weight: Tensor, *, rank: int, groups: int = 1) -> tuple[Tensor, Tensor]:
-    """The weights of two convolutions in sequence, a column and then a row, that stand for one.
+    """Return the weights of two convolutions in sequence, a column and a row, that approximate one.
 
-    Both run in as many groups as the original.
+    Both have the groups of the original.
 
     Args:
         weight: (out, in / groups, kh, kw). Not changed.
@@ -193,7 +193,7 @@ def space_kernels(weight: Tensor, *, rank: int, groups: int = 1) -> tuple[Tensor
 
 
 def from_space(vertical: Tensor, horizontal: Tensor, *, groups: int = 1) -> Tensor:
-    """The weight (out, in / groups, kh, kw) of the one convolution that a spatial split's two stand for.
+    """Return the weight (out, in / groups, kh, kw) of the convolution equal to a spatial split's two.
 
     Args:
         vertical: (groups · rank, in / groups, kh, 1).
@@ -212,15 +212,15 @@ def from_space(vertical: Tensor, horizontal: Tensor, *, groups: int = 1) -> Tens
 
 
 def is_whole(value: object, least: int, most: float) -> bool:
-    """Whether a value is a whole number from least to most, and no truth value."""
+    """Return whether a value is an integer from least to most, and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def check_rank(rank: int, shape: tuple[int, ...]) -> None:
-    """Nothing, if a matrix of this shape (..., m, n) can have that rank, which is never clipped in silence.
+    """Raise if the rank is impossible for a matrix of this shape (..., m, n).
 
     Raises:
-        BadSetting: no whole number from 1 to min(m, n).
+        BadSetting: rank is not an integer from 1 to min(m, n).
     """
     m, n = shape[-2:]
     if is_whole(rank, 1, min(m, n)):
@@ -232,10 +232,10 @@ def check_rank(rank: int, shape: tuple[int, ...]) -> None:
 
 
 def check_matrices(w: Tensor) -> None:
-    """Nothing, if w is a matrix (m, n) of finite floats, or a batch (..., m, n) of such.
+    """Raise unless w is a matrix (m, n) of finite floats, or a batch (..., m, n) of them.
 
     Raises:
-        BadSetting: it isn't.
+        BadSetting: w has fewer than two dimensions, another dtype, or entries that are not finite.
     """
     if w.dim() < 2 or not w.is_floating_point():
         raise BadSetting(

@@ -1,26 +1,26 @@
-"""A convolution as three: fewer channels in, a smaller k×k convolution, more channels out. Tucker-2.
+"""Tucker-2 decomposition: a convolution as a 1×1, a smaller k×k and another 1×1 convolution.
 
-A kernel W (out, in, kh, kw) often uses few directions of its input and output channels. Tucker-2 looks for
-r_in and r_out of them, orthonormal columns U_in and U_out, and keeps what W does between them, the core C:
+A kernel W (out, in, kh, kw) often uses few directions of its input and output channels. Tucker-2 finds r_in
+and r_out of these directions, orthonormal columns U_in and U_out, and the core C that maps between them:
 
     W[o, i] ≈ Σ_p Σ_q U_out[o, p] C[p, q] U_in[i, q],        C[p, q] = Σ_o Σ_i U_out[o, p] W[o, i] U_in[i, q]
 
-A 1×1 convolution by U_inᵀ, the core's kh×kw convolution, a 1×1 convolution by U_out: the bias in the last,
-stride, padding and dilation in the middle one only. The two modes of space stay whole: 3×3 is small already.
+The layers are a 1×1 convolution with U_inᵀ, the core's kh×kw convolution with stride, padding and dilation,
+and a 1×1 convolution with U_out and the bias. The spatial modes are not factorized, because 3×3 is small.
 
-- The start (HOSVD): the leading left singular vectors of W unfolded along its outputs, and along its inputs.
-  Each is the best for its mode with the other left whole, so together they are good, but not the best.
-- A sweep (HOOI) takes turns: U_out anew from W with its inputs projected on U_in, then U_in from W with its
-  outputs projected on that U_out. Each turn is the best for its side, so the error never rises; after two
-  sweeps there is little left to gain.
+- Initialization (HOSVD): the leading left singular vectors of W unfolded along its outputs, and along its
+  inputs. Each is optimal for its mode if the other is not reduced; together they are good, but not optimal.
+- A sweep (HOOI) alternates: U_out from W with its inputs projected on U_in, then U_in from W with its outputs
+  projected on that U_out. Each update is optimal for its mode, so the error never rises; after two sweeps
+  there is little left to gain.
 
-The left singular vectors of a matrix M (n, many) are the eigenvectors of M Mᵀ (n, n), which is small: that is
-how they are found here, in float64, as M Mᵀ squares the singular values and with them what rounding costs.
+The left singular vectors of a matrix M (n, many) are the eigenvectors of the small M Mᵀ (n, n). They are
+computed so here, in float64, because M Mᵀ squares the singular values and so amplifies rounding errors.
 
-What it saves: of out·in·kh·kw products a position, in·r_in + r_out·r_in·kh·kw + out·r_out are left: 36 % for
-3×3 at half of both ranks. What it costs: two more layers to run, and their activations to write and read.
-What is left out: how many ranks a layer needs (the ranks page); and images: all directions of the input count
-alike (the whitening page asks how much comes in along each).
+What it saves: of out·in·kh·kw products per position, in·r_in + r_out·r_in·kh·kw + out·r_out remain: 36 % for
+3×3 at half of both ranks. What it costs: two more layers to run, with their activations. What is left out:
+the choice of ranks (``rank_selection``), and the inputs: all directions of the input have equal weight
+(``activation_aware`` weights them).
 
 Source: Kim et al. 2016, "Compression of deep convolutional neural networks for fast and low power mobile
 applications", arXiv:1511.06530; HOSVD and HOOI: De Lathauwer, De Moor and Vandewalle 2000, "A multilinear
@@ -42,16 +42,16 @@ __all__ = ["fold", "from_tucker", "tucker2", "tucker_kernels", "unfold"]
 
 
 def unfold(tensor: Tensor, mode: int) -> Tensor:
-    """The tensor as a matrix (size of that mode, all others): a row for every index of the mode.
+    """Return the tensor as a matrix (size of the mode, all others): one row per index of the mode.
 
-    The other modes keep their order, the last one running fastest.
+    The other modes keep their order, the last one fastest.
 
     Args:
         tensor: any shape with at least one dimension. Not changed.
-        mode: which dimension becomes the rows, 0 ≤ mode < number of dimensions.
+        mode: the dimension that becomes the rows, 0 ≤ mode < number of dimensions.
 
     Raises:
-        BadSetting: a mode that the tensor doesn't have.
+        BadSetting: mode is out of range.
 
     >>> unfold(torch.arange(8).reshape(2, 2, 2), 1)
     tensor([[0, 1, 4, 5],
@@ -62,15 +62,15 @@ def unfold(tensor: Tensor, mode: int) -> Tensor:
 
 
 def fold(matrix: Tensor, mode: int, shape: tuple[int, ...]) -> Tensor:
-    """The tensor of that shape whose unfolding along the mode is the matrix.
+    """Return the tensor of this shape whose unfolding along the mode is the matrix.
 
     Args:
         matrix: (shape[mode], product of the other sizes). Not changed.
-        mode: which dimension the rows are, 0 ≤ mode < len(shape).
+        mode: the dimension of the rows, 0 ≤ mode < len(shape).
         shape: of the tensor.
 
     Raises:
-        BadSetting: a mode that the shape doesn't have, or a matrix of another size.
+        BadSetting: mode is out of range, or the matrix has another size.
     """
     _check_mode(len(shape), mode)
     others = [size for dimension, size in enumerate(shape) if dimension != mode]
@@ -84,15 +84,16 @@ def fold(matrix: Tensor, mode: int, shape: tuple[int, ...]) -> Tensor:
 
 
 def tucker2(weight: Tensor, *, ranks: tuple[int, int], sweeps: int = 2) -> tuple[Tensor, Tensor, Tensor]:
-    """The core (r_out, r_in, kh, kw) and orthonormal columns (out, r_out), (in, r_in), all in weight's dtype.
+    """Return the core (r_out, r_in, kh, kw) and orthonormal columns (out, r_out) and (in, r_in).
 
     Args:
         weight: (out, in, kh, kw). Not changed.
         ranks: (r_out, r_in), 1 ≤ r_out ≤ out, 1 ≤ r_in ≤ in.
-        sweeps: of HOOI after the start; 0 is the HOSVD.
+        sweeps: of HOOI after the initialization; 0 is the HOSVD.
 
     Raises:
-        BadSetting: ranks out of range, no four dimensions, no finite floats, or fewer than 0 sweeps.
+        BadSetting: ranks or sweeps are out of range, or the weight has not four dimensions or is not
+            finite.
     """
     _check(weight, ranks, sweeps)
     w = weight.detach().double().flatten(2)  # (out, in, kh kw)
@@ -106,7 +107,7 @@ def tucker2(weight: Tensor, *, ranks: tuple[int, int], sweeps: int = 2) -> tuple
 
 
 def from_tucker(core: Tensor, u_out: Tensor, u_in: Tensor) -> Tensor:
-    """The kernel (out, in, kh, kw) that a core and its columns stand for.
+    """Return the kernel (out, in, kh, kw) of a core and its columns.
 
     Args:
         core: (r_out, r_in, kh, kw).
@@ -119,19 +120,19 @@ def from_tucker(core: Tensor, u_out: Tensor, u_in: Tensor) -> Tensor:
 def tucker_kernels(
     weight: Tensor, *, ranks: tuple[int, int], groups: int = 1, sweeps: int = 2
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The weights of three convolutions that follow each other, all in ``groups`` groups, for that of one.
+    """Return the weights of three convolutions in sequence, with ``groups`` groups, that approximate one.
 
     Their shapes are (groups r_in, in/groups, 1, 1), (groups r_out, r_in, kh, kw) and (out, r_out, 1, 1).
     Stride, padding and dilation belong to the second, the bias to the third.
 
     Args:
         weight: (out, in/groups, kh, kw). Not changed.
-        ranks: (r_out, r_in) of every group, 1 ≤ r_out ≤ out/groups, 1 ≤ r_in ≤ in/groups.
-        groups: of the convolution; each is factorized by itself.
-        sweeps: of HOOI after the start; 0 is the HOSVD.
+        ranks: (r_out, r_in) per group, 1 ≤ r_out ≤ out/groups, 1 ≤ r_in ≤ in/groups.
+        groups: of the convolution; each is factorized separately.
+        sweeps: of HOOI after the initialization; 0 is the HOSVD.
 
     Raises:
-        BadSetting: as ``tucker2``, or groups that don't divide the outputs.
+        BadSetting: as ``tucker2``, or groups do not divide the outputs.
     """
     if groups < 1 or len(weight) % groups:
         raise BadSetting(
@@ -147,11 +148,11 @@ def tucker_kernels(
 def _leading(w: Tensor, rank: int) -> Tensor:
     """The leading left singular vectors (n, rank) of w (n, m, positions) unfolded along its first mode."""
     matrix = w.flatten(1)
-    return torch.linalg.eigh(matrix @ matrix.T).eigenvectors[:, -rank:].flip(1)  # eigh's values ascend
+    return torch.linalg.eigh(matrix @ matrix.T).eigenvectors[:, -rank:].flip(1)  # eigh orders upwards
 
 
 def _projected(w: Tensor, u_out: Tensor) -> Tensor:
-    """The kernel (r_out, in, positions) between its inputs and the columns u_out."""
+    """The kernel (r_out, in, positions) with its outputs projected on u_out."""
     return (u_out.T @ w.flatten(1)).unflatten(1, w.shape[1:])
 
 

@@ -1,4 +1,4 @@
-"""Pruning: fewer weights. A criterion scores them, a granularity says what goes together, a schedule when."""
+"""Pruning: fewer weights, by criterion (which), granularity (what together) and schedule (when)."""
 
 from compresslab.analysis.layer_inputs import gram_matrices, output_error
 from compresslab.analysis.sensitivity import accuracy_lost, answers_moved

@@ -1,19 +1,19 @@
-"""Which channels must go together? A channel that is removed is missed by everyone who shares it.
+"""Dependency groups of channels: which layers share the channels that structured pruning removes.
 
-A convolution *writes* its output channels: one is one row of its weight, dimension 0. A BatchNorm *scales*
-them: one number a channel in each of its four vectors. Whoever comes next *reads* them: one is one column of
-that weight, dimension 1, or, behind a Flatten, one column for each pixel. A sum joins two sets of channels
-into one, because it adds channel c of the one to channel c of the other:
+A convolution *writes* its output channels: each is one row of its weight, dimension 0. A BatchNorm *scales*
+them: one number per channel in each of its four vectors. The next layer *reads* them: each is one column of
+its weight, dimension 1, or, after a Flatten, one column per pixel. A sum joins two sets of channels, because
+it adds channel c of one to channel c of the other:
 
-    relu(norm2(conv2(…)) + x)        whoever wrote x, and whoever reads the sum, shares channels with conv2
+    relu(norm2(conv2(…)) + x)        the writers of x and the readers of the sum share channels with conv2
 
-So along a chain of residual blocks the channels between blocks are all one group, and only those inside a
-block stand alone. Such a group is removed as a whole or not at all, and it can be printed before anything is.
+So in a chain of residual blocks the channels between the blocks form one group, and only the channels inside
+a block form separate groups. A channel is removed from all layers of its group or from none.
 
-What it saves: nothing yet; ``channels`` removes them. What it costs: one symbolic run, without data. What is
-left out: concatenations, attention heads, convolutions in groups other than depthwise, and operations that
-turn a channel of zeros into something else (a Sigmoid makes 0.5 of it): these are errors that name the layer.
-The channels of the network's input and output are not ours to remove, so they have no group.
+What it saves: nothing itself; ``channel_removal`` removes channels. What it costs: one symbolic trace,
+without data. What is left out: concatenations, attention heads, grouped convolutions other than depthwise,
+and operations that map a channel of zeros to something else (Sigmoid gives 0.5); each raises an error that
+names the layer. The channels of the network's input and output cannot be removed, so they have no group.
 
 Source: Li, Kadav, Durdanovic, Samet and Graf 2017, "Pruning filters for efficient ConvNets",
 arXiv:1608.08710 (filters, and the shortcuts of a residual block); Fang, Ma, Song, Mi and Wang 2023,
@@ -41,15 +41,15 @@ WRITES, SCALES, FILTERS, READS = "writes", "scales", "filters", "reads"
 
 @dataclass(frozen=True)
 class Member:
-    """One layer's share in a group.
+    """A layer that belongs to a group.
 
     Args:
         layer: its name, as in ``model.named_modules()``.
         kind: its class, such as ``"Conv2d"``.
-        role: ``"writes"`` the channels, ``"scales"`` them (BatchNorm), ``"filters"`` each by itself (a
+        role: ``"writes"`` the channels, ``"scales"`` them (BatchNorm), ``"filters"`` each separately (a
             depthwise convolution), or ``"reads"`` them.
-        each: how many neighbouring entries of the dimension belong to one channel: 1, or behind a Flatten
-            the number of pixels.
+        each: number of neighbouring entries per channel along the dimension: 1, or after a Flatten the
+            number of pixels.
     """
 
     layer: str
@@ -59,18 +59,18 @@ class Member:
 
     @property
     def dimension(self) -> int:
-        """The dimension of the layer's weight along which the channels lie: 1 for a reader, else 0."""
+        """The dimension of the layer's weight that indexes the channels: 1 for a reader, else 0."""
         return 1 if self.role == READS else 0
 
 
 @dataclass(frozen=True)
 class Group:
-    """Channels that go together: ``print(group)`` says who shares them.
+    """Channels that must be removed together; ``print(group)`` lists the layers that share them.
 
     Args:
         name: the first layer that writes them.
-        channels: how many there are.
-        members: everyone who has them in a weight, in the order in which they run.
+        channels: number of channels.
+        members: all layers with a weight for these channels, in execution order.
     """
 
     name: str
@@ -93,13 +93,13 @@ class Group:
 
 
 def dependency_groups(model: nn.Module) -> dict[str, Group]:
-    """{name: Group} of all channels that can be removed, in the order in which they are written.
+    """Return {name: Group} of all channels that can be removed, in the order in which they are written.
 
-    A group is called after the first layer that writes it. The model is left alone.
+    A group has the name of the first layer that writes it. The model is not changed.
 
     Raises:
-        Unsupported: a layer through which channels can't be followed (which), or a forward that can't
-            be written down as steps.
+        Unsupported: channels can't be followed through a layer (the text names it), or ``torch.fx``
+            can't trace the forward.
 
     >>> pixels = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 9, 10))
     >>> print(dependency_groups(pixels)["0"])
@@ -123,17 +123,17 @@ def dependency_groups(model: nn.Module) -> dict[str, Group]:
 
 @dataclass(frozen=True)
 class _Value:
-    """What is handed on: the layer that wrote its channels, and how they lie.
+    """A value in the graph: the layer that wrote its channels, and their layout.
 
     ``layout`` is "maps" (n, channels, h, w), "flat" (n, channels · h · w), "rows" (…, channels), or "" for
-    the network's input, of which nothing is known.
+    the network's input, whose layout is unknown.
     """
 
     written_by: str
     layout: str
 
 
-_INPUT = ""  # who writes the channels of the input; those of the output are joined to them: neither may go
+_INPUT = ""  # the writer of the input's channels; the output's are joined to them, and none can be removed
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh)  # f(0) = 0
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _THROUGH = (*_ACTIVATIONS, *_POOLS, nn.Identity, nn.Dropout, nn.Dropout2d)
@@ -144,7 +144,7 @@ _SUMS: tuple[Callable | str, ...] = (operator.add, operator.iadd, torch.add, "ad
 def _follow(
     node: fx.Node, given: list[_Value], channels: _Channels, modules: Mapping[str, nn.Module]
 ) -> _Value:
-    """What a node makes of the values that it is given; a layer with weights is noted as a member."""
+    """Return a node's output value; a layer with weights becomes a member of its groups."""
     if node.op != "call_module":
         return _call(node, given, channels)
     name, layer = str(node.target), modules[str(node.target)]
@@ -161,7 +161,7 @@ def _follow(
 
 
 def _member(name: str, layer: nn.Module, value: _Value, channels: _Channels) -> _Value:
-    """What a layer with weights makes of a value; which channels it reads and writes is noted."""
+    """Return the output value of a layer with weights, and record the channels that it reads and writes."""
     match layer:
         case nn.Conv2d() if layer.groups == 1:
             channels.share(Member(name, "Conv2d", READS), value, layer.in_channels)
@@ -179,7 +179,7 @@ def _member(name: str, layer: nn.Module, value: _Value, channels: _Channels) -> 
 
 
 def _call(node: fx.Node, given: list[_Value], channels: _Channels) -> _Value:
-    """What a function or a method makes of the values."""
+    """Return the output value of a function or a method."""
     if node.target in _THROUGH_CALLS and len(given) == 1:
         return given[0]
     if node.target in _SUMS and all(isinstance(argument, fx.Node) for argument in node.args):
@@ -188,33 +188,33 @@ def _call(node: fx.Node, given: list[_Value], channels: _Channels) -> _Value:
 
 
 def _sum(name: str, given: list[_Value], channels: _Channels) -> _Value:
-    """The sum of two values (one, if it is added to itself), whose channels are from now on the same."""
+    """Return the sum of two values (or of one with itself) and join their channels."""
     channels.join(given[0].written_by, given[-1].written_by, of=f"the sum {name}")
     return _Value(given[0].written_by, given[0].layout or given[-1].layout)
 
 
 class _Channels:
-    """Who shares which channels, as far as the network was followed. A set is known by its first writer."""
+    """The sets of shared channels found so far; each set is identified by its first writer."""
 
     def __init__(self) -> None:
-        self.number: dict[str, int] = {}  # {writer: how many}
-        self.same_as: dict[str, str] = {}  # {writer: an earlier one with the same channels}
+        self.number: dict[str, int] = {}  # {writer: number of channels}
+        self.same_as: dict[str, str] = {}  # {writer: an earlier writer of the same channels}
         self.members: dict[Member, str] = {}  # {member: a writer of its channels}
 
     def first(self, writer: str) -> str:
-        """The first writer of the same channels."""
+        """Return the first writer of the same channels."""
         while writer in self.same_as:
             writer = self.same_as[writer]
         return writer
 
     def write(self, name: str, kind: str, number: int, layout: str) -> _Value:
-        """The value that a layer writes; one that runs twice writes the same channels twice."""
+        """Record and return the value that a layer writes; a second run writes the same channels."""
         self.number.setdefault(name, number)
         self.members.setdefault(Member(name, kind, WRITES), name)
         return _Value(name, layout)
 
     def share(self, member: Member, value: _Value, entries: int) -> None:
-        """Notes that a layer has the value's channels along a dimension with so many entries."""
+        """Record that a layer has the value's channels along a dimension of this many entries."""
         number = self.number.get(self.first(value.written_by), entries)
         each, rest = divmod(entries, number)
         if rest or (each > 1 and value.layout != "flat"):
@@ -226,7 +226,7 @@ class _Channels:
         self.join(self.members.setdefault(member, value.written_by), value.written_by, of=member.layer)
 
     def join(self, one: str, other: str, *, of: str) -> None:
-        """Makes two sets of channels one."""
+        """Join two sets of channels."""
         one, other = self.first(one), self.first(other)
         if one == other:
             return
@@ -241,7 +241,7 @@ class _Channels:
         self.same_as[other] = one
 
     def groups(self) -> dict[str, Group]:
-        """All sets but the one that the network's input and output belong to."""
+        """Return all sets as groups, except the one of the network's input and output."""
         sets: dict[str, list[Member]] = {writer: [] for writer in self.number if writer == self.first(writer)}
         for member, writer in self.members.items():
             if self.first(writer) in sets:

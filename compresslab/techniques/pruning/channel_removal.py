@@ -1,20 +1,20 @@
-"""Removing channels: what is left is an ordinary network, only thinner, with nothing to skip.
+"""Structured pruning: removing channels, which leaves a smaller dense network.
 
-A channel whose BatchNorm has γ = β = 0 is zero wherever it is read, so every weight that reads it multiplies
-zeros, and the rows that write it work for nothing. Taking both away changes no output:
+If a channel's BatchNorm has γ = β = 0, the channel is zero for all its readers. Then the weights that write
+it and the weights that read it have no effect on any output, and both can be removed:
 
-    y = Σ_c w[:, c] ∗ x_c  =  Σ_{c kept} w[:, c] ∗ x_c                    wherever x_c = 0 for the others
+    y = Σ_c w[:, c] ∗ x_c  =  Σ_{c kept} w[:, c] ∗ x_c                    if x_c = 0 for the others
 
     kept:  rows w[kept] of the writers, entries of γ, β, μ, σ² of the norms, columns w[:, kept] of the readers
 
 What it saves: parameters, MACs, activations and time, on any machine and without a special format. Half the
 channels leave about a quarter of the weights, because most layers lose rows *and* columns. What it costs:
-accuracy, more than single zeros at the same share would; fine-tuning wins most of it back, and a norm whose
-inputs have become others needs its statistics anew. What is left out: that fine-tuning (``training.fit``).
+accuracy, more than single zeros at the same sparsity; fine-tuning recovers most of it, and norms need new
+statistics because their inputs change. What is left out: the fine-tuning (``training.loop.fit``).
 
-A thinner network can't be written as ``ResidualNetwork(stem, blocks)``: a block's inner and outer widths
-differ after pruning. So the file holds the tensors alone, and the widths are their shapes: ``load_pruned``
-(or ``empty_like``, for a state dict) gives the unpruned network's structure those shapes. No pickle anywhere.
+A pruned network can't be built as ``ResidualNetwork(stem, blocks)``, because a block's inner and outer widths
+differ. The file holds only the tensors, and their shapes give the widths: ``load_pruned`` (or ``empty_like``,
+for a state dict) gives these shapes to the structure of the unpruned network, without pickle.
 
 Source: Li, Kadav, Durdanovic, Samet and Graf 2017, "Pruning filters for efficient ConvNets",
 arXiv:1608.08710; Fang, Ma, Song, Mi and Wang 2023, "DepGraph: Towards any structural pruning",
@@ -41,18 +41,18 @@ __all__ = ["empty_like", "load_pruned", "recalibrate_batch_norm", "remove_channe
 
 
 def remove_channels(model: nn.Module, keep: Mapping[str, Tensor | Sequence[int]]) -> nn.Module:
-    """A smaller network of the same structure, in which the named groups have only the channels to keep.
+    """Return a smaller network of the same structure in which the named groups have only the kept channels.
 
-    Its outputs in evaluation are those of the given model with the other channels' γ and β (without a norm:
-    rows and biases) at zero. Layers that lose channels become plain, as in ``plain_layer``; the others stay
-    as they are. The given model is left alone and nothing is shared with it.
+    Its outputs in evaluation mode are those of the given model with the other channels' γ and β (without a
+    norm: rows and biases) at zero. Layers that lose channels become plain, as in ``plain_layer``; the others
+    stay as they are. The given model is not changed and shares nothing with the result.
 
     Args:
-        model: of layers that ``dependency_groups`` can follow.
-        keep: {group: indices of the channels to keep}; groups that are not named stay whole.
+        model: with layers that ``dependency_groups`` can follow.
+        keep: {group: indices of the channels to keep}; groups that are not named keep all channels.
 
     Raises:
-        CompressionError: an unknown group, one that is emptied, or indices that it does not have.
+        CompressionError: a group is unknown or would be emptied, or an index is out of range.
     """
     groups = dependency_groups(model)
     _check_groups(keep, groups)
@@ -62,21 +62,21 @@ def remove_channels(model: nn.Module, keep: Mapping[str, Tensor | Sequence[int]]
         for member in groups[name].members:
             layer = smaller.get_submodule(member.layer)
             thin = _thinner(layer, member, kept)
-            for place, module in list(smaller.named_modules(remove_duplicate=False)):
-                if module is layer:  # a layer may stand in two places
-                    smaller.set_submodule(place, thin)
+            for path, module in list(smaller.named_modules(remove_duplicate=False)):
+                if module is layer:  # a layer may have two names
+                    smaller.set_submodule(path, thin)
     return smaller
 
 
 def empty_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """The model's structure with the shapes of a state dict, all zeros: ready for ``load_state_dict(state)``.
+    """Return the model's structure with a state dict's shapes, all zeros, for ``load_state_dict(state)``.
 
     Args:
-        model: the unpruned network, such as ``models.baseline()``; left alone.
-        state: of a network that was pruned from one like it.
+        model: the unpruned network, such as ``models.baseline()``. Not changed.
+        state: of a pruned network of the same structure.
 
     Raises:
-        CompressionError: a state dict of another network.
+        CompressionError: the state dict belongs to another network.
     """
     empty = copy.deepcopy(model)
     _check_state(empty.state_dict(), state)
@@ -90,12 +90,16 @@ def empty_like(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def load_pruned(path: str | Path, *, into: nn.Module) -> nn.Module:
-    """The network that ``save_model`` wrote, as wide as the file says; ``into`` (unpruned) is left alone.
+    """Load a pruned network from a file of ``save_model``, with the widths of the file.
 
-    A file of ``store_sparsely`` holds no weight's shape, so it can't be read without the widths.
+    A file of a ``store_sparsely`` network has no shapes of weights, so it can't be read without the widths.
+
+    Args:
+        path: the file.
+        into: the unpruned network, which gives the structure. Not changed.
 
     Raises:
-        CompressionError: the file is missing or damaged, has no shapes, or holds another network.
+        CompressionError: the file is missing or damaged, has no shapes, or contains another network.
     """
     state = {name.replace("/", ".").removeprefix("."): tensor for name, tensor in read(path)[0].items()}
     _check_shapes(path, state, into.state_dict())
@@ -104,19 +108,18 @@ def load_pruned(path: str | Path, *, into: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def recalibrate_batch_norm(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> nn.Module:
-    """A copy whose norms have their running statistics taken anew; weights, γ and β are as they were.
+    """Return a copy with new running statistics in its BatchNorms; weights, γ and β do not change.
 
-    Each norm's mean and variance become the plain average over the batches, each as the norm itself saw it;
-    all other layers run in evaluation mode. A model without norms is only copied. The given one is left
-    alone.
+    Each norm's mean and variance become the average over the batches of the statistics of its inputs; all
+    other layers run in evaluation mode. A model without norms is only copied. The given model is not changed.
 
     Args:
         model: with BatchNorm layers.
-        batches: of training images (n, 1, 28, 28), or (images, labels) as ``Images.batches`` gives them; of
-            one size, for all count the same.
+        batches: training images (n, 1, 28, 28), or (images, labels) as from ``Images.batches``; of one size,
+            because all batches have the same weight.
 
     Raises:
-        CompressionError: no batches.
+        CompressionError: there are no batches.
     """
     fresh = copy.deepcopy(model).eval()
     norms = [m for m in fresh.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
@@ -137,7 +140,7 @@ def recalibrate_batch_norm(model: nn.Module, batches: Iterable[Tensor | Sequence
 
 
 def _indices(group: Group, channels: Tensor | Sequence[int]) -> Tensor:
-    """The channels to keep, checked, ascending."""
+    """Return the channels to keep in increasing order, after checking them."""
     kept = torch.as_tensor(channels)
     if kept.numel() == 0:
         raise BadSetting(
@@ -155,7 +158,7 @@ def _indices(group: Group, channels: Tensor | Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def _thinner(layer: Any, member: Member, kept: Tensor) -> nn.Module:
-    """A new layer without the member's other channels."""
+    """Return a new layer with only the kept channels of this member."""
     thin = plain_layer(layer) if isinstance(layer, Layer) else copy.deepcopy(layer)
     entries = (kept[:, None] * member.each + torch.arange(member.each)).flatten()
     parts = ["weight"] if member.dimension else ["weight", "bias", "running_mean", "running_var"]
@@ -168,13 +171,13 @@ def _thinner(layer: Any, member: Member, kept: Tensor) -> nn.Module:
 
 
 def _put(layer: Any, part: str, tensor: Tensor) -> None:
-    """Sets a parameter or buffer to another tensor; a parameter keeps its requires_grad."""
+    """Replace a parameter or buffer by another tensor; a parameter keeps its requires_grad."""
     old = getattr(layer, part)
     setattr(layer, part, nn.Parameter(tensor, old.requires_grad) if isinstance(old, nn.Parameter) else tensor)
 
 
 def _note_sizes(layer: nn.Module) -> None:
-    """Lets a layer's settings say what its tensors' shapes say."""
+    """Set a layer's size attributes from the shapes of its tensors."""
     match layer:
         case nn.Conv2d():
             depthwise = layer.groups == layer.in_channels == layer.out_channels
@@ -198,7 +201,7 @@ def _check_groups(names: Iterable[str], known: Mapping[str, object]) -> None:
 
 
 def _check_shapes(path: str | Path, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Refuses what ``store_sparsely`` made: its layers have positions, not a weight with its shape."""
+    """Raise for files of ``store_sparsely``, whose layers have positions instead of a weight with a shape."""
     odd = sorted(name for name in state if name.rpartition(".")[2] == "positions" and name not in wanted)
     if odd:
         raise DamagedFile(

@@ -1,21 +1,21 @@
-"""How wide should each layer stay? Scores of channels in, the channels to keep out; nothing is removed yet.
+"""Choice of the channels to keep, by sparsity per group or by a budget of MACs.
 
-Either every group loses the same share (or a share of its own), or all channels stand in one line, the lowest
-score first, and go until the network is as cheap as asked:
+Either every group loses the same share of its channels (or its own share), or all channels of the network are
+ranked together and removed from the lowest score on until the network is within the budget:
 
     keep the best channels - round(sparsity · channels) of each group
-    or: the longest rest of the line with MACs(network) ≤ budget
+    or: remove the fewest channels, lowest score first, with MACs(network) ≤ budget
 
-MACs are counted on the network that is really thinner. They only fall along the line, so a binary search
-finds where to stop in about a dozen counts.
+MACs are counted on the network that really is smaller. They never rise as channels are removed, so a binary
+search finds the number to remove in about a dozen counts.
 
-What it saves: nothing yet; ``channels`` removes. What it costs: the counts. What is left out: sparsities
-from a scan of how much each layer hurts (``sensitivity``), and time in place of MACs; but as kernels like
-widths that are multiples of 8, those can be asked for.
+What it saves: nothing itself; ``channel_removal`` removes channels. What it costs: the counts. What is left
+out: sparsities from a sensitivity scan (``sensitivity``), and latency instead of MACs; but numbers of
+channels can be rounded to a multiple, such as 8, for which kernels are fast.
 
 Source: Li, Kadav, Durdanovic, Samet and Graf 2017, "Pruning filters for efficient ConvNets",
-arXiv:1608.08710; one line for the whole network: Liu et al. 2017, "Learning efficient convolutional networks
-through network slimming", arXiv:1708.06519.
+arXiv:1608.08710; one ranking for the whole network: Liu et al. 2017, "Learning efficient convolutional
+networks through network slimming", arXiv:1708.06519.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from compresslab.techniques.pruning.granularity import fine_grained_mask
 
 __all__ = ["Keep", "channel_scores", "keep_channels", "keep_channels_within"]
 
-Keep = dict[str, Tensor]  # {group: the channels to keep, int64, ascending}
+Keep = dict[str, Tensor]  # {group: indices of the channels to keep, int64, increasing}
 
 
 def keep_channels(
     scores: Mapping[str, Tensor], *, sparsity: float | Mapping[str, float], multiple: int = 1
 ) -> Keep:
-    """{group: kept channels}: in each group all but that share with the lowest scores.
+    """Return {group: kept channels}: in each group all but the given share with the lowest scores.
 
     Args:
-        scores: {group: (channels,)}; a high score is a channel to keep.
-        sparsity: the share to remove, 0 ≤ sparsity < 1: one for all groups, or {group: its own}; groups that
-            are not named stay whole.
-        multiple: how many are kept is rounded up to a multiple of this (down, where the group has not that
-            many); a group with fewer channels than one multiple stays whole.
+        scores: {group: (channels,)}; channels with high scores are kept.
+        sparsity: the share to remove, 0 ≤ sparsity < 1: one for all groups, or {group: share}; groups that
+            are not named keep all channels.
+        multiple: the number of kept channels is rounded up to a multiple of this (down, if the group has
+            not that many); a group with fewer channels than one multiple keeps all.
 
     Raises:
-        BadSetting: sparsity out of range, a group that would be emptied, or an unknown name.
+        BadSetting: sparsity is out of range, a group would be emptied, or a name is unknown.
 
     >>> keep_channels({"stem": torch.tensor([3.0, 1.0, 2.0, 4.0])}, sparsity=0.5)
     {'stem': tensor([0, 3])}
@@ -77,27 +77,28 @@ def keep_channels(
 def keep_channels_within(
     model: nn.Module, scores: Mapping[str, Tensor], inputs: Tensor, *, macs_per_sample: int, multiple: int = 1
 ) -> Keep:
-    """{group: kept channels}: as few removed, lowest score first over all groups, as the budget allows.
+    """Return {group: kept channels} with the fewest removed, lowest score first, within a budget of MACs.
 
-    The scores of all groups stand in one line, as they are: where a criterion sums more weights for wide
-    layers than for thin ones, divide each group's scores by their mean first. No group is emptied.
+    The scores of all groups are ranked together as they are. If a criterion sums more weights per channel in
+    some groups than in others, first divide each group's scores by their mean. No group is emptied.
 
     Args:
-        model: the network that the scores are of; left alone.
+        model: the scored network. Not changed.
         scores: {group: (channels,)}.
-        inputs: images to count on; only the first is used.
-        macs_per_sample: what the smaller network may cost at most, as ``count_macs`` counts.
+        inputs: images for the count; only the first is used.
+        macs_per_sample: the budget of the smaller network, as ``count_macs`` counts.
         multiple: as for ``keep_channels``.
 
     Raises:
-        CompressionError: a budget that even the smallest network exceeds, no scores, or an unknown name.
+        CompressionError: even the smallest network exceeds the budget, there are no scores, or a name is
+            unknown.
     """
     _check_multiple(multiple)
     if not scores:
         raise BadSetting(
             "scores must be {group: channel scores}, got none; make them of dependency_groups(model)"
         )
-    group_of = torch.cat([torch.full((len(s),), number) for number, s in enumerate(scores.values())])
+    group_of = torch.cat([torch.full((len(s),), index) for index, s in enumerate(scores.values())])
     lowest_first = torch.cat([s.detach().cpu().double() for s in scores.values()]).argsort(stable=True)
 
     def without(count: int) -> Keep:
@@ -120,7 +121,7 @@ def keep_channels_within(
 
 
 def _best(scores: Tensor, number: int, multiple: int) -> Tensor:
-    """The channels with the highest scores, ascending: so many, rounded up to the multiple."""
+    """Return the channels with the highest scores in increasing order: ``number``, rounded up."""
     channels = len(scores)
     number = min(-(-number // multiple) * multiple, channels // multiple * multiple) or channels
     return fine_grained_mask(scores, sparsity=1 - number / channels).nonzero().flatten()
@@ -132,12 +133,12 @@ def _check_multiple(multiple: int) -> None:
 
 
 def channel_scores(group: Group, scores: Mapping[str, Tensor]) -> Tensor:
-    """One score a channel (channels,): the sum of the scores of all weights that have to do with it.
+    """Return one score per channel (channels,): the sum of the scores of all its weights.
 
     Args:
         group: from ``dependency_groups``.
-        scores: {layer: its weights' scores, in the weight's shape}, as the criteria give. Members that are
-            missing count for nothing: give those of ``group.writers`` alone to score filters only.
+        scores: {layer: its weights' scores, in the weight's shape}, from a criterion. Members without
+            scores count 0: give only those of ``group.writers`` to score filters alone.
 
     Raises:
         CompressionError: no member has scores, or scores in another shape.
@@ -152,7 +153,7 @@ def channel_scores(group: Group, scores: Mapping[str, Tensor]) -> Tensor:
 
 
 def _share(group: Group, member: Member, scores: Tensor) -> Tensor:
-    """A member's scores summed over each channel: (channels,)."""
+    """Return a member's scores summed per channel: (channels,)."""
     size = scores.shape[member.dimension] if scores.dim() > member.dimension else 0
     if size != group.channels * member.each:
         raise BadSetting(

@@ -1,8 +1,8 @@
-"""Which weights matter? A criterion gives every weight a score; the lowest scores go first.
+"""Pruning criteria: a score per weight; the weights with the lowest scores are removed first.
 
-A weight should go if the network is nearly the same without it. What a criterion knows of that depends on
-what it looks at; w is a weight, g = ∂L/∂w the loss's gradient, h = ∂²L/∂w² its curvature, x the input that
-w multiplies:
+A weight can be removed if the network is almost the same without it. Criteria estimate this from different
+data: w is a weight, g = ∂L/∂w the gradient of the loss, h = ∂²L/∂w² its curvature, x the input that w
+multiplies:
 
     criterion               score       needs                                cost, in passes over the images
     random_scores           uniform     nothing: the control                 0
@@ -11,18 +11,18 @@ w multiplies:
     wanda                   |w| · ‖x‖   images: input_norms                  1 forward
     gradient                |g|         images, labels: mean_gradients       1 forward and backward
     taylor                  (w g)²      the same                             the same
-    optimal_brain_damage    h w² / 2    images, labels: squared_gradients    the same, an image at a time
+    optimal_brain_damage    h w² / 2    images, labels: squared_gradients    the same, per image
     surgeon_scores (obs)    w²/[G⁻¹]    images: gram_matrices                1 forward, with n² products
 
-The ``evidence`` page makes what is needed, and says what it costs in time. The last three estimate how far
-the loss (or the layer's output) moves when w becomes 0: by the first term of its Taylor series, the second,
-and with the other weights making up. A gradient alone is no such estimate: it says how the loss moves *per
-unit* of w, not how far w has to go. And in a trained network the mean gradient is near zero, which leaves
-taylor with noise, and is why the second term was looked at first.
+``gradients`` computes what they need and lists its cost in time. The last three estimate the change of the
+loss (or of the layer's output) when w becomes 0: by the first term of its Taylor series, by the second, and
+with the other weights compensating. The gradient alone is not such an estimate: it is the change of the loss
+*per unit* of w, and w itself is missing. In a trained network the mean gradient is near zero, so that the
+taylor score is mostly noise; this is why the second term was used first.
 
-What they save: nothing; they only rank. A score of several weights that go together is the sum of theirs (the
-granularity page's; for taylor the paper also has the square of the sum of w g, and torch-pruning sums |w g|).
-What is left out: that weights interact, so that two which can go alone can't both.
+What they save: nothing themselves; they only rank. The score of a group of weights is the sum of their scores
+(see ``granularity``; for taylor the paper also has the square of the sum of w g, and torch-pruning sums
+|w g|). What is left out: interactions: two weights may each be removable, but not both.
 
 Source: magnitude: Han et al. 2015, arXiv:1506.02626; Taylor: Molchanov et al. 2019, arXiv:1906.10771; optimal
 brain damage: LeCun, Denker and Solla 1990, "Optimal brain damage"; Wanda: Sun et al. 2023, arXiv:2306.11695;
@@ -48,10 +48,10 @@ __all__ = [
 
 
 def magnitude(weight: Tensor, *, power: int = 1) -> Tensor:
-    """|w| or w² of every weight, in the weight's shape and dtype: a high score is a weight to keep.
+    """Return |w| or w² of every weight, in the weight's shape and dtype.
 
-    For single weights both rank alike. Summed over a group they don't: 1 makes the sum its L1 norm, 2 the
-    square of its L2 norm, in which one large weight counts for more than several small ones.
+    Both rank single weights alike, but not groups: with 1 a group's sum is its L1 norm, with 2 the square of
+    its L2 norm, in which one large weight counts more than several small ones.
 
     Args:
         weight: any shape. Not changed.
@@ -69,7 +69,7 @@ def magnitude(weight: Tensor, *, power: int = 1) -> Tensor:
 
 
 def gradient(weight_gradient: Tensor) -> Tensor:
-    """|g|: how steep the loss is in every weight, whatever the weight; the gradient's shape and dtype.
+    """Return |g|, the slope of the loss in every weight, in the gradient's shape and dtype.
 
     Args:
         weight_gradient: ∂L/∂w, any shape, as from ``mean_gradients``. Not changed.
@@ -78,14 +78,14 @@ def gradient(weight_gradient: Tensor) -> Tensor:
 
 
 def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
-    """(w g)²: the square of how far the loss moves if w becomes 0, to first order; the weight's shape.
+    """Return (w g)², the squared first-order change of the loss if w becomes 0, in the weight's shape.
 
     Args:
         weight: any shape. Not changed.
         gradient: ∂L/∂w in the same shape, as from ``mean_gradients``. Not changed.
 
     Raises:
-        CompressionError: shapes that differ.
+        CompressionError: the shapes differ.
 
     >>> taylor(torch.tensor([2.0, 0.0]), torch.tensor([0.5, 9.0]))
     tensor([1., 0.])
@@ -95,17 +95,17 @@ def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
 
 
 def optimal_brain_damage(weight: Tensor, hessian_diagonal: Tensor) -> Tensor:
-    """Half of h w²: how far the loss rises if w becomes 0, to second order; the weight's shape.
+    """Return h w² / 2, the second-order increase of the loss if w becomes 0, in the weight's shape.
 
-    At a minimum the first-order term is 0; what h leaves out are the products of two different weights. With
-    ``squared_gradients`` for h it is half the mean over images of (w g_i)²: Taylor's score, image by image.
+    At a minimum the first-order term is 0; the diagonal h omits the interactions of two weights. With
+    ``squared_gradients`` as h it is half the mean over images of (w g_i)²: the Taylor score per image.
 
     Args:
         weight: any shape. Not changed.
-        hessian_diagonal: ∂²L/∂w² in the same shape, or what stands for it. Not changed.
+        hessian_diagonal: ∂²L/∂w², or an estimate of it, in the same shape. Not changed.
 
     Raises:
-        CompressionError: shapes that differ.
+        CompressionError: the shapes differ.
 
     >>> optimal_brain_damage(torch.tensor([2.0, -1.0]), torch.tensor([0.5, 4.0]))
     tensor([1., 2.])
@@ -115,16 +115,17 @@ def optimal_brain_damage(weight: Tensor, hessian_diagonal: Tensor) -> Tensor:
 
 
 def wanda(weight: Tensor, input_norm: Tensor) -> Tensor:
-    """|w| · ‖x‖: how much a weight adds to its output, over the images; the weight's shape.
+    """Return |w| · ‖x‖, a weight's contribution to its output over the images, in the weight's shape.
 
-    Paper: compares weights of the same output with each other only; here: a score, and the mask decides.
+    Paper: only weights of the same output are compared; here: a score, and the mask determines what is
+    compared.
 
     Args:
         weight: (out, in) or (out, in, height, width). Not changed.
-        input_norm: what the norms of the inputs are, (in,) or (in, height, width): as from ``input_norms``.
+        input_norm: norms of the inputs, (in,) or (in, height, width), as from ``input_norms``.
 
     Raises:
-        CompressionError: norms that are not one for each input.
+        CompressionError: there is not one norm per input.
 
     >>> wanda(torch.tensor([[1.0, -1.0]]), torch.tensor([3.0, 0.5]))
     tensor([[3.0000, 0.5000]])
@@ -139,9 +140,9 @@ def wanda(weight: Tensor, input_norm: Tensor) -> Tensor:
 
 
 def batch_norm_scale(gamma: Tensor) -> Tensor:
-    """|γ| (channels,): how strongly BatchNorm passes each channel on; a score for channels, not for weights.
+    """Return |γ| (channels,), BatchNorm's scale of each channel: a score for channels, not for weights.
 
-    It ranks well only if γ was pressed towards zero in training (paper: an L1 penalty on γ).
+    It ranks well only if training pushed γ towards zero (paper: an L1 penalty on γ).
 
     Args:
         gamma: a BatchNorm's ``weight``. Not changed.
@@ -150,7 +151,7 @@ def batch_norm_scale(gamma: Tensor) -> Tensor:
 
 
 def random_scores(weight: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Uniform in [0, 1), in the weight's shape: the control that every other criterion has to beat."""
+    """Return uniform scores in [0, 1), in the weight's shape: the control for all other criteria."""
     return torch.rand(weight.shape, generator=generator, device=weight.device)
 
 

@@ -1,21 +1,21 @@
-"""What criteria ask of the data: gradients, and what a layer's inputs are like.
+"""Gradients and input norms for pruning criteria.
 
-A weight alone does not say what it does. What it does shows when images run through the network: how large
-the inputs x are that it multiplies, and, if the labels are there, how the loss L reacts. A layer computes
-y = W x at every image (and, a convolution, at every position p of it), so its gradient for one image i is a
-sum of outer products, and all four kinds of evidence are means of x and of ∂L/∂y:
+A weight's effect depends on the data: on the size of the inputs x that it multiplies, and, with labels, on
+the response of the loss L. A layer computes y = W x for every image (a convolution: at every position p of
+the image). So its gradient for one image i is a sum of outer products, and all four statistics are means of
+x and of ∂L/∂y:
 
     g_i = Σ_p ∂L_i/∂y_p x_pᵀ
 
-    evidence                is            needs                      costs, in forward passes (measured)
+    statistic               is            needs                      costs, in forward passes (measured)
     mean_gradients          E_i[g_i]      forward, backward, labels  about 4
-    squared_gradients       E_i[g_i²]     the same for each image    about 9
+    squared_gradients       E_i[g_i²]     the same per image         about 9
     input_norms             √E_p[x²]      forward                    little more than 1
     gram_matrices           E_p[x xᵀ]     forward, n² numbers        10 to 20
 
-All run in evaluation mode, so that an image's part does not depend on its batch, and leave the model as it
-is: weights, modes, ``.grad``. A few hundred training images are enough. In a convolution n counts
-channels · height · width of a kernel: what goes into one output. What is left out: convolutions in groups.
+All run in evaluation mode, so that an image's contribution does not depend on its batch, and do not change
+the model's weights, modes or ``.grad``. A few hundred training images are enough. In a convolution,
+n = channels · height · width of a kernel, the inputs of one output. What is left out: grouped convolutions.
 
 Source: the mean of squared gradients as the Hessian's diagonal ("empirical Fisher"): Theis et al. 2018,
 "Faster gaze prediction with dense networks and Fisher pruning", arXiv:1801.05787; input norms: Sun et al.
@@ -36,13 +36,13 @@ from compresslab.models.surgery import Layer, evaluating, forward_hooks, ungroup
 
 __all__ = ["input_norms", "mean_gradients", "squared_gradients"]
 
-_TOGETHER = 10  # images whose gradients are in memory at a time
+_TOGETHER = 10  # images whose gradients are in memory at once
 
 
 def mean_gradients(model: nn.Module, batches: LabelledBatches) -> dict[str, Tensor]:
-    """The mean cross-entropy's gradient in every Conv2d's and Linear's weight: {layer: weight's shape}.
+    """Return the gradient of the mean cross-entropy in Conv2d and Linear weights: {layer: weight's shape}.
 
-    In a trained network it is near zero: the images pull in many directions, and agree on none.
+    In a trained network it is near zero, because the gradients of the images cancel.
 
     Args:
         model: images → logits (batch, classes), in any mode.
@@ -66,12 +66,12 @@ def mean_gradients(model: nn.Module, batches: LabelledBatches) -> dict[str, Tens
 
 
 def squared_gradients(model: nn.Module, batches: LabelledBatches) -> dict[str, Tensor]:
-    """The mean over images of the squared gradient of each image's own loss: {layer: weight's shape}.
+    """Return the mean over images of each image's squared gradient: {layer: weight's shape}.
 
-    It stands for the Hessian's diagonal. For cross-entropy the two are equal on average if the labels are
-    drawn as often as the network itself believes in them; here they are the true labels ("empirical Fisher"),
-    so that holds the better, the better the network knows how sure to be. It is never negative, which the
-    Hessian's own diagonal can be.
+    It approximates the Hessian's diagonal. For cross-entropy, the two are equal in expectation if labels are
+    drawn from the network's own probabilities. Here the true labels are used ("empirical Fisher"), so the
+    better calibrated the network, the better the approximation. Unlike the Hessian's diagonal, it is never
+    negative.
 
     Args:
         model: images → logits (batch, classes), in any mode.
@@ -92,10 +92,10 @@ def squared_gradients(model: nn.Module, batches: LabelledBatches) -> dict[str, T
 
 
 def input_norms(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
-    """How large each input of a layer is, √E[x²] over images and positions: {layer: weight's shape[1:]}.
+    """Return √E[x²] of each input of a layer, over images and positions: {layer: weight's shape[1:]}.
 
-    Paper: the norm ‖x‖ over all of them; here: that by √(their number), the same ranking, so that more images
-    make no larger norms. The padding's zeros count, as the weights multiply them too.
+    Paper: the norm ‖x‖; here: divided by √(number of values), which gives the same ranking but does not grow
+    with the number of images. Zeros of the padding count, because the weights multiply them too.
 
     Args:
         model: in any mode.
@@ -110,7 +110,7 @@ def input_norms(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
 
 
 def _gradients_of_each_image(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """{layer: (images, *weight's shape)}: Σ_p ∂L/∂y xᵀ, from a zero that is added to y and asked for ∂L."""
+    """{layer: (images, *weight's shape)}: Σ_p ∂L/∂y xᵀ, where ∂L/∂y is the gradient of a zero added to y."""
     calls: list[tuple[str, Layer, Tensor, Tensor]] = []
 
     def add_zero(name: str, layer: Layer, x: Tensor, y: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def _gradients_of_each_image(model: nn.Module, images: Tensor, labels: Tensor) -
 
 
 def _squares(layer: Layer, x: Tensor) -> tuple[Tensor, int]:
-    """The sum (n,) of x² over images and positions, and their number."""
+    """The sum (n,) of x² over images and positions, and the number of positions."""
     rows = input_rows(layer, x.square().sum(dim=0, keepdim=True))[0]
     return rows.sum(dim=0), len(x) * len(rows)
 

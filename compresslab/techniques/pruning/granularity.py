@@ -1,6 +1,7 @@
-"""What is removed together? From a single weight to a whole layer; a group lives or dies whole.
+"""Pruning granularity: masks for single weights, vectors, kernels, channels, layers and n of m.
 
-A *granularity* lays a weight out as rows, one a group: every group is a run of neighbours in memory.
+A *granularity* arranges a weight tensor as rows, one row per group; each group is contiguous in memory. The
+weights of a group are kept or removed together.
 
     fine      one weight                       out · in · height · width groups
     vector    a row of a kernel                out · in · height
@@ -9,18 +10,20 @@ A *granularity* lays a weight out as rows, one a group: every group is a run of 
     layer     all of it                        1
     n of m    any n of m neighbouring inputs   fine, with a fixed number in every m
 
-A group's score is the sum of its weights' scores, and the lowest groups go:
+A group's score is the sum of its weights' scores, and the groups with the lowest scores are removed:
 
     score[g] = Σ score[i] over i in g,    mask[g] = score[g] not among the round(sparsity · groups) lowest
 
-What it saves by itself: **nothing**. A zero takes as many bytes in a dense file, and as long to multiply, as
-any other number. The coarser the group, the fewer the indices of a sparse file and the simpler the kernel
-that skips it; whole channels can be cut out and leave a smaller dense network. What it costs: accuracy, the
-more the coarser, for weights that matter die beside those that don't. What is left out: the cutting, the
-files, and training with the masks held fixed, which have pages of their own.
+What it saves: **nothing** itself. A zero takes as many bytes in a dense file, and as much time to multiply,
+as any other number. The coarser the groups, the fewer indices a sparse file needs and the simpler a kernel
+that skips them; whole channels can be removed, which leaves a smaller dense network. What it costs: accuracy;
+the coarser the groups, the larger the loss, because important weights are removed together with unimportant
+ones. What is left out: removal (``channel_removal``), sparse files (``sparse_layers``) and training under
+masks (``masks``, ``schedule``).
 
-Overviews list "random" and "structured" beside these. They are other axes: *random* is a criterion, a control
-that takes any granularity; *structured* is a property that all but ``fine`` have to some degree.
+Overviews list "random" and "structured" as further granularities, but these are different properties:
+*random* is a criterion, the control for any granularity; *structured* applies to some degree to all but
+``fine``.
 
 Source: Han, Pool, Tran and Dally 2015, "Learning both weights and connections", arXiv:1506.02626; Mao et al.
 2017, "Exploring the regularity of sparse structure in convolutional neural networks", arXiv:1705.08922;
@@ -64,35 +67,35 @@ Granularity = Callable[[Tensor], Tensor]  # scores (out, …) → (groups, weigh
 
 
 def fine(scores: Tensor) -> Tensor:
-    """Every weight by itself: any shape → (n, 1)."""
+    """Single weights: any shape → (n, 1)."""
     return scores.reshape(-1, 1)
 
 
 def vector(scores: Tensor) -> Tensor:
     """Rows of kernels: (out, in, height, width) → (out · in · height, width).
 
-    A Linear layer's (out, in) is read as kernels of 1 × 1, so there a vector is one weight.
+    A Linear layer's (out, in) is read as 1 × 1 kernels, so its vectors are single weights.
     """
     return _kernels(scores).flatten(0, 2)
 
 
 def kernel(scores: Tensor) -> Tensor:
-    """Kernels: (out, in, height, width) → (out · in, height · width); of a Linear layer, one weight."""
+    """Kernels: (out, in, height, width) → (out · in, height · width); in a Linear layer, single weights."""
     return _kernels(scores).flatten(0, 1).flatten(1)
 
 
 def channel(scores: Tensor) -> Tensor:
-    """Filters, or neurons, all that makes one output: (out, in, …) → (out, in · …)."""
+    """Filters or neurons, all weights of one output: (out, in, …) → (out, in · …)."""
     return _kernels(scores).flatten(1)
 
 
 def layer(scores: Tensor) -> Tensor:
-    """The layer as one group: any shape → (1, n). It has a use across layers: see ``global_masks``."""
+    """The layer as one group: any shape → (1, n). It is useful across layers: see ``global_masks``."""
     return scores.reshape(1, -1)
 
 
 def group_scores(scores: Tensor, granularity: Granularity) -> Tensor:
-    """The sum over each group: (groups,).
+    """Return the sum of the scores in each group: (groups,).
 
     >>> group_scores(torch.tensor([[3.0, 1.0], [2.0, 1.0]]), channel)
     tensor([4., 3.])
@@ -101,21 +104,21 @@ def group_scores(scores: Tensor, granularity: Granularity) -> Tensor:
 
 
 def group_mask(scores: Tensor, granularity: Granularity, *, sparsity: float) -> Tensor:
-    """Which weights stay: all but those of exactly round(sparsity · groups) of the lowest groups.
+    """Return the mask without exactly round(sparsity · groups) groups, those with the lowest scores.
 
-    Among equal groups the one that comes first (in row-major order) is dropped first. Half a group is rounded
-    as Python does, to the even number.
+    Of equal groups the first in row-major order is dropped first. Halves are rounded to the even number, as
+    Python does.
 
     Args:
-        scores: in the weight's shape; a high score is a weight to keep. Not changed.
+        scores: in the weight's shape; weights with high scores are kept. Not changed.
         granularity: ``fine``, ``vector``, ``kernel``, ``channel`` or ``layer``.
         sparsity: the share of groups to drop, 0 ≤ sparsity < 1.
 
     Returns:
-        A bool mask in the shape of ``scores``.
+        A bool mask in the shape of ``scores``, True where a weight is kept.
 
     Raises:
-        BadSetting: sparsity out of range, scores that are not numbers, a shape without such groups.
+        BadSetting: sparsity is out of range, scores contain NaN, or the shape has no such groups.
     """
     check_sparsity(sparsity)
     summed = _numbers(group_scores(scores, granularity))
@@ -125,7 +128,7 @@ def group_mask(scores: Tensor, granularity: Granularity, *, sparsity: float) -> 
 
 
 def fine_grained_mask(scores: Tensor, *, sparsity: float) -> Tensor:
-    """Which weights stay, each one by itself: see ``group_mask``.
+    """Return the mask of single weights: see ``group_mask``.
 
     >>> fine_grained_mask(torch.tensor([[3.0, 1.0], [2.0, 1.0]]), sparsity=0.25)
     tensor([[ True, False],
@@ -135,17 +138,17 @@ def fine_grained_mask(scores: Tensor, *, sparsity: float) -> Tensor:
 
 
 def vector_mask(scores: Tensor, *, sparsity: float) -> Tensor:
-    """Which rows of the kernels stay: see ``group_mask``."""
+    """Return the mask of kernel rows: see ``group_mask``."""
     return group_mask(scores, vector, sparsity=sparsity)
 
 
 def kernel_mask(scores: Tensor, *, sparsity: float) -> Tensor:
-    """Which kernels stay: see ``group_mask``."""
+    """Return the mask of kernels: see ``group_mask``."""
     return group_mask(scores, kernel, sparsity=sparsity)
 
 
 def channel_mask(scores: Tensor, *, sparsity: float) -> Tensor:
-    """Which filters or neurons stay: see ``group_mask``.
+    """Return the mask of filters or neurons: see ``group_mask``.
 
     >>> channel_mask(torch.tensor([[3.0, 1.0], [2.0, 1.0]]), sparsity=0.5)
     tensor([[ True,  True],
@@ -155,21 +158,21 @@ def channel_mask(scores: Tensor, *, sparsity: float) -> Tensor:
 
 
 def n_of_m_mask(scores: Tensor, *, n: int = 2, m: int = 4) -> Tensor:
-    """Which weights stay: the n highest of every m neighbouring inputs, at each output and kernel position.
+    """Return the mask of the n highest scores in every m neighbouring inputs, per output and kernel position.
 
-    Neighbours are taken along dimension 1, the inputs, because that is what a product sums over. Among equal
-    scores the one that comes first is dropped first.
+    Neighbours are taken along dimension 1, the inputs, over which a product sums. Of equal scores the first
+    is dropped first.
 
     Args:
         scores: (out, in) or (out, in, height, width); in is a multiple of m. Not changed.
-        n: how many stay, 1 ≤ n ≤ m.
-        m: of how many.
+        n: weights kept of every m, 1 ≤ n ≤ m.
+        m: neighbouring inputs per group.
 
     Returns:
-        A bool mask in the shape of ``scores``.
+        A bool mask in the shape of ``scores``, True where a weight is kept.
 
     Raises:
-        CompressionError: n and m out of range, an in that m does not divide, scores that are not numbers.
+        CompressionError: n or m is out of range, m does not divide in, or scores contain NaN.
 
     >>> n_of_m_mask(torch.tensor([[3.0, 1.0, 2.0, 1.0]]))
     tensor([[ True, False,  True, False]])
@@ -194,15 +197,15 @@ def local_masks(
     sparsity: float | Mapping[str, float],
     granularity: Granularity = fine,
 ) -> Masks:
-    """A mask for each layer, with a threshold of its own: every layer loses the same share of its groups.
+    """Return a mask per layer, each with its own threshold: every layer loses the same share of its groups.
 
     Args:
         scores: {layer's name: scores in its weight's shape}. Not changed.
-        sparsity: the share of groups to drop, 0 ≤ sparsity < 1; or {layer's name: share}, one for each layer.
-        granularity: what goes together.
+        sparsity: the share of groups to drop, 0 ≤ sparsity < 1; or {layer's name: share}, one per layer.
+        granularity: the groups.
 
     Raises:
-        BadSetting: as ``group_mask``, or a layer without a sparsity.
+        BadSetting: as ``group_mask``, or a layer has no sparsity.
     """
     shares = sparsity if isinstance(sparsity, Mapping) else dict.fromkeys(scores, sparsity)
     if missing := scores.keys() - shares.keys():
@@ -214,20 +217,20 @@ def local_masks(
 
 
 def global_masks(scores: Mapping[str, Tensor], *, sparsity: float, granularity: Granularity = fine) -> Masks:
-    """A mask for each layer, with one threshold for all: where scores are low, more goes.
+    """Return a mask per layer with one threshold for all: layers with low scores lose more.
 
-    Groups of several layers may differ in size, so here they are compared by their score *a weight*, and the
-    lowest go, in order, for as long as no more than round(sparsity · n) of all n weights are dropped: exactly
-    so many where groups are single weights. Among equal groups the first of the first layer goes first. A
-    layer may lose all its groups, and then nothing gets through it: look at ``masking.sparsity_table``.
+    Groups of different layers may differ in size, so they are compared by their score *per weight*. The
+    lowest are dropped in order as long as no more than round(sparsity · n) of all n weights are dropped; for
+    single weights, exactly this number. Of equal groups the first of the first layer is dropped first. A
+    layer may lose all its groups and then passes no signal: check with ``masks.sparsity_table``.
 
     Args:
         scores: {layer's name: scores in its weight's shape}, on one scale. Not changed.
         sparsity: the share of all weights to drop, 0 ≤ sparsity < 1.
-        granularity: what goes together.
+        granularity: the groups.
 
     Raises:
-        BadSetting: sparsity out of range, scores that are not numbers, a shape without such groups.
+        BadSetting: sparsity is out of range, scores contain NaN, or the shape has no such groups.
     """
     check_sparsity(sparsity)
     groups = {name: granularity(s) for name, s in scores.items()}  # {name: (groups, weights of a group)}
@@ -243,27 +246,27 @@ def global_masks(scores: Mapping[str, Tensor], *, sparsity: float, granularity: 
 
 
 def magnitudes(model: nn.Module) -> dict[str, Tensor]:
-    """The magnitude of every weight of the Conv2d and Linear layers: {layer's name: scores in its shape}.
+    """Return the magnitudes of all Conv2d and Linear weights: {layer's name: scores in its weight's shape}.
 
     Raises:
-        BadSetting: no such layer.
+        BadSetting: the model has no such layer.
     """
     return {name: magnitude(found.weight) for name, found in prunable_layers(model).items()}
 
 
 def prune_by_magnitude(model: nn.Module, *, sparsity: float, granularity: Granularity = fine) -> nn.Module:
-    """A copy of the model in which every Conv2d and Linear layer has that share of its groups at zero.
+    """Return a copy in which the given share of groups in each Conv2d and Linear layer is zero.
 
-    Each layer has its own threshold; biases stay. The given model is left alone and nothing is shared with
-    it.
+    Each layer has its own threshold; biases stay. The given model is not changed and shares nothing with the
+    copy.
 
     Args:
         model: with at least one Conv2d or Linear layer.
         sparsity: the share of each layer's groups to set to zero, 0 ≤ sparsity < 1.
-        granularity: what goes together; single weights unless told.
+        granularity: the groups; single weights by default.
 
     Raises:
-        BadSetting: sparsity out of range, or nothing to prune.
+        BadSetting: sparsity is out of range, or the model has no such layer.
     """
     return masked(model, local_masks(magnitudes(model), sparsity=sparsity, granularity=granularity))
 
@@ -282,7 +285,7 @@ def check_sparsity(sparsity: float) -> None:
 
 
 def _kernels(scores: Tensor) -> Tensor:
-    """Scores (out, in, height, width); those of a Linear layer, (out, in), with kernels of 1 × 1."""
+    """Return scores as (out, in, height, width); those of a Linear layer, (out, in), get 1 × 1 kernels."""
     if scores.dim() not in (2, 4):
         raise BadSetting(
             "scores must have a weight's shape, (out, in) or (out, in, height, width), got "
@@ -300,5 +303,5 @@ def _numbers(scores: Tensor) -> Tensor:
 
 
 def _spread(kept: Tensor, scores: Tensor, granularity: Granularity) -> Tensor:
-    """Each group's fate (groups,) for all its weights: bool, in the shape of ``scores``."""
+    """Expand a mask of groups (groups,) to their weights: bool, in the shape of ``scores``."""
     return kept[:, None].expand_as(granularity(scores)).reshape(scores.shape)

@@ -1,16 +1,16 @@
-"""A mask says which weights live; this page puts masks on a network and holds them there.
+"""Pruning masks: applying masks to a network, and keeping pruned weights at zero during training.
 
-A mask is a bool tensor in its weight's shape, True where the weight stays; masks are {layer's name: mask}.
+A mask is a bool tensor in its weight's shape, True where a weight is kept; masks are {layer's name: mask}.
 
     w ← w · mask,    and again after every step of the optimizer
 
-The masked network is an ordinary one, of the same modules: nothing but its zeros tells that it was pruned,
-and the masks can be read back from them. (``torch.nn.utils.prune`` keeps the weight and the mask side by
-side: the state dict doubles, and the mask is multiplied in anew at every call.)
+The masked network has the same modules as before; only its zeros show that it was pruned, and the masks can
+be recovered from them. (``torch.nn.utils.prune`` stores weight and mask separately: the state dict doubles,
+and every call multiplies by the mask.)
 
-What it saves: **nothing** by itself, neither bytes nor time; the zeros are what other pages write down
-sparsely or cut out. What it costs: one multiplication a weight and step of training. What is left out:
-weights that come back to life while training goes on.
+What it saves: **nothing** itself, neither bytes nor time; ``sparse_layers`` stores the zeros in fewer bytes,
+``channel_removal`` removes whole channels. What it costs: one multiplication per weight and training step.
+What is left out: weights that are restored during training.
 
 Source: Han, Pool, Tran and Dally 2015, "Learning both weights and connections", arXiv:1506.02626.
 """
@@ -42,17 +42,17 @@ prunable_layers = weight_layers
 
 
 def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of the model whose weights are zero where their mask is False.
+    """Return a copy of the model whose weights are zero where their mask is False.
 
-    A layer without a mask stays as it is, and so do all biases. The given model is left alone and nothing is
-    shared with it.
+    Layers without a mask and all biases do not change. The given model is not changed and shares nothing with
+    the copy.
 
     Args:
         model: with at least one Conv2d or Linear layer.
         masks: {layer's name: bool tensor in its weight's shape}.
 
     Raises:
-        CompressionError: a name that is no layer's, a mask of another shape or dtype, no layer at all.
+        CompressionError: a name is unknown, a mask has another shape or dtype, or the model has no layer.
     """
     layers = prunable_layers(model)
     check_layer_names("masks", masks, layers)
@@ -64,30 +64,30 @@ def masked(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
 
 
 def masks_of(model: nn.Module) -> Masks:
-    """Where the weights of each Conv2d and Linear layer are not zero: the masks that made the model.
+    """Return the masks of a pruned model: True where the weights of a Conv2d or Linear layer are nonzero.
 
-    A weight that is zero for another reason counts as pruned too.
+    A weight that is zero for another reason counts as pruned.
 
     Raises:
-        CompressionError: no layer at all.
+        CompressionError: the model has no such layer.
     """
     return {name: layer.weight.detach() != 0 for name, layer in prunable_layers(model).items()}
 
 
 def keep_masks(masks: Mapping[str, Tensor]) -> Callable[[nn.Module], None]:
-    """An ``after_step`` for ``training.fit``: sets the dead weights back to zero, in place.
+    """Return an ``after_step`` for ``training.loop.fit`` that sets pruned weights back to zero, in place.
 
-    *Gradient*: a dead weight has one, since the loss would change if it lived, so every step moves it. It is
-    back at zero before the next forward pass: the network never answers with it.
+    *Gradient*: a pruned weight has a nonzero gradient, so every step moves it. It is set back to zero before
+    the next forward pass, so no output depends on it.
 
-    *Momentum*: the optimizer's velocity of a dead weight is not cleared. With SGD that does no harm, for each
-    weight's velocity moves that weight alone. But it is why zeroing the *gradients* is not enough: a velocity
-    from before the pruning goes on reviving dead weights for many steps, with no gradient at all.
+    *Momentum*: the optimizer's velocity of a pruned weight is not cleared. With SGD this does no harm: a
+    weight's velocity moves only that weight. But it is the reason why zeroing the *gradients* is not enough,
+    because a velocity from before the pruning would move pruned weights for many steps without any gradient.
 
-    *Weight decay*: it pulls a weight in proportion to its size, so at zero it does nothing.
+    *Weight decay*: it is proportional to the weight, so at zero it has no effect.
 
     Args:
-        masks: {layer's name: bool tensor in its weight's shape}; as many layers as one likes.
+        masks: {layer's name: bool tensor in its weight's shape}, for any number of layers.
     """
 
     @torch.no_grad()
@@ -99,19 +99,19 @@ def keep_masks(masks: Mapping[str, Tensor]) -> Callable[[nn.Module], None]:
 
 
 def sparsities(model: nn.Module) -> dict[str, float]:
-    """The share of each layer's weights that is zero, in [0, 1]: {name: share}.
+    """Return the share of zeros in each layer's weights, in [0, 1]: {name: share}.
 
     Raises:
-        CompressionError: no layer at all.
+        CompressionError: the model has no Conv2d or Linear layer.
     """
     return {name: 1 - int(mask.sum()) / mask.numel() for name, mask in masks_of(model).items()}
 
 
 def sparsity_table(model: nn.Module) -> Table:
-    """Each layer's weights, how many of them live, and the share of zeros; the last row is all layers.
+    """Return the table of each layer's weights, nonzero weights and share of zeros; the last row is the sum.
 
     Raises:
-        CompressionError: no layer at all.
+        CompressionError: the model has no Conv2d or Linear layer.
     """
     counts = {name: (mask.numel(), int(mask.sum())) for name, mask in masks_of(model).items()}
     counts["all layers"] = tuple(map(sum, zip(*counts.values(), strict=True)))  # type: ignore[assignment]

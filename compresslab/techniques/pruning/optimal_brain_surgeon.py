@@ -1,27 +1,27 @@
-"""Delete a weight, and let the others make up for it: the optimal brain surgeon, on one layer.
+"""Optimal brain surgeon, layer by layer: removed weights are compensated by the remaining ones.
 
-A deleted weight leaves a hole in its output. If its input resembles others, their weights can fill it: least
-squares says how. One output y = w · x changes, on average over the images, by
+If the input of a removed weight correlates with other inputs, their weights can compensate for it, by least
+squares. One output y = w · x changes, on average over the images, by
 
     E[(v · x - w · x)²] = (v - w) G (v - w)ᵀ,    G = E[x xᵀ]
 
-which is quadratic, so that second order is exact. The best v with v[j] = 0, and the error it leaves, are
+which is quadratic, so that the second order is exact. The best v with v[j] = 0, and its error, are
 
     v = w - w[j] / [G⁻¹]_jj · G⁻¹[:, j],         error = w[j]² / [G⁻¹]_jj
 
-- **compensate** does that for any mask at once: G[k, k] v[k] = G[k, :] w for the kept weights k. Exact, and
-  n³ steps for every output, as each has a mask of its own.
-- **sparse_gpt** shares one factorisation among all outputs: column after column, and only the columns to the
-  right make up. With U the upper Cholesky factor of G⁻¹:  w[j:] ← w[j:] - w[j] / U[j, j] · U[j, j:]  where
-  w[j] goes. Cheap enough for layers of any size; it leaves more error than compensate.
+- **compensate** solves this for any mask at once: G[k, k] v[k] = G[k, :] w for the kept weights k. It is
+  exact and takes n³ operations per output, because each output has its own mask.
+- **sparse_gpt** shares one factorization among all outputs. It proceeds column by column, and only columns
+  to the right compensate. With U the upper Cholesky factor of G⁻¹:  w[j:] ← w[j:] - w[j] / U[j, j] · U[j, j:]
+  where w[j] is removed. It is fast enough for layers of any size, with a larger error than compensate.
 
 What they save: accuracy at the same sparsity, before any training. What they cost: a few hundred images, one
-forward pass, and n³ steps a layer or an output (n: what goes into one output). What is left out: training,
-which wins back more; and the errors of earlier layers: both repair a layer for inputs of the whole network
-(paper: for inputs of the network as far as it is pruned).
+forward pass, and n³ operations per layer or per output (n: inputs per output). What is left out: training,
+which recovers more; and the errors of earlier layers: both compensate for the inputs of the unpruned network
+(paper: of the network pruned so far).
 
-Damping adds a share of the mean of G's diagonal to it, so that it has an inverse even where an input is
-always 0 or always the same as another.
+Damping adds a share of the mean of G's diagonal to the diagonal, so that G has an inverse even if an input is
+always 0 or always equal to another.
 
 Source: Hassibi and Stork 1993, "Second order derivatives for network pruning: optimal brain surgeon"; Frantar
 and Alistarh 2023, "SparseGPT", arXiv:2301.00774.
@@ -52,7 +52,7 @@ __all__ = [
 
 
 def surgeon_scores(w: Tensor, gram: Tensor, *, damping: float = 0.01) -> Tensor:
-    """w² / [G⁻¹]_jj (out, n): the error that deleting each weight leaves when the others make up for it.
+    """Return w² / [G⁻¹]_jj (out, n), the error of removing each weight if the others compensate.
 
     Args:
         w: (out, n). Not changed.
@@ -66,18 +66,18 @@ def surgeon_scores(w: Tensor, gram: Tensor, *, damping: float = 0.01) -> Tensor:
 
 
 def delete_weight(w: Tensor, gram: Tensor, *, index: int, damping: float = 0.01) -> Tensor:
-    """One output's weights (n,) with one deleted, and the others making up for it.
+    """Return one output's weights (n,) with one removed and the others compensating.
 
     Args:
         w: (n,). Not changed.
         gram: (n, n), E[x xᵀ] of the layer's inputs.
-        index: of the weight to delete.
+        index: of the removed weight.
         damping: this share of the mean of G's diagonal is added to it.
 
     Raises:
         CompressionError: shapes that don't fit, or no damping where it is needed.
 
-    Two inputs that are nearly the same: the second weight takes over what the first did.
+    With two almost equal inputs, the second weight compensates for the first:
 
     >>> g = torch.tensor([[1.0, 0.99], [0.99, 1.0]])
     >>> delete_weight(torch.tensor([2.0, 1.0]), g, index=0, damping=0.0)
@@ -90,9 +90,9 @@ def delete_weight(w: Tensor, gram: Tensor, *, index: int, damping: float = 0.01)
 
 
 def compensate(w: Tensor, mask: Tensor, gram: Tensor, *, damping: float = 1e-4) -> Tensor:
-    """The weights (out, n) that come nearest to w's outputs and are zero where the mask is False.
+    """Return the weights (out, n) with outputs nearest to those of w that are zero where the mask is False.
 
-    The best there is for this mask: no output is worse than if its weights were deleted and nothing made up.
+    They are optimal for this mask: no output has a larger error than without compensation.
 
     Args:
         w: (out, n). Not changed.
@@ -107,10 +107,10 @@ def compensate(w: Tensor, mask: Tensor, gram: Tensor, *, damping: float = 1e-4) 
     check_gram(w, gram)
     g, wide = damped(gram, damping), w.detach().double()
     left = torch.zeros_like(wide)
-    patterns, which = mask.unique(dim=0, return_inverse=True)  # outputs with one mask are solved together
-    for number, keep in enumerate(patterns):
+    patterns, which = mask.unique(dim=0, return_inverse=True)  # outputs with equal masks are solved together
+    for pattern, keep in enumerate(patterns):
         factor = _factor(g[keep][:, keep])
-        rows = (which == number).nonzero()  # (rows, 1)
+        rows = (which == pattern).nonzero()  # (rows, 1)
         left[rows, keep.nonzero()[:, 0]] = torch.cholesky_solve(g[keep] @ wide[rows[:, 0]].T, factor).T
     return torch.where(mask.all(dim=1, keepdim=True), w.detach(), left.to(w.dtype))
 
@@ -118,18 +118,18 @@ def compensate(w: Tensor, mask: Tensor, gram: Tensor, *, damping: float = 1e-4) 
 def sparse_gpt(
     w: Tensor, gram: Tensor, *, sparsity: float, damping: float = 0.01, block: int = 128
 ) -> Tensor:
-    """Weights (out, n) with that share at zero, chosen and made up for in one pass over the columns.
+    """Return weights (out, n) with this share of zeros, chosen and compensated in one pass over the columns.
 
-    Before each block of columns the lowest w² / U[j, j]² in it are chosen, as w has become by then. With
-    inputs that know nothing of each other that is Wanda's choice (squared), and nothing is to be made up. An
-    output that would do worse than without making up keeps its other weights as they were (not in the paper).
+    Before each block of columns, the lowest w² / U[j, j]² of the current w in the block are chosen. With
+    uncorrelated inputs this is Wanda's choice (squared), without compensation. An output that would have a
+    larger error than without compensation keeps its other weights unchanged (not in the paper).
 
     Args:
         w: (out, n). Not changed.
         gram: (n, n), E[x xᵀ] of the layer's inputs.
         sparsity: the share to drop of every block of columns, 0 ≤ sparsity < 1.
         damping: this share of the mean of G's diagonal is added to it.
-        block: columns a block, at least 1.
+        block: columns per block, at least 1.
 
     Raises:
         CompressionError: sparsity out of range, shapes that don't fit, or no damping where it is needed.
@@ -144,17 +144,17 @@ def sparse_gpt(
         for j in range(start, stop):
             errors[:, j - start] = torch.where(mask[:, j], 0, left[:, j]) / u[j, j]
             left[:, j:stop] -= torch.outer(errors[:, j - start], u[j, j:stop])
-        left[:, stop:] -= errors @ u[start:stop, stop:]  # all later columns at once: the same, but faster
+        left[:, stop:] -= errors @ u[start:stop, stop:]  # all later columns at once: equal, faster
     left, plain = (left * mask).to(w.dtype), w.detach() * mask
     ours, theirs = (output_error(w[:, None], v[:, None], gram) for v in (left, plain))  # (out,)
     return torch.where((ours <= theirs)[:, None], left, plain)
 
 
 def compensated(model: nn.Module, masks: Mapping[str, Tensor], batches: Batches) -> nn.Module:
-    """A copy of the model with these masks applied, the kept weights of each layer making up for the rest.
+    """Return a copy with these masks applied and the kept weights of each layer compensating.
 
-    As ``masked(model, masks)``, but for the making up. The given model is left alone and nothing is shared
-    with it.
+    As ``masked(model, masks)`` with compensation. The given model is not changed and shares nothing with the
+    copy.
 
     Args:
         model: images → logits.
@@ -163,7 +163,8 @@ def compensated(model: nn.Module, masks: Mapping[str, Tensor], batches: Batches)
         batches: pairs of images and labels, such as ``train.first(300).batches()``; labels aren't read.
 
     Raises:
-        CompressionError: a name that is no layer that runs, a mask in another shape, or no images.
+        CompressionError: a name is unknown or its layer never runs, a mask has another shape, or there are no
+            images.
     """
     repaired, grams = masked(model, masks), gram_matrices(model, batches)
     check_layer_names("masks", masks, grams, of="layers that run")
@@ -174,9 +175,9 @@ def compensated(model: nn.Module, masks: Mapping[str, Tensor], batches: Batches)
 
 
 def prune_with_sparse_gpt(model: nn.Module, batches: Batches, *, sparsity: float) -> nn.Module:
-    """A copy of the model whose Conv2d and Linear layers have that share of zeros, by ``sparse_gpt``.
+    """Return a copy whose Conv2d and Linear layers have this share of zeros, by ``sparse_gpt``.
 
-    The given model is left alone and nothing is shared with it.
+    The given model is not changed and shares nothing with the copy.
 
     Args:
         model: with at least one Conv2d or Linear layer.
@@ -195,14 +196,14 @@ def prune_with_sparse_gpt(model: nn.Module, batches: Batches, *, sparsity: float
 
 
 def _put(model: nn.Module, name: str, w: Tensor) -> None:
-    """Weights (out, n) into a layer, in its own shape and layout."""
+    """Copy weights (out, n) into a layer, in its shape and memory format."""
     weight = prunable_layers(model)[name].weight
     with torch.no_grad():
         weight.copy_(w.reshape(weight.shape))
 
 
 def _factor(g: Tensor) -> Tensor:
-    """The lower Cholesky factor."""
+    """Return the lower Cholesky factor."""
     factor, failed = torch.linalg.cholesky_ex(g)
     if failed:
         raise BadSetting(

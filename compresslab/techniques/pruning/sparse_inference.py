@@ -1,13 +1,13 @@
-"""What zeros are worth to the clock: a layer as a product with a sparse matrix.
+"""Sparse inference: a pruned layer as a product with a sparse matrix in CSR format.
 
-The rows of a CSR matrix (compressed sparse rows) hold only what is not zero, and where it stands. A Linear
-layer is such a product as it is; a convolution must be unrolled into one first, each output place a column:
+The rows of a CSR matrix (compressed sparse rows) hold only the nonzero values and their columns. A Linear
+layer is already such a product; a convolution is first unrolled into one, a column per output position:
 
-    y = W x,    W (out, in · height · width) sparse,    x (in · height · width, places)
+    y = W x,    W (out, in · height · width) sparse,    x (in · height · width, positions)
 
-What it saves: the products with zeros. What it costs: a look-up for every number that is left, the unrolling,
-and room for its columns. So it pays only where few weights are left; measure it. What is left out:
-convolutions in groups; gradients.
+What it saves: the products with zeros. What it costs: an index look-up per nonzero, the unrolling, and memory
+for the columns. So it is faster only if few weights are left; measure it. What is left out: grouped
+convolutions, and gradients.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["as_sparse_product"]
 
 
 def as_sparse_product(layer: Layer) -> Callable[[Tensor], Tensor]:
-    """A function that gives the layer's outputs, up to rounding, by a product with its nonzero weights alone.
+    """Return a function that computes the layer's outputs, up to rounding, from its nonzero weights.
 
-    The weights are copied. It has no gradient.
+    The weights are copied. The function has no gradient.
 
     Args:
         layer: Conv2d (n, in, h, w) → (n, out, …) without groups and with padding of zeros, or Linear (n, in)
@@ -58,14 +58,14 @@ def as_sparse_product(layer: Layer) -> Callable[[Tensor], Tensor]:
         if isinstance(layer, nn.Linear):
             return (w @ x.T + bias).T
         columns = F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
-        y = w @ columns.transpose(0, 1).flatten(1) + bias  # (out, images · places)
-        return y.view(len(y), len(x), *_places(layer, x)).transpose(0, 1)
+        y = w @ columns.transpose(0, 1).flatten(1) + bias  # (out, images · positions)
+        return y.view(len(y), len(x), *_output_size(layer, x)).transpose(0, 1)
 
     return product
 
 
-def _places(layer: nn.Conv2d, x: Tensor) -> tuple[int, ...]:
+def _output_size(layer: nn.Conv2d, x: Tensor) -> tuple[int, ...]:
     """The height and width of a convolution's output."""
-    padding: Sequence[int] = layer.padding  # type: ignore[assignment]  # no word: checked
+    padding: Sequence[int] = layer.padding  # type: ignore[assignment]  # not a string: checked
     settings = zip(x.shape[2:], layer.kernel_size, layer.dilation, padding, layer.stride, strict=True)
     return tuple((size + 2 * pad - d * (k - 1) - 1) // s + 1 for size, k, d, pad, s in settings)

@@ -1,17 +1,17 @@
-"""Writing a pruned network so that its file is really smaller: layers that leave their zeros out of it.
+"""Sparse storage of pruned layers: layers that compute densely and are written to the file without zeros.
 
 A pruned layer is an ordinary layer with zeros in its weight, and its file is as large as before. Here it
-becomes a layer that computes just as it did, with the dense weight, and is written sparsely.
+becomes a layer that computes as before, with the dense weight, but is stored sparsely.
 
     file:  positions, values, bias          memory and arithmetic:  y = W x + b, zeros included
 
-What it saves: bytes in the file; how many, and which form is the smallest at which sparsity, says the page
-``storage.sparse``. What it costs: a name and a byte more a layer, and time to write and to read it. It saves
-neither memory nor time when the network runs.
+What it saves: bytes in the file; ``storage.sparse`` describes how many, and which format is the smallest at
+which sparsity. What it costs: a name and a byte per layer, and time to write and read. What is left out:
+memory and time of a run, which do not change.
 
-The weight remains an ordinary parameter, so training goes on and other techniques apply. The form is chosen
-anew whenever the layer is written, and the file says which one it was: to load it, any network of the same
-structure that went through ``store_sparsely`` will do, trained or not, pruned or not.
+The weight remains an ordinary parameter, so it can be trained and other techniques apply. The format is
+chosen whenever the layer is written, and the file records it. A file can be loaded into any network of the
+same structure made by ``store_sparsely``, trained or not, pruned or not.
 
 Source: Han, Mao and Dally 2015, "Deep compression", arXiv:1510.00149.
 """
@@ -32,11 +32,11 @@ __all__ = ["SparseConv2d", "SparseLinear", "store_sparsely"]
 
 
 class SparseConv2d(nn.Conv2d):
-    """A convolution whose file leaves its zeros out; it computes as the given one does.
+    """A convolution that is stored without its zeros; its outputs are those of the given one.
 
     Args:
         layer: the convolution. Its weight and bias are copied.
-        forms: the forms to choose from, at least one; the smallest is written.
+        forms: the formats to choose from, at least one; the smallest is written.
     """
 
     forms: tuple[Form, ...]
@@ -46,16 +46,16 @@ class SparseConv2d(nn.Conv2d):
         _take_over(self, layer, forms)
 
     def parts(self) -> dict[str, Tensor]:
-        """What the file holds: ``positions`` and ``values`` of the weight, and the bias if there is one."""
+        """Return the stored form: ``positions`` and ``values`` of the weight, and the bias, if any."""
         return _parts(self)
 
     def load_parts(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes back what ``parts`` gave, in whichever form."""
+        """Load what ``parts`` returned, in any format."""
         _load_parts(self, tensors)
 
 
 class SparseLinear(nn.Linear):
-    """A linear layer whose file leaves its zeros out: as ``SparseConv2d``."""
+    """A linear layer that is stored without its zeros: as ``SparseConv2d``."""
 
     forms: tuple[Form, ...]
 
@@ -64,11 +64,11 @@ class SparseLinear(nn.Linear):
         _take_over(self, layer, forms)
 
     def parts(self) -> dict[str, Tensor]:
-        """What the file holds: ``positions`` and ``values`` of the weight, and the bias if there is one."""
+        """Return the stored form: ``positions`` and ``values`` of the weight, and the bias, if any."""
         return _parts(self)
 
     def load_parts(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes back what ``parts`` gave, in whichever form."""
+        """Load what ``parts`` returned, in any format."""
         _load_parts(self, tensors)
 
 
@@ -76,25 +76,25 @@ Sparse = SparseConv2d | SparseLinear
 
 
 def store_sparsely(model: nn.Module, *, forms: Sequence[Form] = FORMS) -> nn.Module:
-    """A copy of the model whose Conv2d and Linear weights go to a file without their zeros.
+    """Return a copy whose Conv2d and Linear weights are stored without their zeros.
 
-    Each layer is written in that of the forms which takes the fewest bytes; one of those that are given by
-    default is dense, so that a layer without zeros takes only a name and a byte more. A layer of another kind
-    (integers, a codebook) stays as it is. The given model is left alone and nothing is shared with it.
+    Each layer is written in its smallest format. The default formats include the dense one, so a layer
+    without zeros takes only a name and a byte more. Layers of other kinds (integers, a codebook) stay as they
+    are. The given model is not changed and shares nothing with the copy.
 
     Args:
         model: with at least one Conv2d or Linear layer.
-        forms: what to choose from, such as ``[BITMAP]`` or ``[relative_index(bits=4)]``.
+        forms: the formats to choose from, such as ``[BITMAP]`` or ``[relative_index(bits=4)]``.
 
     Raises:
-        CompressionError: no such layer, or no forms.
+        CompressionError: the model has no such layer, or there are no formats.
     """
     weight_layers(model)  # raises if there is none
     return replace_modules(copy.deepcopy(model), lambda name, module: _sparse(module, forms))
 
 
 def _sparse(layer: nn.Module, forms: Sequence[Form]) -> nn.Module | None:
-    # the very types: a subclass may multiply with something other than its weight
+    # exactly these types: a subclass may multiply by something other than its weight
     if type(layer) not in (nn.Conv2d, nn.Linear, SparseConv2d, SparseLinear):
         return None
     make = SparseConv2d if isinstance(layer, nn.Conv2d) else SparseLinear
@@ -103,7 +103,7 @@ def _sparse(layer: nn.Module, forms: Sequence[Form]) -> nn.Module | None:
 
 @torch.no_grad()
 def _take_over(new: Sparse, layer: Layer, forms: Sequence[Form]) -> None:
-    # new was built on "meta": neither memory nor random numbers are spent on weights that are replaced here
+    # new was built on "meta", so no memory and no random numbers are spent on weights that are replaced here
     new.forms = checked_forms(forms)
     new.weight = nn.Parameter(layer.weight.clone(), layer.weight.requires_grad)
     if layer.bias is not None:
@@ -111,8 +111,8 @@ def _take_over(new: Sparse, layer: Layer, forms: Sequence[Form]) -> None:
 
 
 def _parts(layer: Sparse) -> dict[str, Tensor]:
-    held = to_smallest(layer.weight, forms=layer.forms)
-    return held if layer.bias is None else held | {"bias": layer.bias}
+    stored = to_smallest(layer.weight, forms=layer.forms)
+    return stored if layer.bias is None else stored | {"bias": layer.bias}
 
 
 @torch.no_grad()

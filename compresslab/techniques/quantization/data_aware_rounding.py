@@ -1,23 +1,23 @@
-"""Rounding that looks at the data: the nearest number is not the best one.
+"""Data-aware rounding: GPTQ, AdaRound and bias correction.
 
-Rounding each weight to its nearest neighbour makes the error of the *weights* small. What counts is the error
-of the layer's *output*, and there the errors of weights that see similar inputs can cancel. For inputs x with
-the mean product G = E[x xᵀ] (the *Gram matrix*), the mean squared error of one output channel is
+Rounding each weight to the nearest value on the grid minimizes the error of the *weights*. But the error of
+the layer's *output* matters, in which the errors of weights with correlated inputs can cancel. For inputs x
+with the *Gram matrix* G = E[x xᵀ], the mean squared error of one output channel is
 
     E[(w · x - ŵ · x)²] = (ŵ - w) G (ŵ - w)ᵀ
 
-so that all that the images have to say of a layer is G: they are shown once, and need no labels.
+so a layer needs only G from the images: one pass, without labels.
 
-- **GPTQ** rounds column after column and lets the columns not yet rounded make up for the error: with U the
-  upper Cholesky factor of G⁻¹,  w[j:] ← w[j:] - (w[i] - ŵ[i]) / U[i, i] · U[i, j:]   for j > i.
-- **AdaRound** decides for all weights at once, each to the integer below or above, by gradient descent:
+- **GPTQ** rounds column by column, and the columns that are not yet rounded compensate for the error: with U
+  the upper Cholesky factor of G⁻¹,  w[j:] ← w[j:] - (w[i] - ŵ[i]) / U[i, i] · U[i, j:]   for j > i.
+- **AdaRound** chooses for all weights together, each the integer below or above, by gradient descent:
   ŵ = s · (⌊w / s⌋ + h),  0 ≤ h ≤ 1, with a penalty that drives h to 0 or 1.
-- **Bias correction** repairs what is left on average:  b ← b + (w - ŵ) · E[x].
+- **Bias correction** removes the mean of the remaining error:  b ← b + (w - ŵ) · E[x].
 
-What they save: nothing against nearest rounding, the file is the same; they save accuracy. What they cost: a
-few hundred images and seconds to minutes. What is left out: the error that earlier layers already made.
-Papers: the inputs of the network as far as it is quantized (GPTQ), each layer with the ReLU behind it
-(AdaRound); here: the inputs of the float network, without the ReLU, because then one pass serves all layers.
+What they save: accuracy; the file has the same size as with nearest rounding. What they cost: a few hundred
+images, and seconds to minutes. What is left out: the errors of earlier layers. Papers: the inputs of the
+partly quantized network (GPTQ), each layer with the following ReLU (AdaRound); here: the inputs of the float
+network, without the ReLU, because one pass then serves all layers.
 
 Source: Frantar et al. 2022, "GPTQ", arXiv:2210.17323; Nagel et al. 2020, "Up or down? Adaptive rounding for
 post-training quantization", arXiv:2004.10568; bias correction: Nagel et al. 2019, "Data-free quantization
@@ -56,10 +56,10 @@ Rounding = Callable[..., Tensor]  # (w, gram, scale, *, bits) → the weights on
 
 
 def gptq(w: Tensor, gram: Tensor, scale: Tensor, *, bits: int, damping: float = 0.01) -> Tensor:
-    """Weights (out, n) on the grid, rounded column by column, the later ones making up for the earlier.
+    """Return weights (out, n) on the grid, rounded column by column, with later columns compensating.
 
-    The columns with the largest inputs come first, while there are many left to make up for them. A channel
-    that would do worse than nearest rounding is rounded to nearest.
+    The columns with the largest inputs come first, while many columns remain to compensate. A channel with a
+    larger error than nearest rounding is rounded to nearest.
 
     Args:
         w: (out, n). Not changed.
@@ -71,7 +71,7 @@ def gptq(w: Tensor, gram: Tensor, scale: Tensor, *, bits: int, damping: float = 
     order = gram.diagonal().argsort(descending=True)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(gram[order][:, order], damping)))
     u = torch.linalg.cholesky(inverse, upper=True)
-    left = w[:, order].double()  # what is left to round, already made up for the columns before
+    left = w[:, order].double()  # the weights after compensation for the rounded columns
     rounded = torch.zeros_like(left)
     for i in range(w.shape[1]):
         rounded[:, i] = fake_quantize(left[:, i], scale[:, 0].double(), 0, bits=bits, signed=True)
@@ -81,25 +81,25 @@ def gptq(w: Tensor, gram: Tensor, scale: Tensor, *, bits: int, damping: float = 
 
 @torch.enable_grad()
 def adaround(w: Tensor, gram: Tensor, scale: Tensor, *, bits: int, steps: int = 500) -> Tensor:
-    """Weights (out, n) on the grid, each at one of its two neighbours, chosen together by gradient descent.
+    """Return weights (out, n) on the grid, each rounded up or down, chosen together by gradient descent.
 
-    h is a stretched sigmoid (it reaches 0 and 1) of what Adam learns; the penalty 1 - |2h - 1|^β leaves h
-    free first (β = 20) and decides it at the end (β = 2). A channel that would do worse than nearest rounding
-    is rounded to nearest.
+    h is a stretched sigmoid, which reaches 0 and 1, of a variable trained by Adam. The penalty
+    1 - |2h - 1|^β hardly affects h at first (β = 20) and pushes it to 0 or 1 at the end (β = 2). A channel
+    with a larger error than nearest rounding is rounded to nearest.
 
     Args:
         w: (out, n). Not changed.
         gram: (n, n), the mean of x xᵀ.
         scale: (out, 1), the step of each channel.
         bits: 2 to 8.
-        steps: of Adam.
+        steps: number of Adam's steps.
     """
     lowest, highest = integer_range(bits, signed=True)
     below = (w / scale).floor()
     share = (w / scale - below).clamp(0.01, 0.99)
-    v = torch.logit((share + 0.1) / 1.2).requires_grad_()  # so that h starts as the weight's own share
+    v = torch.logit((share + 0.1) / 1.2).requires_grad_()  # so that h starts at the fractional part of w / s
     g = (gram / gram.diagonal().mean().clamp(min=1e-12)).to(w.dtype)
-    unit = (scale**2 * g.diagonal().mean()).clamp(min=1e-24)  # of an error of one step in one weight
+    unit = (scale**2 * g.diagonal().mean()).clamp(min=1e-24)  # loss of an error of one step in one weight
     optimizer = torch.optim.Adam([v], lr=0.02)
     for step in range(steps):
         h = _stretched_sigmoid(v)
@@ -116,7 +116,7 @@ def adaround(w: Tensor, gram: Tensor, scale: Tensor, *, bits: int, steps: int = 
 
 
 def bias_correction(w: Tensor, rounded: Tensor, mean: Tensor) -> Tensor:
-    """What to add to the bias (out,), so that the mean of each output is what it was: (w - ŵ) · E[x].
+    """Return the change of the bias (out,) that restores the mean of each output: (w - ŵ) · E[x].
 
     >>> bias_correction(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.5]]), torch.tensor([3.0, 4.0]))
     tensor([2.])
@@ -127,10 +127,10 @@ def bias_correction(w: Tensor, rounded: Tensor, mean: Tensor) -> Tensor:
 def quantize_with_data(
     model: nn.Module, inputs: Tensor, *, bits: int, rounding: Rounding = gptq
 ) -> nn.Module:
-    """A copy of the model whose Conv2d and Linear weights are integers of few bits, rounded by the inputs.
+    """Return a copy whose Conv2d and Linear weights are integers of few bits, rounded with data.
 
-    The scales (one a channel) are those of ``quantize_weights``. The given model is left alone and nothing is
-    shared with it.
+    The scales, one per channel, are those of ``quantize_weights``. The given model is not changed and shares
+    nothing with the copy.
 
     Args:
         model: with at least one Conv2d or Linear layer, all of which run.
@@ -156,9 +156,9 @@ def quantize_with_data(
 
 @torch.no_grad()
 def correct_biases(quantized: nn.Module, model: nn.Module, inputs: Tensor) -> nn.Module:
-    """A copy of the quantized model in which the layers' mean outputs are the model's again.
+    """Return a copy of the quantized model whose layers have the mean outputs of the float model.
 
-    A layer without a bias gets one. Both given models are left alone.
+    A layer without a bias gets one. Neither given model is changed.
 
     Args:
         quantized: a copy of ``model`` with other weights in its Conv2d and Linear layers.
@@ -180,7 +180,7 @@ def correct_biases(quantized: nn.Module, model: nn.Module, inputs: Tensor) -> nn
 
 
 def _never_worse(w: Tensor, chosen: Tensor, gram: Tensor, scale: Tensor, *, bits: int) -> Tensor:
-    """The chosen weights (out, n), or the nearest in the channels where these do better."""
+    """Return the chosen weights (out, n), or the nearest in channels where these have a smaller error."""
     nearest = fake_quantize(w, scale, 0, bits=bits, signed=True)
     ours, theirs = (output_error(w[:, None], v[:, None], gram) for v in (chosen, nearest))  # (out,)
     return torch.where((ours <= theirs)[:, None], chosen, nearest)
@@ -191,6 +191,6 @@ def _stretched_sigmoid(v: Tensor) -> Tensor:
 
 
 def _batches(inputs: Tensor) -> Iterator[tuple[Tensor, None]]:
-    """Images without labels, a hundred at a time."""
+    """Return batches of a hundred images, without labels."""
     check_some_images("inputs", len(inputs), hint="train.first(500).inputs()")
     return ((images, None) for images in inputs.split(100))
