@@ -1,3 +1,3 @@
-"""The textbook: one folder a family, one page a method. A model goes in, a new model comes out."""
+"""Techniques: one folder per family, one module per method, each from a model to a compressed copy."""
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""The pictures of lab 03 show the masks, weights and damages that they were given, and the widget follows."""
+"""The pictures of lab 03 show the masks, weights and losses that they were given, and the widget follows."""
 
 import io
 
@@ -141,12 +141,12 @@ def test_weights_that_are_not_the_same_ones_and_a_dead_layer_are_refused():
 
 # which layers bear it
 
-DAMAGES = {"stem": [0.0, 0.25, 1.0], "head": [-0.0001, 0.04, 0.5]}
+LOSSES = {"stem": [0.0, 0.25, 1.0], "head": [-0.0001, 0.04, 0.5]}
 
 
 def test_the_scan_writes_every_damage_beside_the_weights_of_its_layer():
     weights = {"head": 1120, "stem": 144, "other": 7}
-    heat, bars = draw_sensitivity(DAMAGES, (0.0, 0.5, 0.9), weights=weights, unit="nats").axes
+    heat, bars = draw_sensitivity(LOSSES, (0.0, 0.5, 0.9), weights=weights, unit="nats").axes
     cells = {text.xy: text.get_text() for text in heat.texts}
     assert cells == {
         (0, 0): "0.000",
@@ -165,7 +165,7 @@ def test_the_scan_writes_every_damage_beside_the_weights_of_its_layer():
 
 
 def test_the_worse_the_darker_and_text_keeps_its_contrast():
-    heat = draw_sensitivity(DAMAGES, (0.0, 0.5, 0.9), weights={"stem": 1, "head": 1}).axes[0]
+    heat = draw_sensitivity(LOSSES, (0.0, 0.5, 0.9), weights={"stem": 1, "head": 1}).axes[0]
     shades = np.asarray(heat.images[0].get_array())
     assert shades[0, 0] < shades[1, 1] < shades[0, 1] < shades[1, 2] < shades[0, 2]
     assert shades[1, 0] == 0  # a gain is white
@@ -176,12 +176,12 @@ def test_the_worse_the_darker_and_text_keeps_its_contrast():
 
 
 @pytest.mark.parametrize(
-    ("damages", "weights"),
+    ("losses", "weights"),
     [({"a": [1.0, 2.0]}, {"b": 3}), ({"a": [1.0]}, {"a": 3}), ({"a": [1.0, 2.0, 3.0]}, {"a": 3})],
 )
-def test_a_layer_without_weights_or_with_another_number_of_damages_is_refused(damages, weights):
-    with pytest.raises(CompressionError, match=r"2 damages, one a sparsity, got .* for 'a'; take both from"):
-        draw_sensitivity(damages, (0.5, 0.9), weights=weights)
+def test_a_layer_without_weights_or_with_another_number_of_losses_is_refused(losses, weights):
+    with pytest.raises(CompressionError, match=r"2 losses, one per sparsity, got .* for 'a'; take both from"):
+        draw_sensitivity(losses, (0.5, 0.9), weights=weights)
 
 
 def test_no_layer_is_refused():

@@ -149,7 +149,7 @@ def _edges(reach: float, threshold: float) -> Tensor:
 
 
 def draw_sensitivity(
-    damages: Mapping[str, Sequence[float]],
+    losses: Mapping[str, Sequence[float]],
     sparsities: Sequence[float],
     *,
     weights: Mapping[str, int],
@@ -158,29 +158,29 @@ def draw_sensitivity(
     """Draw the effect of pruning each layer alone, by sparsity, beside the number of its weights.
 
     Args:
-        damages: {layer: one damage a sparsity}, as ``scan_sensitivity`` finds them.
+        losses: {layer: one loss of quality per sparsity}, from ``scan_sensitivity``.
         sparsities: the shares that were pruned, as fractions.
         weights: {layer: how many it has}.
-        unit: of the damages, with its name.
+        unit: of the losses, with its name.
 
     Raises:
-        BadSetting: no layer, a layer without its number of weights, or not one damage a sparsity.
+        BadSetting: no layer, a layer without its number of weights, or not one loss per sparsity.
     """
-    for name, found in damages.items():
+    for name, found in losses.items():
         if name not in weights or len(found) != len(sparsities):
             raise BadSetting(
-                f"each layer has a number of weights and {len(sparsities)} damages, one a sparsity, got "
-                f"{weights.get(name, 'no number')} and {len(found)} for {name!r}; take both from one model"
+                f"each layer must have a number of weights and {len(sparsities)} losses, one per sparsity, "
+                f"got {weights.get(name, 'no number')} and {len(found)} for {name!r}; take both from a model"
             )
-    if not damages:
-        raise BadSetting("damages has at least one layer, got none; scan_sensitivity makes them")
-    figure = new_figure(3.2 + 0.8 * len(sparsities), 1.3 + 0.27 * len(damages))
+    if not losses:
+        raise BadSetting("losses must have at least one layer, got none; scan_sensitivity makes them")
+    figure = new_figure(3.2 + 0.8 * len(sparsities), 1.3 + 0.27 * len(losses))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[len(sparsities), 3])
-    _draw_heat(left, list(damages.values()))
+    _draw_heat(left, list(losses.values()))
     left.set_xticks(range(len(sparsities)), [f"{s:g}" for s in sparsities])
     left.set(xlabel=f"sparsity of this layer alone\n(cells: {unit})", ylabel="layer, in the order they run")
-    left.set_yticks(range(len(damages)), list(damages), fontsize=8)
-    amounts = [weights[name] for name in damages]
+    left.set_yticks(range(len(losses)), list(losses), fontsize=8)
+    amounts = [weights[name] for name in losses]
     bars = right.barh(range(len(amounts)), amounts, 0.7, color=TINT, edgecolor="black", linewidth=0.5)
     right.bar_label(bars, [f"{amount:,}" for amount in amounts], padding=3, fontsize=8)
     right.tick_params(left=False, labelleft=False)

@@ -86,7 +86,7 @@ class Group:
         layer, kind = (max(len(getattr(m, field)) for m in self.members) for field in ("layer", "kind"))
         lines = [
             f"  {m.layer:{layer}}  {m.kind:{kind}}  {m.role:7}  dimension {m.dimension}"
-            + (f", {m.each} entries a channel" if m.each > 1 else "")
+            + (f", {m.each} entries per channel" if m.each > 1 else "")
             for m in self.members
         ]
         return "\n".join([f"{self.name}: {self.channels} channels", *lines])
@@ -106,7 +106,7 @@ def dependency_groups(model: nn.Module) -> dict[str, Group]:
     0: 8 channels
       0  Conv2d       writes   dimension 0
       1  BatchNorm2d  scales   dimension 0
-      3  Linear       reads    dimension 1, 9 entries a channel
+      3  Linear       reads    dimension 1, 9 entries per channel
     """
     modules, channels = dict(model.named_modules()), _Channels()
     values: dict[fx.Node, _Value] = {}

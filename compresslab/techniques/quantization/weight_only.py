@@ -225,12 +225,12 @@ def replace_layers(
     ``make`` gets the copy's layer and may return it unchanged. It is called once for a layer used twice.
 
     Args:
-        model: left alone.
-        make: name and layer → the layer to stand there.
-        skip: names of layers that stay as they are.
+        model: not changed.
+        make: (name, layer) → its replacement.
+        skip: names of layers that are not replaced.
 
     Raises:
-        CompressionError: no such layer, or a name in skip that is no layer's.
+        CompressionError: the model has no such layer, or a name in skip is unknown.
     """
     check_layer_names("skip", skip, weight_layers(model))
 

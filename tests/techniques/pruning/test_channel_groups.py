@@ -135,7 +135,7 @@ def test_a_group_prints_who_shares_it_before_anything_is_removed():
         "stem: 8 channels",
         "  stem    Conv2d       writes   dimension 0",
         "  a.norm  BatchNorm2d  scales   dimension 0",
-        "  head    Linear       reads    dimension 1, 49 entries a channel",
+        "  head    Linear       reads    dimension 1, 49 entries per channel",
     ]
 
 
