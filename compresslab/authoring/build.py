@@ -1,10 +1,10 @@
-"""``compresslab build``: a lab's source becomes two notebooks, the instructor's and the student's.
+"""``compresslab build``: from a lab's source to two notebooks, the instructor's and the student's.
 
     solutions/NN/NN.py     the source            → solutions/NN/NN.ipynb    with outputs
                                                  → solutions/NN/metrics.json  the numbers in its prose
                                                  → labs/NN/NN.ipynb           the student's edition
 
-All is made in memory first and written at the end, so a build that fails leaves the files as they were.
+Everything is made in memory and written at the end, so a build that fails changes no file.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from compresslab.notebook.metrics import collect_metrics, write_metrics
 
 __all__ = ["build", "execute", "fill", "paths", "reuse_outputs"]
 
-SECONDS_A_CELL = 300
+SECONDS_PER_CELL = 300
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def paths(lab: Lab, root: Path) -> dict[str, Path]:
-    """Where a lab's files lie below the repository's root: source, solution, metrics, student."""
+    """Return the paths of a lab's files below the repository's root: source, solution, metrics, student."""
     folder = root / "solutions" / lab.name
     return {
         "source": folder / f"{lab.name}.py",
@@ -45,20 +45,22 @@ def paths(lab: Lab, root: Path) -> dict[str, Path]:
 
 
 def build(lab: Lab, root: Path, *, run: bool = True, say: Callable[[str], None] = print) -> None:
-    """Builds both editions of a lab, its metrics.json, and the generated blocks of the README.
+    """Build both editions of a lab, its metrics.json, and the generated blocks of the README.
 
     Args:
         lab: which.
         root: the repository's folder.
-        run: execute the notebook; without, the stored outputs are kept, which asks that no code has changed.
-        say: is told how far it is.
+        run: execute the notebook; otherwise keep the stored outputs, if no code has changed.
+        say: called with each step.
 
     Raises:
         CompressionError: the source is missing or wrong, a cell fails, or a number was not measured.
     """
     files = paths(lab, root)
     if not files["source"].is_file():
-        raise BadSource(f"{lab.name} has no source; write {files['source'].relative_to(root)}")
+        raise BadSource(
+            f"{files['source'].relative_to(root)} must be the source of the lab, but is missing; write it"
+        )
     notebook = instructor_notebook(lab, files["source"].read_text(encoding="utf-8"))
     if run:
         execute(notebook, files["source"].parent, say=say)
@@ -80,14 +82,14 @@ def build(lab: Lab, root: Path, *, run: bool = True, say: Callable[[str], None] 
 
 
 def fill(notebook: NotebookNode, metrics: Mapping[str, int | float]) -> None:
-    """Puts the numbers into the notebook's prose, in place."""
+    """Put the numbers into the notebook's prose, in place."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = fill_prose(cell.source, metrics, cell=cell.id)
 
 
 def execute(notebook: NotebookNode, folder: Path, *, say: Callable[[str], None] = print) -> None:
-    """Runs the notebook in its folder and leaves the outputs in it, without times, widgets and progress bars.
+    """Run the notebook in its folder and store the outputs in it, without times, widgets and progress bars.
 
     Raises:
         BadSource: a cell raised, took too long, or ended the kernel; with its last lines.
@@ -106,7 +108,7 @@ def execute(notebook: NotebookNode, folder: Path, *, say: Callable[[str], None] 
 
     client = NotebookClient(
         notebook,
-        timeout=SECONDS_A_CELL,
+        timeout=SECONDS_PER_CELL,
         kernel_name="python3",
         record_timing=False,
         coalesce_streams=True,
@@ -125,19 +127,21 @@ def execute(notebook: NotebookNode, folder: Path, *, say: Callable[[str], None] 
 
 
 def reuse_outputs(notebook: NotebookNode, stored: Path) -> None:
-    """Copies the outputs of the stored notebook, in place.
+    """Copy the outputs of the stored notebook, in place.
 
     Raises:
         BadSource: there is none, or its code is not this notebook's.
     """
     if not stored.is_file():
-        raise BadSource(f"{stored.name} was never run, so there is no output to keep; build it with a run")
+        raise BadSource(f"{stored.name} must have been run before, but is missing; build without --no-run")
     cells = code_cells(notebook)
     before = code_cells(nbformat.read(stored, as_version=4))
     changed = [new.id for new, old in zip(cells, before, strict=False) if new.source != old.source]
     if changed or len(cells) != len(before):
         where = changed[0] if changed else f"{len(before)} cells became {len(cells)}"
-        raise BadSource(f"the code of {stored.name} has changed ({where}); build it with a run")
+        raise BadSource(
+            f"the code of {stored.name} must be unchanged, but differs ({where}); build without --no-run"
+        )
     for new, old in zip(cells, before, strict=True):
         new.outputs, new.execution_count = old.outputs, old.execution_count
 
@@ -145,11 +149,13 @@ def reuse_outputs(notebook: NotebookNode, stored: Path) -> None:
 def _failed(cell: NotebookNode, error: Exception) -> str:
     words = re.sub(r"\x1b\[[0-9;]*m", "", getattr(error, "traceback", "") or str(error))
     last = "\n".join(words.strip().splitlines()[-8:])
-    return f"cell {cell.id} fails:\n\n{cell.source}\n\n{last}\n\nNothing was written; mend it, build again."
+    return (
+        f"cell {cell.id} fails:\n\n{cell.source}\n\n{last}\n\nNothing was written; correct it, build again."
+    )
 
 
 def _stored(cell: NotebookNode, say: Callable[[str], None]) -> list[NotebookNode]:
-    """The outputs worth keeping: no widgets (they need a kernel), no stderr (progress bars)."""
+    """Return the outputs to keep: no widgets (they need a kernel), no stderr (progress bars)."""
     kept = []
     for output in cell.outputs:
         if output.get("name") == "stderr":

@@ -1,7 +1,8 @@
-"""The student's edition of a lab: what nbgrader makes of the instructor's notebook, and nothing else.
+"""The students' edition of a lab, which nbgrader makes from the instructor's notebook.
 
 The same settings serve ``compresslab build`` and nbgrader's own command line, which reads them from
-``nbgrader_config.py``. Beyond nbgrader: cells that fail while a hole is empty do not stop a Run All.
+``nbgrader_config.py``. Two steps are added: cells that
+fail while a hole is empty do not stop a Run All, and the edition stores a digest of each cell.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from compresslab.authoring.needs_answers import cells_that_need_answers
 from compresslab.errors import BadSource
 from compresslab.grading.nbgrader.settings import course_settings
 
-with warnings.catch_warnings():  # nbgrader's dependencies announce removals that are not ours to mend
+with warnings.catch_warnings():  # nbgrader's dependencies announce removals that we cannot fix
     warnings.simplefilter("ignore")
     from nbgrader.converters import GenerateAssignment
     from nbgrader.coursedir import CourseDirectory
@@ -33,7 +34,7 @@ STUB = 'raise NotImplementedError("your code goes here")'
 
 
 class LetRunAllFinish(NbGraderPreprocessor):
-    """Tags the cells that need answers, so that Run All goes on after them in a half-done lab."""
+    """Tag the cells that need answers, so that Run All continues after them in a half-done lab."""
 
     def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
         for cell in cells_that_need_answers(nb):
@@ -50,7 +51,7 @@ class RememberCells(NbGraderPreprocessor):
 
 
 def nbgrader_settings() -> Config:
-    """How this course uses nbgrader; what is not named here is nbgrader's default."""
+    """Return how this course uses nbgrader; everything else is nbgrader's default."""
     settings = course_settings()
     settings.ClearSolutions.code_stub = {"python": STUB}
     settings.GenerateAssignment.preprocessors = [
@@ -62,7 +63,7 @@ def nbgrader_settings() -> Config:
 
 
 def student_edition(notebook: NotebookNode, name: str) -> str:
-    """The text of the student's notebook that nbgrader makes of the instructor's; no database, no other file.
+    """Return the text of the students' notebook; nbgrader writes no database and no other file.
 
     Raises:
         BadSource: nbgrader refuses the notebook.
@@ -80,6 +81,6 @@ def student_edition(notebook: NotebookNode, name: str) -> str:
             GenerateAssignment(coursedir=course, config=settings).start()
         except Exception as error:  # nbgrader raises many kinds
             raise BadSource(
-                f"nbgrader refuses {name}: {error}; build it again after mending its source"
+                f"nbgrader refuses {name}: {error}; correct its source and build again"
             ) from error
         return Path(root, "labs", name, f"{name}.ipynb").read_text()

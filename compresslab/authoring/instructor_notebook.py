@@ -1,16 +1,16 @@
-"""A lab's source becomes the instructor's notebook: text in, notebook out, and nothing is run.
+"""From a lab's source to the instructor's notebook: text in, notebook out; nothing is run.
 
 The source is a script in percent format, ``solutions/NN/NN.py``, and the only file that an author edits:
 
     # %% [markdown]                       prose; {{ lab }} becomes objectives, prerequisites, minutes,
-                                          {{ check }} how the lab is marked
+                                          {{ check }} how the lab is checked
     # %%                                  code
     # %% tags=["nbval-check-output"]      code whose output nbval compares with the stored one
     # %% exercise="count_parameters"      a hole: the function, its docstring, and the solution between
                                           ### BEGIN SOLUTION and ### END SOLUTION
 
 A hole becomes three cells: the card (what, points, minutes, difficulty), nbgrader's solution cell, and the
-locked cell that checks it. A cell's id depends on its words alone, so that a rebuilt notebook is the same.
+locked cell that checks it. A cell's id depends only on its text, so that a rebuilt notebook is the same.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 TAGS = ("nbval-check-output", "nbval-ignore-output", "nbval-skip")
-MAY_RAISE = "raises-exception"  # for the students' edition alone: in solutions/ a failing check would pass
+MAY_RAISE = "raises-exception"  # only for the students' edition: in solutions/ a failing check would pass
 _METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {
@@ -57,7 +57,7 @@ _METADATA = {
 
 
 def read_source(text: str) -> list[NotebookNode]:
-    """The cells of a source: type, words, and of the metadata ``exercise`` and ``tags`` alone.
+    """Return the cells of a source: type, text, and of the metadata only ``exercise`` and ``tags``.
 
     Raises:
         BadSource: a cell has another setting, or a tag that means nothing.
@@ -70,17 +70,15 @@ def read_source(text: str) -> list[NotebookNode]:
         cell.metadata.pop("lines_to_next_cell", None)
         unknown = sorted(set(cell.metadata) - {"exercise", "tags"})
         if unknown:
-            raise BadSource(
-                f"the cell {first!r} has the setting {unknown[0]}; a cell may have exercise or tags"
-            )
+            raise BadSource(f"the cell {first!r} may have the settings exercise and tags, got {unknown[0]}")
         strange = sorted(set(cell.metadata.get("tags", ())) - set(TAGS))
         if strange:
-            raise BadSource(f"the cell {first!r} has the tag {strange[0]}; there are {', '.join(TAGS)}")
+            raise BadSource(f"the cell {first!r} may have the tags {', '.join(TAGS)}, got {strange[0]}")
     return cells
 
 
 def instructor_notebook(lab: Lab, text: str) -> NotebookNode:
-    """The instructor's notebook of a source, without outputs; its prose still has its placeholders.
+    """Return the instructor's notebook of a source, without outputs and with placeholders for its numbers.
 
     Raises:
         BadSource: a hole that is no exercise of the lab, stands twice, or lacks its markers.
@@ -102,17 +100,17 @@ def instructor_notebook(lab: Lab, text: str) -> NotebookNode:
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """The cells that run, in order."""
+    """Return the code cells in order."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def holes(notebook: NotebookNode) -> dict[str, NotebookNode]:
-    """The cells that a student fills, by the exercise's name."""
+    """Return the cells that a student fills, by the exercise's name."""
     return {c.id: c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("solution")}
 
 
 def without_solution(source: str) -> str:
-    """A hole's words with the solution cut out, markers and all."""
+    """Return a hole's text without the solution and its markers."""
     return re.sub(rf"[ \t]*{BEGIN}.*?{END}[^\n]*\n?", "", source, flags=re.DOTALL)
 
 
@@ -123,9 +121,9 @@ def _hole(lab: Lab, cell: NotebookNode, seen: set[str]) -> Iterator[NotebookNode
     name = cell.metadata["exercise"]
     names = [exercise.name for exercise in lab.exercises]
     if name not in names:
-        raise BadSource(f"the hole {name!r} is no exercise of {lab.name}; there are {', '.join(names)}")
+        raise BadSource(f"the hole {name!r} must be an exercise of {lab.name}; there are {', '.join(names)}")
     if name in seen:
-        raise BadSource(f"the hole {name} stands twice in {lab.name}; keep one")
+        raise BadSource(f"the hole {name} must be there once, got two in {lab.name}; keep one")
     seen.add(name)
     _require_hole(name, cell.source)
     exercise = lab.exercise(name)
@@ -138,13 +136,15 @@ def _hole(lab: Lab, cell: NotebookNode, seen: set[str]) -> Iterator[NotebookNode
 
 def _require_hole(name: str, source: str) -> None:
     if (source.count(BEGIN), source.count(END)) != (1, 1) or source.index(BEGIN) > source.index(END):
-        raise BadSource(f"the hole {name} has one {BEGIN} and then one {END}; put the solution between them")
+        raise BadSource(
+            f"the hole {name} must have one {BEGIN} and then one {END}; put the solution between them"
+        )
     try:
         defined = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     except SyntaxError as error:
-        raise BadSource(f"the hole {name} is not Python: {error}; mend its source") from error
+        raise BadSource(f"the hole {name} must be Python: {error}") from error
     if name not in defined:
-        raise BadSource(f"the hole {name} defines {defined or 'nothing'}; it has to define {name}")
+        raise BadSource(f"the hole {name} must define {name}, got {defined or 'nothing'}")
 
 
 def _marked(grade_id: str, **settings: Any) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _closing(lab: Lab) -> str:
 
 
 def _identify(cells: list[NotebookNode]) -> None:
-    """Gives each cell that is not of a hole an id made of its first words; the second alike gets a number."""
+    """Give each cell outside a hole an id made from its first words, and a number if the id is taken."""
     taken: dict[str, int] = {}
     for cell in cells:
         if "nbgrader" in cell.metadata or cell.id.startswith("card-"):

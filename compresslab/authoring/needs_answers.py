@@ -1,6 +1,6 @@
-"""Which cells of a lab cannot succeed while a hole is empty, read from the names that they use.
+"""The cells of a lab that cannot succeed while a hole is empty, found by the names that they use.
 
-The students' edition lets a Run All go on after these cells, see ``editions``. Nothing is run here.
+The students' edition lets Run All continue after these cells (see ``editions``). Nothing is run here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ADDS = ("add", "append", "extend", "insert", "setdefault", "update")
 
 
 def cells_that_need_answers(notebook: NotebookNode) -> list[NotebookNode]:
-    """The code cells that cannot succeed while a hole is empty.
+    """Return the code cells that cannot succeed while a hole is empty.
 
     These are the checks, the cells that use ``yours`` or a hole's function, and the cells that use a name
     which only such a cell has defined.
@@ -38,7 +38,7 @@ def cells_that_need_answers(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 def _names(source: str) -> tuple[set[str], set[str]]:
-    """The names that a cell needs from other cells, and those that it defines or adds something to.
+    """Return the names that a cell needs from other cells, and those that it defines or extends.
 
     >>> reads, defines = _names("import math; x = [half(y) for y in ys]; found['x'] = math.sqrt(x[0])")
     >>> sorted(reads), sorted(defines)
@@ -59,7 +59,7 @@ def _names(source: str) -> tuple[set[str], set[str]]:
 
 
 def _read(node: ast.AST, known: set[str]) -> set[str]:
-    """The names that are read below a node, without those known and the variables of inner functions."""
+    """Return the names read below a node, without known ones and the variables of inner functions."""
     if isinstance(node, ast.Name):
         return {node.id} - known if isinstance(node.ctx, ast.Load) else set()
     if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
@@ -73,7 +73,7 @@ def _read(node: ast.AST, known: set[str]) -> set[str]:
 
 
 def _defined(node: ast.AST) -> set[str]:
-    """The names that a statement binds in its cell."""
+    """Return the names that a statement binds in its cell."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):
@@ -86,7 +86,7 @@ def _defined(node: ast.AST) -> set[str]:
 
 
 def _added_to(statement: ast.stmt) -> set[str]:
-    """The names of values that a statement changes: ``found["x"] = 1``, ``rows.append(row)``."""
+    """Return the names of values that a statement changes: ``found["x"] = 1``, ``rows.append(row)``."""
     changed = [
         node.value
         for node in ast.walk(statement)
@@ -97,7 +97,7 @@ def _added_to(statement: ast.stmt) -> set[str]:
 
 
 def _root(value: ast.expr) -> set[str]:
-    """``{"found"}`` of ``found.rows[0]``; nothing where the value has no name."""
+    """Return ``{"found"}`` for ``found.rows[0]``; nothing if the value has no name."""
     while isinstance(value, ast.Subscript | ast.Attribute):
         value = value.value
     return {value.id} if isinstance(value, ast.Name) else set()

@@ -110,13 +110,13 @@ def _write(texts: Mapping[Path, str]) -> tuple[Path, ...]:
 
 
 def _with_hole(source: str, hole: str) -> str:
-    """A lab's source with a hole before its last cell, which says how the lab is marked."""
+    """Return a lab's source with a hole before its last cell, which says how the lab is checked."""
     place = source.rindex("\n# %%") + 1
     return source[:place] + hole + source[place:]
 
 
 def _with_exercise(text: str, family: str, name: str) -> str:
-    """The text of a lab's ``__init__.py`` with one more exercise, imported and last in ``LAB``."""
+    """Return the text of a lab's ``__init__.py`` with one more exercise, imported and last in ``LAB``."""
     tree = ast.parse(text)
     found = [
         setting.value
@@ -145,7 +145,7 @@ def _import_line(package: str, names: Sequence[str]) -> str:
 
 
 def _replaced(text: str, node: ast.expr | ast.stmt, new: str) -> str:
-    """The text with a node's part replaced; a later node is to be replaced before an earlier one."""
+    """Return the text with a node replaced; replace later nodes before earlier ones."""
     lines = text.encode().splitlines(keepends=True)  # a node's columns count bytes
     start = sum(map(len, lines[: node.lineno - 1])) + node.col_offset
     end = sum(map(len, lines[: (node.end_lineno or 0) - 1])) + (node.end_col_offset or 0)

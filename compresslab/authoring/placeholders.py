@@ -1,7 +1,7 @@
 """Numbers in prose: ``{{ int8.drop | points }}`` in a source's markdown becomes "0.42 points" there.
 
-Both editions show the numbers of the build, as plain text: nothing is put around a number, because a line of
-Markdown that begins with an HTML comment would tear its paragraph apart.
+Both editions show the numbers of the build as plain text. Nothing marks a number, because a line of
+Markdown that begins with an HTML comment would end its paragraph.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ FILTERS: Mapping[str, Callable[[float], str]] = {
 
 
 def fill_prose(text: str, metrics: Mapping[str, int | float], *, cell: str) -> str:
-    """The text with each placeholder replaced by its number.
+    """Return the text with each placeholder replaced by its number.
 
     Filters: percent and points take a fraction, ms a number of milliseconds, bytes shows kB of 1,000 bytes.
     Without a filter it is ``number``.
@@ -85,17 +85,17 @@ def fill_prose(text: str, metrics: Mapping[str, int | float], *, cell: str) -> s
         inside = _INSIDE.fullmatch(found[1])
         if inside is None:
             raise BadSource(
-                f"cell {cell} has {found[0]}; a number is written {{{{ name | filter }}}}, with one filter"
+                f"cell {cell}: a number is written {{{{ name | filter }}}}, with one filter, got {found[0]}"
             )
         name, kind = inside[1], inside[2] or "number"
         if name not in metrics:
             known = ", ".join(metrics) or "none yet"
             raise BadSource(
-                f"cell {cell} uses the metric {name}, which no cell measured; there are {known}. "
+                f"cell {cell}: the metric {name} must be measured by a cell; there are {known}. "
                 f'Call metric("{name}", …) in a cell'
             )
         if kind not in FILTERS:
-            raise BadSource(f"cell {cell} uses the filter {kind}; there are {', '.join(FILTERS)}")
+            raise BadSource(f"cell {cell}: the filter must be one of {', '.join(FILTERS)}, got {kind}")
         return FILTERS[kind](metrics[name])
 
     return _PLACEHOLDER.sub(fill, text)
@@ -121,9 +121,9 @@ _TYPED = re.compile(
 
 
 def typed_numbers(text: str) -> list[str]:
-    """The measurements that somebody typed into a markdown text by hand, as they stand there.
+    """Return the measurements that were typed into a markdown text by hand.
 
-    The rule: a number is taken for a measurement where it is a decimal (0.94) or is followed by %, × (unless
+    The rule: a number counts as a measurement if it is a decimal (0.94) or is followed by %, × (unless
     a further number follows: 3 × 3), points, times, percent, ms, s, seconds, kB, MB, k, M, million, bytes,
     MACs or parameters. Free are: code between backticks (settings go there), ``$mathematics$``, links with
     their words (a quoted figure is the link to its source), arXiv numbers, years, ``{{ placeholders }}``.

@@ -1,6 +1,6 @@
-"""The parts of the README that nobody types: the kill table, the tables of labs and grading.
+"""The generated parts of the README: the kill table and the tables of labs and grading.
 
-Each stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; ``compresslab build`` refreshes them,
+Each is between ``<!-- generated: NAME -->`` and ``<!-- end -->``; ``compresslab build`` refreshes them,
 and a test proves them current.
 """
 
@@ -35,7 +35,7 @@ _BLOCK = re.compile(r"<!-- generated: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTAL
 
 
 def refresh_readme(root: Path) -> bool:
-    """Rewrites the generated blocks of ``README.md``; whether anything changed."""
+    """Rewrite the generated blocks of ``README.md``; return whether anything changed."""
     page = root / "README.md"
     if not page.is_file():
         return False
@@ -46,7 +46,7 @@ def refresh_readme(root: Path) -> bool:
 
 
 def generated(root: Path, *, names: Iterable[str] = BLOCKS) -> dict[str, str]:
-    """The wanted blocks, by name."""
+    """Return the wanted blocks by name."""
     makers = {
         "labs": lambda: lab_table(all_labs()),
         "kill-table": lambda: kill_table([kills(e, SEEDS) for lab in all_labs() for e in lab.exercises]),
@@ -56,12 +56,12 @@ def generated(root: Path, *, names: Iterable[str] = BLOCKS) -> dict[str, str]:
 
 
 def blocks_in(text: str) -> dict[str, str]:
-    """What stands in each generated block of a text now."""
+    """Return the present text of each generated block."""
     return {found[1]: found[2] for found in _BLOCK.finditer(text)}
 
 
 def fill(text: str, blocks: Mapping[str, str]) -> str:
-    r"""The text with its generated blocks replaced.
+    r"""Return the text with its generated blocks replaced.
 
     Raises:
         BadSource: the text has a block that nothing generates.
@@ -74,14 +74,14 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
 
     def replace(found: re.Match[str]) -> str:
         if found[1] not in blocks:
-            raise BadSource(f"nothing generates the block {found[1]!r}; there are {', '.join(blocks)}")
+            raise BadSource(f"the block {found[1]!r} must be a generated one; there are {', '.join(blocks)}")
         return f"<!-- generated: {found[1]} -->\n{blocks[found[1]].strip()}\n<!-- end -->"
 
     return _BLOCK.sub(replace, text)
 
 
 def lab_table(labs: Sequence[Lab]) -> str:
-    """One row a lab: where it is, what it teaches, what it asks for, how long it takes."""
+    """Return a table with one row per lab: link, content, prerequisites, minutes and points."""
     rows = [
         (
             f"[{lab.name}](labs/{lab.name}/{lab.name}.ipynb)",
@@ -98,7 +98,7 @@ def lab_table(labs: Sequence[Lab]) -> str:
 
 
 def kill_table(found: Sequence[Kill]) -> str:
-    """One row a lab and one for all: how many wrong answers were planted, and how many the checks caught."""
+    """Return a table with one row per lab and a total: wrong answers planted, and rejected by the checks."""
     labs = sorted({kill.lab for kill in found})
     rows = [(lab, *_sums([kill for kill in found if kill.lab == lab])) for lab in labs]
     heading = (
@@ -118,12 +118,12 @@ def _sums(found: Sequence[Kill]) -> tuple[str, ...]:
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, right: int) -> str:
-    """A Markdown table whose last columns are numbers."""
+    """Return a Markdown table whose last columns are numbers."""
     rule = ["---"] * (len(heading) - right) + ["---:"] * right
     return "\n".join("| " + " | ".join(row) + " |" for row in (heading, rule, *rows))
 
 
-# What grading takes, and what it bears
+# Grading: time per submission, and the soak test
 
 COMMAND = "python -W ignore -m tests.benchmarks."
 ROWS = {"cold": "one submission, cold", "batch": "{}, one process", "two": "{}, two processes"}
@@ -139,7 +139,7 @@ COUNTS = {
 
 
 def grading_tables(results: Path) -> str:
-    """Seconds per submission beside nbgrader's, then the soak; what is not measured says so."""
+    """Return the seconds per submission beside nbgrader's, and the soak test; or how to measure them."""
     tables = {"grading": _seconds_table, "soak": _soak_table}
     return "\n\n".join(_measured(results / f"{name}.json", table) for name, table in tables.items())
 
@@ -154,7 +154,7 @@ def _measured(place: Path, table: Callable[[dict[str, Any]], str]) -> str:
 
 
 def _seconds_table(found: Mapping[str, Any]) -> str:
-    """Ours, nbgrader's least work, nbgrader's whole notebook; the ratios are ours over theirs."""
+    """Return ours, nbgrader's holes and checks, nbgrader's whole notebook; ratios are ours over theirs."""
     rows = []
     for name, title in ROWS.items():
         ours, *others = (found[name][way] for way in ("ours", "holes_and_checks", "whole_lab"))
@@ -177,7 +177,7 @@ def _seconds(entry: Mapping[str, Any]) -> str:
 
 
 def _soak_table(found: Mapping[str, Any]) -> str:
-    """What must be 0, and what it took."""
+    """Return the counts that must be 0, the peak memory and the time."""
     row = [str(found[name]) for name in COUNTS]
     row += [f"{found['peak_pss_bytes'] / 2**30:.1f} GiB", f"{sum(found['seconds']) / 60:.1f} min"]
     table = _table((*COUNTS.values(), "peak memory", "time"), [row], right=len(row))

@@ -54,7 +54,7 @@ __all__ = [
     "verify",
 ]
 
-LINES_A_CELL = 20
+LINES_PER_CELL = 20
 _ENDS = "\"'(),. \n"  # what ends a TODO that stands in a text
 _FORBIDDEN = {
     "an absolute path": r"""["'](?:/(?:\w+/)+|~/|[A-Za-z]:[\\/])""",
@@ -78,7 +78,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Verification:
-    """What the author's checks found."""
+    """The result of the author's checks."""
 
     exercises: tuple[Row, ...]
     problems: tuple[str, ...]
@@ -152,7 +152,7 @@ def problems_left_to_do(lab: Lab, root: Path) -> list[str]:
 
 
 def _stray_folders(root: Path) -> list[str]:
-    """Folders of labs/ and solutions/ that belong to no lab."""
+    """Return the folders of labs/ and solutions/ that belong to no lab."""
     names = {lab.name for lab in all_labs()}
     found = [path for part in ("labs", "solutions") for path in sorted((root / part).glob("*/"))]
     return [
@@ -177,7 +177,7 @@ def problems_in_source(lab: Lab, root: Path) -> list[str]:
     if not cells or "{{ lab }}" not in cells[0].source or cells[0].cell_type != "markdown":
         found.append("the opening cell has no {{ lab }}, which prints objectives, prerequisites and minutes")
     if not cells or "{{ check }}" not in cells[-1].source or cells[-1].cell_type != "markdown":
-        found.append("the last cell has no {{ check }}, which prints how the lab is marked")
+        found.append("the last cell has no {{ check }}, which prints how the lab is checked")
     codes = [cell for cell in cells if cell.cell_type == "code"]
     if codes and not _imports_only(codes[0].source):
         found.append("the first code cell does more than import; move the rest into the next cell")
@@ -199,8 +199,8 @@ def _problems_in_cell(cell: NotebookNode) -> Iterator[str]:
         return
     own = _without_docstring(without_solution(cell.source)) if BEGIN in cell.source else cell.source
     lines = [line for line in own.splitlines() if line.strip()]
-    if len(lines) > LINES_A_CELL:
-        yield f"the cell {name} has {len(lines)} lines; at most {LINES_A_CELL}; helpers belong in compresslab"
+    if len(lines) > LINES_PER_CELL:
+        yield f"the cell {name} has {len(lines)} lines; at most {LINES_PER_CELL}; move code to compresslab"
     for what, pattern in _FORBIDDEN.items():
         seen = re.search(pattern, cell.source)
         if seen:
@@ -212,7 +212,7 @@ def _without_docstring(source: str) -> str:
 
 
 def problems_in_editions(lab: Lab, root: Path) -> list[str]:
-    """Where the notebooks are not what the source makes (outputs aside), and marked cells without output."""
+    """Return where the notebooks differ from what the source makes, and marked cells without output."""
     files = paths(lab, root)
     absent = [str(path.relative_to(root)) for path in files.values() if not path.is_file()]
     if absent:
@@ -249,7 +249,7 @@ def problems_in_editions(lab: Lab, root: Path) -> list[str]:
 
 
 def _bare(notebook: NotebookNode) -> dict:
-    """A notebook without what a run leaves in it."""
+    """Return a notebook without what a run leaves in it."""
     bare = json.loads(json.dumps(notebook))
     for cell in bare["cells"]:
         cell.pop("outputs", None)
@@ -271,12 +271,12 @@ def _unchecked(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 def problems_in_labs(lab: Lab, root: Path) -> list[str]:
-    """What lies in the student's folder and should not: other files, outputs, solutions."""
+    """Return what must not be in the students' folder: other files, outputs, solutions."""
     student = paths(lab, root)["student"]
     if not student.is_file():
         return []  # problems_in_editions says so
     found = [
-        f"{path.relative_to(root)} lies in the students' folder; it holds the notebook and nothing else"
+        f"{path.relative_to(root)} must not be in the students' folder, which holds only the notebook"
         for path in sorted(student.parent.rglob("*"))
         if path != student and ".ipynb_checkpoints" not in path.parts
     ]
@@ -293,14 +293,14 @@ def problems_in_labs(lab: Lab, root: Path) -> list[str]:
 
 
 def _answer_lines(text: str) -> set[str]:
-    """The lines that stand in solutions alone."""
+    """Return the lines that are only in solutions."""
     lines = lambda words: {line.strip() for line in words.splitlines() if len(line.strip()) >= 12}  # noqa: E731
     inside = "\n".join(re.findall(rf"{BEGIN}(.*?){END}", text, flags=re.DOTALL))
     return lines(inside) - lines(without_solution(text))
 
 
 def problems_with_grading(lab: Lab, root: Path, *, seed: int = 0) -> list[str]:
-    """Where an untouched notebook earns something, or the solution less than everything."""
+    """Return whether an untouched notebook earns points, or the solution does not earn all of them."""
     from compresslab.grading.grade import grade_alone
 
     files = paths(lab, root)

@@ -1,4 +1,4 @@
-"""The author's commands: new, build, verify, train."""
+"""The authors' commands: new, build, verify, train."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "new_exercise", "new_lab", "train", "verify"]
 
-LabOrAll = Annotated[str | None, typer.Argument(metavar="LAB", help="by default every lab")]
+LabOrAll = Annotated[str | None, typer.Argument(metavar="LAB", help="the lab; by default all of them")]
 new = typer.Typer(no_args_is_help=True, help="Write the skeleton of a lab or of an exercise.")
 app.add_typer(new, name="new", rich_help_panel=Audience.AUTHORS)
 

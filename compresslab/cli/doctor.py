@@ -1,7 +1,7 @@
-"""``compresslab doctor``: can this machine run the labs, and how is what can't be mended?
+"""``compresslab doctor``: whether this machine can run the labs, and what to do about what is missing.
 
-Each finding is one thing that was looked at, in words. Nothing is changed, except that the data set is
-unpacked into its cache folder, as the first lab would do.
+Each finding describes one thing that was examined. Nothing is changed, except that the data set is unpacked
+into its cache folder, as the first lab would do.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _MEMORY_GIB, _DISK_GIB = 3, 1
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: is it good, do the labs need it, what was found, how to mend it (or nothing)."""
+    """What was examined: whether it is good, whether the labs need it, what was found, and the remedy."""
 
     name: str
     good: bool
@@ -59,7 +59,7 @@ class Finding:
 
 
 def examine(*, data: Path = DATA, cache: Path | None = None) -> tuple[Finding, ...]:
-    """What there is to say about this machine, in the order in which it should be mended.
+    """Return the findings about this machine, in the order in which they should be fixed.
 
     Args:
         data: the folder with the data set and the trained networks.
@@ -81,13 +81,13 @@ def examine(*, data: Path = DATA, cache: Path | None = None) -> tuple[Finding, .
 
 
 def can_run_the_labs(findings: tuple[Finding, ...]) -> bool:
-    """Whether everything that the labs need is good."""
+    """Return whether everything that the labs need is good."""
     return all(finding.good for finding in findings if finding.needed)
 
 
 def findings_table(findings: tuple[Finding, ...]) -> Table:
-    """The findings as a table for the screen, its last line the verdict."""
-    table = Table("", "what", "found", "how to mend it", show_footer=True)
+    """Return the findings as a table for the screen, with the verdict as its last line."""
+    table = Table("", "what", "found", "how to fix it", show_footer=True)
     for finding in findings:
         mark = "[green]✓[/]" if finding.good else "[red]✗[/]" if finding.needed else "[yellow]–[/]"
         table.add_row(
@@ -99,7 +99,7 @@ def findings_table(findings: tuple[Finding, ...]) -> Table:
 
 
 def python(version: tuple[int, ...]) -> Finding:
-    """Python 3.11 or newer, which nbgrader needs."""
+    """Examine Python, which has to be 3.11 or newer for nbgrader."""
     words = f"{'.'.join(map(str, version))}; 3.11 or newer is needed"
     return Finding(
         "Python", version >= (3, 11), True, words, "make start PYTHON=python3.12, or another that you have"
@@ -107,7 +107,7 @@ def python(version: tuple[int, ...]) -> Finding:
 
 
 def package(name: str) -> Finding:
-    """An installed package, of the version that compresslab asks for."""
+    """Examine an installed package, which has to have a version that compresslab allows."""
     wanted = _wanted(name)
     try:
         version = importlib.metadata.version(name)
@@ -119,7 +119,7 @@ def package(name: str) -> Finding:
 
 
 def torchvision(loads: Callable[[], bool] = operators_load) -> Finding:
-    """torchvision, which reads the data set; its compiled operators may be of another build than torch."""
+    """Examine torchvision, which reads the data set; its operators may be of another build than torch."""
     installed = package("torchvision")
     if not installed.good:
         return installed
@@ -138,7 +138,7 @@ def torchvision(loads: Callable[[], bool] = operators_load) -> Finding:
 
 
 def dataset(source: Path, cache: Path) -> Finding:
-    """Fashion-MNIST, each file with the SHA-256 of its manifest, unpacked in the cache folder."""
+    """Examine Fashion-MNIST, by the SHA-256 of each file, and unpack it into the cache folder."""
     if not source.exists():
         words = "not in this installation; the first lab downloads it"
         return Finding("Fashion-MNIST", False, False, words, "clone the repository to work without a network")
@@ -146,26 +146,24 @@ def dataset(source: Path, cache: Path) -> Finding:
         unpack(source, cache / "FashionMNIST" / "raw")
     except CompressionError as error:
         return Finding("Fashion-MNIST", False, True, *_reason_and_remedy(error))
-    return Finding("Fashion-MNIST", True, True, f"{len(FILES)} files, each with the SHA-256 it should have")
+    return Finding("Fashion-MNIST", True, True, f"{len(FILES)} files, each with the expected SHA-256")
 
 
 def trained(name: str, folder: Path) -> Finding:
-    """A trained network: its weights load, and its card says how good it is."""
+    """Examine a trained network: its weights load, and its model card states its accuracy."""
     try:
         load_baseline(name, folder=folder)
         accuracy = float(read_card(name, folder=folder)["test_accuracy"])
     except CompressionError as error:
         return Finding(f"network {name!r}", False, True, *_reason_and_remedy(error))
     except (KeyError, TypeError, ValueError):
-        words = "its card does not say its test accuracy"
+        words = "its model card does not state its test accuracy"
         return Finding(f"network {name!r}", False, True, words, f"compresslab train {name}")
-    return Finding(
-        f"network {name!r}", True, True, f"loads; {accuracy:.1%} right on the test images, says its card"
-    )
+    return Finding(f"network {name!r}", True, True, f"loads; test accuracy {accuracy:.1%} by its model card")
 
 
 def cores(count: int) -> Finding:
-    """Processor cores; the labs' minutes are meant for two."""
+    """Examine the number of processor cores; the labs' minutes are meant for two."""
     words = f"{count}; the labs' minutes are meant for 2"
     return Finding(
         "processor cores", count >= 2, False, words, "nothing to do; slow cells take about twice as long"
@@ -173,15 +171,15 @@ def cores(count: int) -> Finding:
 
 
 def memory(size: int | None) -> Finding:
-    """Memory in bytes; None where the system does not say."""
-    words = "the system does not say" if size is None else f"{size / _GIB:.1f} GiB"
+    """Examine the memory in bytes; None if the system does not report it."""
+    words = "not reported by the system" if size is None else f"{size / _GIB:.1f} GiB"
     good = size is None or size >= _MEMORY_GIB * _GIB
     remedy = "close other programs, or give the container or virtual machine more"
     return Finding("memory", good, False, f"{words}; {_MEMORY_GIB} GiB are enough", remedy)
 
 
 def disk(free: int) -> Finding:
-    """Free bytes where the data set is unpacked."""
+    """Examine the free bytes where the data set is unpacked."""
     words = f"{free / _GIB:.1f} GiB free for the cache; {_DISK_GIB} GiB is enough"
     return Finding(
         "disk", free >= _DISK_GIB * _GIB, True, words, "free some, or set COMPRESSLAB_CACHE to another disk"
@@ -189,7 +187,7 @@ def disk(free: int) -> Finding:
 
 
 def bubblewrap(program: str | None) -> Finding:
-    """bubblewrap, which isolates the grading of other people's notebooks; students do not need it."""
+    """Examine bubblewrap, which isolates the grading of other people's notebooks; students do not need it."""
     purpose = "only for grading notebooks of people you do not trust"
     if program is None:
         remedy = "on Linux: install the package bubblewrap; elsewhere there is none"
@@ -201,12 +199,16 @@ def bubblewrap(program: str | None) -> Finding:
         status = 1
     remedy = "the administrator must allow unprivileged user namespaces; ordinary containers forbid them"
     return Finding(
-        "bubblewrap", status == 0, False, f"{'works' if status == 0 else 'may not run'}; {purpose}", remedy
+        "bubblewrap",
+        status == 0,
+        False,
+        f"{'works' if status == 0 else 'is not allowed to run'}; {purpose}",
+        remedy,
     )
 
 
 def _wanted(name: str) -> Requirement:
-    """What compresslab's own metadata asks of a package; anything, where it does not name it."""
+    """Return what compresslab's metadata requires of a package; any version, if it does not name it."""
     try:
         asked = [Requirement(text) for text in importlib.metadata.requires("compresslab") or []]
     except importlib.metadata.PackageNotFoundError:  # run from its folder, not installed
@@ -215,7 +217,7 @@ def _wanted(name: str) -> Requirement:
 
 
 def _reason_and_remedy(error: CompressionError) -> tuple[str, str]:
-    """The two halves of an error's text: the kit's errors end with the sentence that says what to try."""
+    """Split an error's text in two: the kit's errors end with the sentence that says what to try."""
     reason, separator, remedy = str(error).rpartition(". ")
     return (reason, remedy) if separator else (remedy, "")
 
@@ -227,7 +229,7 @@ def _cores() -> int:
 
 
 def _memory_bytes() -> int | None:
-    """The machine's memory, or the container's share of it; None where the system does not say."""
+    """Return the memory of the machine or of its container; None if the system does not report it."""
     sizes = []
     if hasattr(os, "sysconf") and platform.system() != "Windows":
         sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -238,6 +240,6 @@ def _memory_bytes() -> int | None:
 
 
 def _free_bytes(folder: Path) -> int:
-    """Free bytes on the disk of a folder that may not exist yet."""
+    """Return the free bytes on the disk of a folder that may not exist yet."""
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     return shutil.disk_usage(existing).free

@@ -1,7 +1,7 @@
 """``compresslab start``: the student's own copies of the labs, and JupyterLab opened on them.
 
-The labs in ``labs/`` are the course's; students write in ``my_labs/``, which git ignores. Copying never
-overwrites, and a reset keeps a backup, so nobody loses work to a second start or to a ``git pull``.
+The labs in ``labs/`` belong to the course; students write in ``my_labs/``, which git ignores. Copying never
+overwrites, and a reset keeps a backup, so a second start or a ``git pull`` never loses work.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 
 _LIST = "START_HERE.md"  # written anew at every start
 _HOW_TO_CHECK = """\
-Save a lab and have it marked as the grader would, here lab 03:
+Save a lab and check it as the grader would, here lab 03:
 
 - in a cell of a notebook: `!compresslab check 03`
 - in a terminal, in the folder that you cloned: `make check LAB=03`, or `.venv/bin/compresslab check 03`
@@ -45,12 +45,12 @@ Save a lab and have it marked as the grader would, here lab 03:
 In an environment of your own, activate it and type `compresslab check 03`."""
 _SETTINGS: dict[
     str, Any
-] = {  # JupyterLab's defaults here; what the user has set in the own JupyterLab still wins
+] = {  # JupyterLab's defaults here; the user's own JupyterLab settings take precedence
     "labconfig/default_setting_overrides.json": {
         "@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Markdown Preview"}},
         "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
     },
-    "nbgrader_config.py": {},  # its absence would be warned about at every start
+    "nbgrader_config.py": {},  # if it were missing, each start would warn
     "labconfig/page_config.json": {  # of nbgrader's panels, students need the Validate button alone
         "disabledExtensions": {
             f"@jupyter/nbgrader:{panel}": True
@@ -61,7 +61,7 @@ _SETTINGS: dict[
 
 
 def lab_names(labs: Path = LABS) -> tuple[str, ...]:
-    """The labs' folder names in order: each ``labs/NAME`` that holds ``NAME.ipynb``.
+    """Return the labs' folder names in order: each ``labs/NAME`` that contains ``NAME.ipynb``.
 
     Raises:
         DamagedFile: there is none, as when the package was installed without the repository.
@@ -71,17 +71,17 @@ def lab_names(labs: Path = LABS) -> tuple[str, ...]:
     )
     if not names:
         raise DamagedFile(
-            f"no lab in {labs}; the labs come with the repository, not with the installed package alone. "
+            f"{labs} must contain the labs, but has none; they come with the repository, not the package. "
             "Clone the repository and, inside it, run: pip install -e . && compresslab start"
         )
     return names
 
 
 def copy_labs(labs: Path = LABS, target: Path = MY_LABS) -> tuple[Path, ...]:
-    """The files copied from ``labs`` to ``target``; what is there already stays as it is.
+    """Copy the files that ``target`` lacks from ``labs``, and return the new ones.
 
-    Also writes what is the kit's and not the student's: the list of the labs, ``START_HERE.md``, and, hidden
-    in ``.jupyter``, how JupyterLab shows it.
+    Also write the kit's own files: the list of the labs, ``START_HERE.md``, and, hidden in ``.jupyter``, the
+    settings with which JupyterLab shows it.
 
     Raises:
         CompressionError: there are no labs, or ``target`` can't be written.
@@ -96,14 +96,14 @@ def copy_labs(labs: Path = LABS, target: Path = MY_LABS) -> tuple[Path, ...]:
             place.write_text(json.dumps(settings, indent=1))
     except OSError as error:
         raise NotAvailable(
-            f"the labs can't be copied to {target} ({error.strerror}); they need a folder of your own. "
+            f"{target} must be a folder that you can write to ({error.strerror}). "
             "Clone the repository into your home folder and start there"
         ) from error
     return copied
 
 
 def reset_lab(name: str, *, now: datetime.datetime, labs: Path = LABS, target: Path = MY_LABS) -> Path | None:
-    """The backup of the student's notebook, which is then as the course ships it; None where there was none.
+    """Restore a lab's original notebook and return the backup of the student's; None if there was none.
 
     Args:
         name: the lab's folder, such as ``00_measuring``.
@@ -116,7 +116,7 @@ def reset_lab(name: str, *, now: datetime.datetime, labs: Path = LABS, target: P
     """
     names = lab_names(labs)
     if name not in names:
-        raise BadSetting(f"no lab is called {name!r}; there are {', '.join(names)}: try one of these")
+        raise BadSetting(f"name must be a lab, got {name!r}; there are {', '.join(names)}")
     notebook = notebook_of(target, name)
     backup = new_backup(notebook, now) if notebook.exists() else None
     if backup is not None:
@@ -126,7 +126,7 @@ def reset_lab(name: str, *, now: datetime.datetime, labs: Path = LABS, target: P
 
 
 def list_of_labs(labs: Path = LABS) -> str:
-    """A page in Markdown: each lab's title as a link, and below it what the lab says of itself first."""
+    """Return a page in Markdown: each lab's title as a link, followed by its own opening."""
     lines = ["# The labs", ""]
     lines += [
         "Open one by its title. Your work stays in this folder; `compresslab start` never overwrites it.",
@@ -147,20 +147,20 @@ def launch(
     options: Sequence[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> int:
-    """JupyterLab's exit status, after it ran on ``target`` until it was stopped; Ctrl-C is a clean end: 0.
+    """Run JupyterLab on ``target`` until it is stopped, and return its exit status; Ctrl-C gives 0.
 
     Args:
         target: the folder to open.
-        say: told the address, and what was decided for the user.
-        options: more for JupyterLab, such as ``--ip=0.0.0.0``.
-        environment: whether there is a display is read from here.
+        say: called with the address, and with what was decided for the user.
+        options: further options of JupyterLab, such as ``--ip=0.0.0.0``.
+        environment: tells whether there is a display.
     """
     as_root, display = hasattr(os, "geteuid") and os.geteuid() == 0, _has_display(environment)
     if as_root:
         say("You are root: JupyterLab is told to allow that (--allow-root).")
     before = {server["pid"] for server in _servers()}
     command = jupyter_command(target, as_root=as_root, display=display, options=options)
-    # a session of its own: Ctrl-C reaches us alone, and JupyterLab ends by one signal, without a question
+    # in a session of its own, Ctrl-C reaches only this process, which ends JupyterLab without a question
     process = subprocess.Popen(command, env=jupyter_environment(environment, target), start_new_session=True)
     for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
         signal.signal(getattr(signal, name), lambda *_: process.terminate())
@@ -179,7 +179,7 @@ def launch(
 
 
 def jupyter_command(target: Path, *, as_root: bool, display: bool, options: Sequence[str] = ()) -> list[str]:
-    """The command that opens JupyterLab on ``target``; it looks for a free port from 8888 on by itself."""
+    """Return the command that opens JupyterLab on ``target``; it finds a free port from 8888 on."""
     return [
         sys.executable,
         "-m",
@@ -196,13 +196,13 @@ def jupyter_command(target: Path, *, as_root: bool, display: bool, options: Sequ
 
 
 def jupyter_environment(environment: Mapping[str, str], target: Path) -> dict[str, str]:
-    """The environment variables with this Python's programs and kernels first, and ``target``'s settings.
+    """Return the environment with this Python's programs and kernels first, and ``target``'s settings.
 
     The kernels inherit it, so OpenMP's passive waiting is set here, before a notebook imports torch.
     """
     programs = str(Path(sys.executable).parent)
     return {
-        "JUPYTER_TOKEN": secrets.token_hex(24),  # made here, JupyterLab does not print the address itself
+        "JUPYTER_TOKEN": secrets.token_hex(24),  # if it is given, JupyterLab does not print the address
         **passive(environment),
         "PATH": os.pathsep.join([programs, *filter(None, [environment.get("PATH")])]),
         "JUPYTER_PREFER_ENV_PATH": "1",
@@ -219,7 +219,7 @@ def _has_display(environment: Mapping[str, str]) -> bool:
 
 
 def _address(process: subprocess.Popen, target: Path, before: set[int]) -> str:
-    """The address of the new server that runs on ``target``; empty where it ended before it answered."""
+    """Return the address of the new server on ``target``; empty if it ended before it answered."""
     while process.poll() is None:
         for server in _servers():
             if server["pid"] not in before and Path(server["root_dir"]).resolve() == target.resolve():
@@ -244,7 +244,7 @@ def _belongs(file: Path) -> bool:
 
 
 def _copied(file: Path, place: Path) -> bool:
-    """Whether the file was copied: not over another, and whole or not at all."""
+    """Copy a file unless there is one; return whether it was copied. A copy is complete or absent."""
     if place.exists():
         return False
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -266,7 +266,7 @@ def _backups(notebook: Path, now: datetime.datetime) -> Iterator[Path]:
 
 
 def _opening(notebook: Path) -> tuple[str, list[str]]:
-    """The title and the other lines of a notebook's first Markdown cell; empty where it has none."""
+    """Return the title and the other lines of a notebook's first Markdown cell; empty if it has none."""
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         text = next("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")

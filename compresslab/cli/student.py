@@ -1,4 +1,4 @@
-"""The student's commands: start doctor labs check hint reset."""
+"""The students' commands: start, doctor, labs, check, hint, reset, update."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def start() -> None:
 
     copied = copy_labs(target=MY_LABS)
     console.print(
-        f"{len(copied)} new files in my_labs/; what was there stays as it is."
+        f"Copied {len(copied)} new files to my_labs/; files that were there are unchanged."
         if copied
         else "my_labs/ is up to date."
     )
@@ -47,7 +47,7 @@ def start() -> None:
 
 @command(Audience.STUDENTS)
 def doctor() -> None:
-    """Say whether this machine can run the labs, and how to mend what can't."""
+    """Say whether this machine can run the labs, and what to do about what is missing."""
     from compresslab.cli.doctor import examine, findings_table
 
     findings = examine()
@@ -58,7 +58,7 @@ def doctor() -> None:
 
 @command(Audience.STUDENTS)
 def labs() -> None:
-    """List the labs, with the minutes they take and how far you are."""
+    """List the labs with their minutes, their points, and your progress."""
     from compresslab.course import all_labs
 
     table = Table("lab", "about", "minutes", "points", "you")
@@ -66,7 +66,7 @@ def labs() -> None:
         table.add_row(lab.name, lab.title, str(lab.minutes), str(lab.points), _progress(lab))
     console.print(table)
     console.print(
-        "Work: compresslab start   Mark: compresslab check LAB   Stuck: compresslab hint LAB EXERCISE"
+        "Work: compresslab start   Check: compresslab check LAB   Help: compresslab hint LAB EXERCISE"
     )
 
 
@@ -77,7 +77,7 @@ def check(
         Path | None, typer.Argument(help="your notebook; by default the one in my_labs/")
     ] = None,
 ) -> None:
-    """Mark your notebook as the grader would; exit code 0 only when everything is right."""
+    """Check your notebook as the grader would; the exit code is 0 only if every answer is right."""
     from compresslab.course import find_lab
     from compresslab.grading.grade import grade_alone
     from compresslab.grading.scores import score_table
@@ -100,7 +100,7 @@ def check(
 def hint(
     lab_name: LabName,
     exercise: Annotated[str, typer.Argument(help="the exercise's name")],
-    step: Annotated[int, typer.Argument(help="1 a nudge, 2 the formula, 3 one line with a blank")] = 1,
+    step: Annotated[int, typer.Argument(help="1 a nudge, 2 the formula, 3 a line with a blank")] = 1,
 ) -> None:
     """Show one of an exercise's three hints."""
     from compresslab.course import find_lab
@@ -109,16 +109,18 @@ def hint(
     lab = find_lab(lab_name)
     names = [each.name for each in lab.exercises]
     if exercise not in names:
-        raise BadSetting(f"{lab.name} has no exercise {exercise!r}; there are {', '.join(names)}")
+        raise BadSetting(
+            f"EXERCISE must be one of {lab.name}, got {exercise!r}; there are {', '.join(names)}"
+        )
     count = len(lab.exercise(exercise).hints)
     if step not in range(1, count + 1):
-        raise BadSetting(f"a hint's step is 1 to {count}, got {step}; begin with 1")
+        raise BadSetting(f"STEP must be 1 to {count}, got {step}; start with 1")
     console.print(hint_text(lab.exercise(exercise), step), markup=False, highlight=False)
 
 
 @command(Audience.STUDENTS)
 def reset(lab_name: LabName) -> None:
-    """Put a lab back as the course ships it; your notebook is kept as a backup beside it."""
+    """Restore a lab's original notebook; yours is kept as a backup beside it."""
     from compresslab.cli.jupyter import reset_lab
     from compresslab.course import find_lab
     from compresslab.data.location import MY_LABS
@@ -126,12 +128,12 @@ def reset(lab_name: LabName) -> None:
     name = find_lab(lab_name).name
     backup = reset_lab(name, now=datetime.datetime.now(), target=MY_LABS)
     kept = f"; yours is kept as {backup.name}" if backup else ""
-    console.print(f"{name} is as new{kept}.", highlight=False)
+    console.print(f"{name} is the original again{kept}.", highlight=False)
 
 
 @command(Audience.STUDENTS)
 def update(lab_name: LabName) -> None:
-    """Put your cells into this version's edition of a lab; your notebook is kept as a backup beside it."""
+    """Put your cells into this version's edition of a lab; yours is kept as a backup beside it."""
     from compresslab.cli.update import update_lab
     from compresslab.course import find_lab
     from compresslab.data.location import MY_LABS
@@ -169,4 +171,4 @@ def _progress(lab: Lab) -> str:
         note = json.loads((folder / PROGRESS).read_text())
         return f"{note['score']:g} of {note['max_score']:g} points ({note['at'].replace('T', ' ')})"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "begun, not yet checked" if folder.exists() else "not begun"
+        return "started, not yet checked" if folder.exists() else "not started"

@@ -50,7 +50,7 @@ class _Students:
 def update_lab(
     name: str, *, now: datetime.datetime, labs: Path = LABS, target: Path = MY_LABS
 ) -> Update | None:
-    """Put the student's cells into the new edition of a lab; None where the copy is of that edition already.
+    """Put the student's cells into the new edition of a lab; None if it already is that edition.
 
     Args:
         name: the lab's folder, such as ``00_measuring``.
@@ -63,9 +63,7 @@ def update_lab(
         DamagedFile: the copy is no notebook, or none of this lab. It stays as it is.
     """
     if name not in lab_names(labs):
-        raise BadSetting(
-            f"no lab is called {name!r}; there are {', '.join(lab_names(labs))}: try one of these"
-        )
+        raise BadSetting(f"name must be a lab, got {name!r}; there are {', '.join(lab_names(labs))}")
     place = notebook_of(target, name)
     if not place.is_file():
         raise BadSetting(f"my_labs/{name} is not there yet; copy the labs with: compresslab start")
@@ -123,7 +121,7 @@ def merged(
 
 
 def _chosen(new: NotebookNode, own: NotebookNode | None, shipped: Mapping[str, str]) -> NotebookNode:
-    """The cell to take: the student's words where the student alone changed them or they fill a hole."""
+    """Return the cell to use: the student's, if it fills a hole or only the student changed it."""
     if own is None:
         return new
     as_shipped = digest(new.source) == shipped.get(new.id)
@@ -156,7 +154,7 @@ def _give_back_ids(mine: NotebookNode, shipped: Mapping[str, str]) -> None:
 
 
 def _sorted_out(mine: NotebookNode, edition: NotebookNode, shipped: Mapping[str, str]) -> _Students:
-    """Tell the lab's cells from added ones.
+    """Separate the lab's cells from added ones.
 
     Cells that the new edition dropped are added ones if they were changed, and otherwise left out.
     A hole whose cell is gone is filled by the last added cell that defines its function.
@@ -178,7 +176,7 @@ def _sorted_out(mine: NotebookNode, edition: NotebookNode, shipped: Mapping[str,
 
 
 def _defined(cell: NotebookNode) -> set[str]:
-    """The functions that a code cell defines; none where it is not Python."""
+    """Return the functions that a code cell defines; none if it is not Python."""
     try:
         body = ast.parse(cell.source).body if cell.cell_type == "code" else []
     except (SyntaxError, ValueError):
@@ -187,7 +185,7 @@ def _defined(cell: NotebookNode) -> set[str]:
 
 
 def _as_added(cell: NotebookNode, name: str) -> NotebookNode:
-    """A copy of a cell as one of the student's own: no hole, no check, free to be edited and deleted."""
+    """Return a copy of a cell as one of the student's own: no hole, no check, editable and deletable."""
     cell = copy.deepcopy(cell)
     cell.id = name
     for mark in ("nbgrader", "editable", "deletable"):

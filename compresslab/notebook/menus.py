@@ -1,4 +1,4 @@
-"""What a student holds in the notebook: ``check``, ``hint``, ``reveal`` and ``yours``, one name an exercise.
+"""A lab's menus in the notebook: ``check``, ``hint``, ``reveal`` and ``yours``, one name per exercise.
 
 from compresslab.notebook import lab
 check, hint, reveal, yours = lab("00_measuring")
@@ -25,11 +25,11 @@ from compresslab.checks.judge import check_answer
 from compresslab.course import find_lab
 from compresslab.errors import Unwritten, WrongAnswer
 
-__all__ = ["Desk", "NoPoints", "hint_text", "lab"]
+__all__ = ["Menus", "NoPoints", "hint_text", "lab"]
 
 
-class Desk(NamedTuple):
-    """The four things on a student's desk."""
+class Menus(NamedTuple):
+    """The four menus of a lab, to be unpacked in this order."""
 
     check: Any
     hint: Any
@@ -37,20 +37,20 @@ class Desk(NamedTuple):
     yours: Any
 
 
-def lab(name: str) -> Desk:
-    """What lies on the desk of one lab, for example ``00_measuring``: four menus, to be unpacked.
+def lab(name: str) -> Menus:
+    """Return the four menus of a lab, such as ``00_measuring``.
 
     Raises:
         BadSetting: there is no such lab.
     """
     chosen = find_lab(name)
     state = _State(chosen)
-    return Desk(*(_Menu(chosen, action) for action in (state.check, state.hint, state.reveal, state.yours)))
+    return Menus(*(_Menu(chosen, action) for action in (state.check, state.hint, state.reveal, state.yours)))
 
 
 @dataclass(frozen=True)
 class NoPoints:
-    """What a check returns where there is nothing to mark: one grey line in the notebook, and the number 0.
+    """What a check returns if there is nothing to judge: one grey line in the notebook, and the number 0.
 
     nbgrader reads a check cell's result as its points, and a cell that prints and returns nothing as full
     marks; so the text form is ``0`` and nothing else.
@@ -66,7 +66,7 @@ class NoPoints:
 
 
 class _Menu:
-    """One attribute an exercise, so that Tab completes their names."""
+    """An object with one attribute per exercise, so that Tab completes their names."""
 
     def __init__(self, chosen: Lab, action: Callable[[Exercise], Any]) -> None:
         self._lab = chosen
@@ -77,7 +77,7 @@ class _Menu:
             exercise = self._lab.exercise(name)
         except KeyError:
             raise AttributeError(
-                f"no exercise is called {name!r}; there are {', '.join(dir(self))}"
+                f"{name!r} is no exercise of {self._lab.name}; there are {', '.join(dir(self))}"
             ) from None
         return self._action(exercise)
 
@@ -86,7 +86,7 @@ class _Menu:
 
 
 class _State:
-    """What has happened at this desk since the kernel started."""
+    """The answers passed and revealed, and the hints seen, since the kernel started."""
 
     def __init__(self, chosen: Lab) -> None:
         self.lab = chosen
@@ -120,7 +120,7 @@ class _State:
             if step is None:
                 step = min(self.hints_seen.get(exercise.name, 0) + 1, count)
             if step not in range(1, count + 1):
-                raise WrongAnswer(f"there are hints 1 to {count} for {exercise.name}, you asked for {step}")
+                raise WrongAnswer(f"step must be 1 to {count} for {exercise.name}, got {step}")
             self.hints_seen[exercise.name] = max(step, self.hints_seen.get(exercise.name, 0))
             print(hint_text(exercise, step))
 
@@ -146,15 +146,15 @@ class _State:
         return written
 
     def _offer(self, exercise: Exercise) -> str:
-        """The next hint's title, which is a symptom; the hint itself costs a call."""
+        """Return the next hint's title, which is a symptom; the hint itself takes a call."""
         seen = self.hints_seen.get(exercise.name, 0)
         if seen >= len(exercise.hints):
-            return f"All hints seen; reveal.{exercise.name}() hands you a working one, for 0 points."
+            return f"All hints seen; reveal.{exercise.name}() gives you a working one, for 0 points."
         return f"Hint on offer: hint.{exercise.name}() - {exercise.hints[seen].symptom}"
 
 
 def hint_text(exercise: Exercise, step: int) -> str:
-    """A hint as a student reads it, in the notebook and in the shell: its symptom, then its text."""
+    """Return a hint as a student reads it, in the notebook and in the shell: its symptom, then its text."""
     chosen = exercise.hints[step - 1]
     text = textwrap.fill(chosen.text, 100, initial_indent="    ", subsequent_indent="    ")
     return f"Hint {step} of {len(exercise.hints)}: {chosen.symptom}\n\n{text}"
@@ -170,9 +170,9 @@ def _revealed(exercise: Exercise) -> str:
 
 
 def _source(answer: Callable[..., Any], name: str) -> str:
-    """The function's text, under the exercise's name."""
+    """Return the function's text, under the exercise's name."""
     try:
         text = textwrap.dedent(inspect.getsource(answer))
     except (OSError, TypeError):
-        return "(its source is not at hand)"
+        return "(its source is not available)"
     return re.sub(rf"\b{answer.__name__}\b", name, text)

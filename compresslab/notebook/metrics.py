@@ -1,4 +1,4 @@
-"""Measured numbers, on their way from a notebook's cell to its prose: measured once, typed by nobody.
+"""Measured numbers, on their way from a notebook's cell to its prose: none is typed by hand.
 
 A cell calls ``metric("int8.drop", 0.004)``; the number travels as a cell output of its own MIME type;
 ``build`` collects it from the executed notebook into ``solutions/NN/metrics.json``, flat, an interval's ends
@@ -21,7 +21,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 
 
 def metric(name: str, value: Any, low: float | None = None, high: float | None = None) -> None:
-    """Shows ``name = value`` and hands the number over to the prose.
+    """Show ``name = value`` and store the number for the prose.
 
     Args:
         name: lower case, parts separated by dots, such as ``int8.drop``.
@@ -39,12 +39,12 @@ def metric(name: str, value: Any, low: float | None = None, high: float | None =
     """
     if not _NAME.fullmatch(name) or name.endswith((".low", ".high")):
         raise BadSetting(
-            f"a metric is called like int8.drop (lower case, dots; .low and .high are added), got {name!r}"
+            f"name must be like int8.drop (lower case, dots; .low and .high are added), got {name!r}"
         )
     if hasattr(value, "low") and hasattr(value, "high"):
         value, low, high = value.value, value.low, value.high
     if (low is None) != (high is None):
-        raise BadSetting(f"{name} has one end of an interval; give low and high, or neither")
+        raise BadSetting(f"low and high must be given together for {name}, got one of them")
     numbers = {name: _plain(name, value)}
     words = f"{name} = {numbers[name]}"
     if low is not None:
@@ -54,7 +54,7 @@ def metric(name: str, value: Any, low: float | None = None, high: float | None =
 
 
 def verdict(claim: str, holds: bool) -> None:
-    """Prints the claim and "yes"; where it does not hold, "no", and the cell fails.
+    """Print the claim and "yes"; if it does not hold, print "no" and fail.
 
     For what may differ in its last digits from machine to machine: the cell's output is the same everywhere,
     and nbval can compare it.
@@ -70,7 +70,7 @@ def verdict(claim: str, holds: bool) -> None:
 
 
 def collect_metrics(notebook: Any) -> dict[str, int | float]:
-    """The numbers in a notebook's outputs, by name.
+    """Return the numbers in a notebook's outputs, by name.
 
     Raises:
         BadSource: two cells give the same name.
@@ -81,25 +81,25 @@ def collect_metrics(notebook: Any) -> dict[str, int | float]:
             for name, value in output.get("data", {}).get(MIME, {}).items():
                 if name in found:
                     raise BadSource(
-                        f"the metric {name} is given twice, the second time in cell {cell.id}; "
-                        "each name is given once: call it something else"
+                        f"the metric {name} must be given once, got it again in cell {cell.id}; "
+                        "give it another name"
                     )
                 found[name] = value
     return dict(sorted(found.items()))
 
 
 def write_metrics(metrics: dict[str, int | float]) -> str:
-    """The text of ``metrics.json``: one name a line, in order."""
+    """Return the text of ``metrics.json``: one name per line, in order."""
     return json.dumps(metrics, indent=1, sort_keys=True) + "\n"
 
 
 def read_metrics(text: str) -> dict[str, int | float]:
-    """The numbers in the text of a ``metrics.json``."""
+    """Return the numbers in the text of a ``metrics.json``."""
     return dict(json.loads(text))
 
 
 def _plain(name: str, value: Any) -> int | float:
-    """An int as it is, any other number to six significant digits, as no measurement here has more."""
+    """Return an int as it is, any other number to six significant digits: no measurement here has more."""
     try:
         number = value.item() if hasattr(value, "item") else value
         if isinstance(number, int) and not isinstance(number, bool):
@@ -108,7 +108,7 @@ def _plain(name: str, value: Any) -> int | float:
             return float(f"{number:.6g}")
     except (TypeError, ValueError, RuntimeError):
         number = value
-    raise BadSetting(f"the metric {name} is a finite number, got {number!r}; is it a ratio with 0?")
+    raise BadSetting(f"the metric {name} must be a finite number, got {number!r}; is it a ratio with 0?")
 
 
 def _show(numbers: dict[str, int | float], words: str) -> None:
