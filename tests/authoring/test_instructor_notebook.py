@@ -101,14 +101,14 @@ def test_jupytext_leaves_nothing_behind():
         (
             'exercise="double"',
             'exercise="treble"',
-            "the hole 'treble' is no exercise of 90_made; there are double",
+            "the hole 'treble' must be an exercise of 90_made; there are double",
         ),
-        ('exercise="double"', 'excercise="double"', "has the setting excercise"),
-        ("nbval-check-output", "nbval-check", "has the tag nbval-check;"),
-        ("nbval-check-output", "raises-exception", "has the tag raises-exception;"),
-        ("### BEGIN SOLUTION", "# here", "has one ### BEGIN SOLUTION"),
-        ("def double(x", "def twice(x", r"defines \['twice'\]; it has to define double"),
-        ("def double(x: float)", "def double(x: float", "the hole double is not Python"),
+        ('exercise="double"', 'excercise="double"', "may have the settings exercise and tags, got excercise"),
+        ("nbval-check-output", "nbval-check", "may have the tags .*, got nbval-check$"),
+        ("nbval-check-output", "raises-exception", "may have the tags .*, got raises-exception"),
+        ("### BEGIN SOLUTION", "# here", "must have one ### BEGIN SOLUTION"),
+        ("def double(x", "def twice(x", r"must define double, got \['twice'\]"),
+        ("def double(x: float)", "def double(x: float", "the hole double must be Python"),
     ],
 )
 def test_a_slip_of_the_author_is_named(old, new, says):
@@ -118,7 +118,7 @@ def test_a_slip_of_the_author_is_named(old, new, says):
 
 def test_a_hole_that_stands_twice_is_refused():
     hole = SOURCE[SOURCE.index('# %% exercise="double"') :]
-    with pytest.raises(CompressionError, match="double stands twice"):
+    with pytest.raises(CompressionError, match="the hole double must be there once, got two in 90_made"):
         instructor_notebook(LAB, SOURCE + "\n" + hole)
 
 
@@ -260,7 +260,7 @@ def test_a_second_build_without_a_run_changes_nothing(course):
 
 def test_without_a_run_changed_code_is_refused(course):
     notebook = instructor_notebook(LAB, SOURCE.replace("print(3 * 2)", "print(3 * 3)"))
-    with pytest.raises(CompressionError, match=r"has changed \(code-print-3-3\); build it with a run"):
+    with pytest.raises(CompressionError, match=r"differs \(code-print-3-3\); build without --no-run"):
         reuse_outputs(notebook, paths(LAB, course[0])["solution"])
 
 
@@ -302,5 +302,5 @@ def test_progress_bars_and_widgets_are_not_stored_and_other_warnings_are_told(tm
 
 
 def test_a_lab_without_a_source_says_which_file_to_write(tmp_path):
-    with pytest.raises(CompressionError, match=r"90_made has no source; write solutions/90_made/90_made\.py"):
+    with pytest.raises(CompressionError, match=r"90_made/90_made\.py must be the source .* write it"):
         build(LAB, tmp_path)

@@ -70,8 +70,8 @@ def test_a_lab_as_built_has_no_problems(root):
         ("print(3 * 2)", "# %pip install x", "has an installation"),
         ("print(3 * 2)", "fashion_mnist(download=True)", "has a download"),
         ("print(3 * 2)", "print(3)\n" * 21, "lines; at most 20"),
-        ('exercise="double"', 'exercise="treble"', "the hole 'treble' is no exercise"),
-        ("# %% exercise=", "# %% x=", "has the setting x"),
+        ('exercise="double"', 'exercise="treble"', "the hole 'treble' must be an exercise"),
+        ("# %% exercise=", "# %% x=", "exercise and tags, got x"),
     ],
 )
 def test_a_slip_in_the_source_is_found(tmp_path, old, new, says):
@@ -128,7 +128,7 @@ def test_a_missing_file_is_found(root, name):
 
 def test_a_metric_that_is_gone_is_found(root):
     paths(LAB, root)["metrics"].write_text("{}")
-    assert "uses the metric made.share" in problems_in_editions(LAB, root)[0]
+    assert "the metric made.share must be measured" in problems_in_editions(LAB, root)[0]
 
 
 def test_outputs_may_differ_from_run_to_run(root):
@@ -154,7 +154,7 @@ def test_a_cell_of_solutions_that_would_pass_where_it_fails_is_found(root):
 
 def test_a_file_beside_the_students_notebook_is_found(root):
     (root / "labs" / LAB.name / "metrics.json").write_text("{}")
-    assert "labs/90_made/metrics.json lies in the students' folder" in problems_in_labs(LAB, root)[0]
+    assert "labs/90_made/metrics.json must not be in the students' folder" in problems_in_labs(LAB, root)[0]
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_labs_lists_every_lab_with_its_minutes_and_points(desk):
     code, words = said("labs")
     assert code == 0
     for lab in all_labs():
-        assert f"{lab.name} │ {lab.title} │ {lab.minutes} │ {lab.points} │ begun, not yet checked" in words
+        assert f"{lab.name} │ {lab.title} │ {lab.minutes} │ {lab.points} │ started, not yet checked" in words
 
 
 def test_an_untouched_lab_is_checked_to_0_points_and_exit_code_1_and_labs_remembers(desk):
@@ -125,8 +125,11 @@ def test_brackets_in_a_hint_are_text_and_no_markup():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("hint", "00", "juggle"), "00_measuring has no exercise 'juggle'; there are count_parameters, "),
-        (("hint", "00", "conv_macs", 4), "a hint's step is 1 to 3, got 4; begin with 1"),
+        (
+            ("hint", "00", "juggle"),
+            "EXERCISE must be one of 00_measuring, got 'juggle'; there are count_",
+        ),
+        (("hint", "00", "conv_macs", 4), "STEP must be 1 to 3, got 4; start with 1"),
         (("hint", "77", "conv_macs"), "no labs are called '77'; there are 00_measuring"),
         (("train", "resnet"), "NAME must be one of baseline, teacher, student, mlp, 01_quant"),
         (("build", "nothing"), "no labs are called 'nothing'"),

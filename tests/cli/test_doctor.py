@@ -1,4 +1,4 @@
-"""The doctor looks at the real machine, and says of each broken one what is wrong and how to mend it."""
+"""The doctor looks at the real machine, and says of each broken one what is wrong and how to fix it."""
 
 import importlib.metadata
 import shutil
@@ -108,7 +108,7 @@ def test_missing_weights_are_told_with_the_way_to_get_them_back(tmp_path):
 def test_a_card_without_an_accuracy_is_told(tmp_path):
     shutil.copy(DATA / "baselines" / "student.safetensors", tmp_path)
     (tmp_path / "student.json").write_text("{}")
-    assert doctor.trained("student", tmp_path).words == "its card does not say its test accuracy"
+    assert doctor.trained("student", tmp_path).words == "its model card does not state its test accuracy"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_few_cores_and_little_memory_slow_the_labs_but_do_not_forbid_them():
 
 def test_bubblewrap_is_tried_and_not_only_looked_for(monkeypatch):
     assert "not installed" in doctor.bubblewrap(None).words
-    for status, words in ((0, "works"), (1, "may not run")):
+    for status, words in ((0, "works"), (1, "is not allowed to run")):
         monkeypatch.setattr(
             doctor.subprocess, "run", lambda *_, s=status, **__: SimpleNamespace(returncode=s)
         )

@@ -89,7 +89,8 @@ def test_an_empty_file_of_the_student_is_a_file_too(labs, mine):
 
 def test_without_the_repository_it_says_where_the_labs_are(tmp_path, mine):
     with pytest.raises(
-        CompressionError, match=r"no lab in .* come with the repository.* Clone .* compresslab start"
+        CompressionError,
+        match=r"must contain the labs, .* come with the repository.* Clone .* compresslab start",
     ):
         copy_labs(tmp_path / "nowhere", mine)
     assert not mine.exists()
@@ -97,7 +98,9 @@ def test_without_the_repository_it_says_where_the_labs_are(tmp_path, mine):
 
 def test_a_folder_that_cannot_be_written_is_named(labs, tmp_path):
     (tmp_path / "taken").write_text("a file where the folder should be")
-    with pytest.raises(CompressionError, match=r"can't be copied to .*taken .* home folder"):
+    with pytest.raises(
+        CompressionError, match=r"taken must be a folder that you can write to .* home folder"
+    ):
         copy_labs(labs, tmp_path / "taken")
 
 
@@ -129,7 +132,7 @@ def test_a_notebooks_cell_finds_the_command_in_what_start_hands_to_jupyterlab(la
     kernel = [sys.executable, "-m", "IPython", "--quick", "-c", command]
     done = subprocess.run(kernel, cwd=mine / "00_cost", env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "Mark your notebook as the grader would" in done.stdout
+    assert "Check your notebook as the grader would" in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="this machine has no make")
@@ -180,7 +183,7 @@ def test_a_lab_that_was_never_copied_is_reset_to_new_without_a_backup(labs, mine
 
 
 def test_an_unknown_lab_is_refused_with_the_known_ones(labs, mine):
-    with pytest.raises(CompressionError, match="no lab is called '07_magic'; there are 00_cost, 01_fewer"):
+    with pytest.raises(CompressionError, match="must be a lab, got '07_magic'; there are 00_cost, 01_fewer"):
         reset_lab("07_magic", now=NOON, labs=labs, target=mine)
 
 

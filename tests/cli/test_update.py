@@ -241,7 +241,7 @@ def test_a_lab_that_was_not_copied_or_does_not_exist_is_said(folders):
     mine_in(folders).unlink()
     with pytest.raises(BadSetting, match=f"my_labs/{LAB} is not there yet; .* compresslab start"):
         update_lab(LAB, now=NOON, **folders)
-    with pytest.raises(BadSetting, match=f"no lab is called '07_magic'; there are {LAB}"):
+    with pytest.raises(BadSetting, match=f"name must be a lab, got '07_magic'; there are {LAB}"):
         update_lab("07_magic", now=NOON, **folders)
 
 

@@ -82,7 +82,7 @@ def test_hints_come_one_after_the_other_and_the_last_one_stays(desk, capsys):
 def test_any_hint_can_be_asked_for_by_its_number(desk, capsys):
     desk.hint.double(2)
     assert "help 2" in capsys.readouterr().out
-    with pytest.raises(WrongAnswer, match="there are hints 1 to 3 for double, you asked for 4"):
+    with pytest.raises(WrongAnswer, match="step must be 1 to 3 for double, got 4"):
         desk.hint.double(4)
 
 
@@ -94,7 +94,7 @@ def test_the_offer_moves_on_with_the_hints(desk, capsys):
         offers.append(caught.value.hint)
         desk.hint.double()
     assert [offer.split(" - ")[-1] for offer in offers[:3]] == ["symptom 1", "symptom 2", "symptom 3"]
-    assert "reveal.double() hands you a working one" in offers[3]
+    assert "reveal.double() gives you a working one" in offers[3]
 
 
 def test_yours_is_the_function_whose_check_passed(desk):
@@ -135,7 +135,7 @@ def test_an_own_answer_goes_before_the_revealed_one(desk):
 
 def test_tab_completes_the_names_and_a_wrong_one_names_them(desk):
     assert dir(desk.check) == ["double"]
-    with pytest.raises(AttributeError, match="no exercise is called 'treble'; there are double"):
+    with pytest.raises(AttributeError, match="'treble' is no exercise of 90_made; there are double"):
         _ = desk.hint.treble
 
 
