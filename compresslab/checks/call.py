@@ -25,7 +25,7 @@ from compresslab.checks.exercise import Case, Record
 from compresslab.checks.record import Recorded, describe, from_bytes, same, to_bytes
 from compresslab.errors import DamagedFile
 
-__all__ = ["Attempt", "Run", "run", "run_from_bytes", "run_to_bytes", "said_by"]
+__all__ = ["Attempt", "Run", "error_line", "run", "run_from_bytes", "run_to_bytes"]
 
 SHOWN = 2_000  # characters of a student's own prints that are kept
 ALLOWED = 1_000_000  # characters that may be printed at all
@@ -136,7 +136,7 @@ def _copy(value: Any) -> Any:
     return value
 
 
-def said_by(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """An exception in one line: ``ValueError: boom``; never raises itself."""
     if isinstance(error, SystemExit):
         return "SystemExit: it calls sys.exit(), exit() or quit()"
@@ -149,7 +149,7 @@ def said_by(error: BaseException) -> str:
 
 def _sentence(error: BaseException, answer: Callable[..., Any]) -> str:
     """``ValueError: … , in your line 3: return a / b``, without a traceback through files of ours."""
-    said = said_by(error)
+    said = error_line(error)
     code = getattr(answer, "__code__", None)
     own = [
         f

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from compresslab.cli.app import Audience, LabName, command, console
-from compresslab.errors import BadSetting, DamagedFile
+
+if TYPE_CHECKING:
+    from compresslab.grading.command import ClassOptions, Request
+    from compresslab.grading.scores import Status
 
 __all__ = ["bundle", "grade", "sandbox"]
 
@@ -19,24 +21,24 @@ __all__ = ["bundle", "grade", "sandbox"]
 @command(Audience.TEACHERS)
 def bundle(
     lab_name: LabName,
-    out: Annotated[Path, typer.Option("--out", help="a new folder; it is the teacher's alone")],
+    out: Annotated[Path, typer.Option("--out", help="a new folder; for the teacher alone")],
 ) -> None:
     """Put all that grading a lab needs into one folder, once: the same inputs for everybody, anywhere."""
     from compresslab.course import find_lab
     from compresslab.grading.bundle import make_bundle
 
     made = make_bundle(find_lab(lab_name), out)
-    console.print(f"✓ {made.lab.name}: {out}; whoever has it can foresee the inputs", highlight=False)
+    console.print(f"✓ {made.lab.name}: {out}; with it one can predict the inputs", highlight=False)
 
 
 @command(Audience.TEACHERS)
 def sandbox(
     check: Annotated[bool, typer.Option("--check", help="try what an answer could reach")] = True,
 ) -> None:
-    """Say whether students' code can be isolated on this machine; exit code 1 where it can't."""
+    """Test whether students' code can be isolated on this machine; exit code 1 if it can't."""
     from compresslab.grading.sandbox.self_test import can_isolate, run_self_test
 
-    table = Table("", "about", "what an answer could do when it tried")
+    table = Table("", "about", "what was tried, and what came of it")
     for finding in run_self_test():
         table.add_row("✓" if finding.holds else "[bold red]✗[/]", finding.about, escape(finding.words))
     console.print(table)
@@ -49,52 +51,52 @@ def grade(
     submission: Annotated[Path, typer.Argument(help="a notebook, or a folder of them; read, never run")],
     out: Annotated[Path, typer.Option("--out", help="the folder for the results")],
     bundle: Annotated[Path | None, typer.Option(help="what compresslab bundle made")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="processes; by default one a processor")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="processes; by default one per processor")] = None,
     scheduler: Annotated[str | None, typer.Option(help="a Dask cluster's, such as tcp://host:8786")] = None,
     gradebook: Annotated[Path | None, typer.Option(help="an nbgrader course, to push scores into")] = None,
     seed: Annotated[int | None, typer.Option(help="of one notebook's inputs; repeats a grading")] = None,
     trust: Annotated[bool, typer.Option("--trust-submissions", help="run them without a sandbox")] = False,
 ) -> None:
     """Grade a notebook or a class; exit code 0 all graded, 3 somebody needs review, 1 something failed."""
-    from compresslab.grading import session
-    from compresslab.grading.scores import EXIT_CODES, score_table
+    from compresslab.grading.command import ClassOptions, Request, is_isolated, refuse_contradictions
+    from compresslab.grading.scores import EXIT_CODES
 
-    several = submission.is_dir() and not submission.is_symlink()
-    if not submission.exists() and not submission.is_symlink():
-        raise DamagedFile(
-            f"{submission} is not there; expected a notebook, or a folder of them; look at its name"
-        )
-    if gradebook is not None and not (gradebook / "nbgrader_config.py").is_file():
-        raise DamagedFile(
-            f"{gradebook} is no nbgrader course; expected a folder with nbgrader_config.py; copy the kit's"
-        )
-    if several and seed is not None:
-        raise BadSetting("--seed is for one notebook; a class has its bundle; leave it out")
-    if not several and (gradebook or scheduler or jobs):
-        raise BadSetting(
-            "--gradebook, --scheduler and --jobs are for a folder of submissions, got one file; put it into "
-            "a folder, called as the student is, and give that"
-        )
-    isolated = session.is_isolated(trusted=trust, several=several)
+    request = Request(lab_name, submission, out, bundle, trusted=trust)
+    options = ClassOptions(jobs, scheduler, gradebook)
+    refuse_contradictions(request, options, seed=seed)
+    isolated = is_isolated(request)
     if not isolated:
         console.print("[bold red]not isolated[/]: students' code runs with your rights", highlight=False)
-    if not several:
-        with tempfile.TemporaryDirectory(prefix="compresslab-") as scratch:
-            made = session.bundle_for(lab_name, bundle, Path(scratch))
-            score = session.grade_notebook(made, submission, out, isolated=isolated, seed=seed)
-        console.print(score_table(score))
-        raise typer.Exit(EXIT_CODES[score.status])
-    made = session.bundle_for_class(lab_name, bundle, submission, out)
+    if request.is_class:
+        status = _grade_class(request, options, isolated=isolated)
+    else:
+        status = _grade_notebook(request, isolated=isolated, seed=seed)
+    raise typer.Exit(EXIT_CODES[status])
+
+
+def _grade_notebook(request: Request, *, isolated: bool, seed: int | None) -> Status:
+    """Grade one notebook and print its score."""
+    from compresslab.grading.command import grade_notebook
+    from compresslab.grading.scores import score_table
+
+    score = grade_notebook(request, isolated=isolated, seed=seed)
+    console.print(score_table(score))
+    return score.status
+
+
+def _grade_class(request: Request, options: ClassOptions, *, isolated: bool) -> Status:
+    """Grade a class, print its table, and enter it into a gradebook where one is given."""
+    from compresslab.grading.command import class_table, grade_inbox, push_class, worst_status
+
     try:
-        results = session.grade_inbox(
-            made, submission, out, isolated=isolated, jobs=jobs, scheduler=scheduler
-        )
+        graded = grade_inbox(request, options, isolated=isolated)
     except KeyboardInterrupt:
-        console.print("\nInterrupted; what had ended is kept. Go on with the same command.")
+        console.print("\nInterrupted; finished results are kept. Continue with the same command.")
         raise typer.Exit(130) from None
-    console.print(session.class_table(results, made.lab))
-    console.print(f"{out}/class.html shows the class, {out}/scores.csv has a row a student", highlight=False)
-    if gradebook is not None:
-        for line in session.push(results, submission, made.lab, gradebook):
+    out = request.out
+    console.print(class_table(graded))
+    console.print(f"{out}/class.html shows the class, {out}/scores.csv one row per student", highlight=False)
+    if options.gradebook is not None:
+        for line in push_class(graded, request.submission, options.gradebook):
             console.print(line, highlight=False, markup=False)
-    raise typer.Exit(EXIT_CODES[session.worst_status(results)])
+    return worst_status(graded.results)

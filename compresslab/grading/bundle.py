@@ -1,13 +1,13 @@
-"""What grading one lab needs, as one folder made once: ``compresslab bundle LAB --out DIR``.
+"""A bundle: all that grading a lab needs, in one folder made once by ``compresslab bundle LAB --out DIR``.
 
-    bundle.json         the kit's version, the lab, the names (no more) of all labs' exercises, the secret key
+    bundle.json         the kit's version, the lab's name, the names of every lab's exercises, the secret key
     exercises/FAMILY/   the lab's exercises: inputs, probes, judges, named mistakes
-    skeleton.json       the code that the lab ships in its cells, less holes and checks
-    worker/compresslab/ the package as a student's code may see it: ``stripping.py``
+    skeleton.json       the code that the lab ships in its cells, without holes and checks
+    worker/compresslab/ the package as a student's code may see it: ``sandbox/package_copy.py``
 
-The key is drawn when the bundle is made. From it and a submission's bytes follows the seed of that
-submission's inputs: the same file gets the same inputs and so the same score, a changed one gets others.
-Whoever has the bundle can foresee the inputs: it belongs to the teacher alone.
+The key is drawn when the bundle is made. The seed of a submission's inputs is derived from the key and the
+submission's bytes: the same file gets the same inputs and so the same score, a changed file gets others. With
+the bundle one can predict the inputs, so it is for the teacher alone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ EXERCISES = "compresslab.course"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A lab, ready to be graded anywhere. ``names``: of every lab's exercises; ``digest``: of all of it."""
+    """A lab that can be graded on any machine.
+
+    ``names`` are those of every lab's exercises; ``digest`` is of all the bundle's files.
+    """
 
     folder: Path
     lab: Lab
@@ -56,20 +59,20 @@ class Bundle:
         return self.folder / "worker"
 
     def seed(self, content: bytes) -> int:
-        """Of the inputs for a submission of this content."""
+        """Return the seed of the inputs for a submission of this content."""
         return int.from_bytes(hmac.digest(self.key, content, "sha256")[:7], "big")
 
 
 def make_bundle(lab: Lab, out: Path) -> Bundle:
-    """Makes the bundle of a lab in a folder that is new or empty.
+    """Make the bundle of a lab in a folder that is new or empty.
 
     Raises:
-        CompressionError: the folder holds something, or can't be written.
+        CompressionError: the folder is not empty, or can't be written.
     """
     unfinished = out.with_name(f".{out.name}.unfinished")
     try:
         if out.exists() and any(out.iterdir()):
-            raise BadSetting(f"{out} is not empty; a bundle wants a new folder; give another --out")
+            raise BadSetting(f"--out {out} is not empty; expected a new folder; give another one")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         unfinished.chmod(0o700)
@@ -77,8 +80,8 @@ def make_bundle(lab: Lab, out: Path) -> Bundle:
         os.replace(unfinished, out)
     except OSError as error:
         raise NotAvailable(
-            f"no bundle can be made in {out} ({error.strerror}); expected a folder that can be written; give "
-            "another --out"
+            f"--out {out} can't be made ({error.strerror}); expected a path where a folder can be written; "
+            "give another one"
         ) from error
     return _read(out, lab)
 
@@ -104,42 +107,46 @@ def _fill(folder: Path, lab: Lab) -> None:
 
 
 def open_bundle(folder: str | Path) -> Bundle:
-    """The bundle that lies in a folder; its exercises are those in it, not the installed ones.
+    """Open the bundle in a folder; its exercises are those in the folder, not the installed ones.
 
     Raises:
-        CompressionError: the folder holds no bundle, or one of another version.
+        CompressionError: the folder holds no bundle, or one that another version of the kit made.
     """
-    place = Path(folder)
+    path = Path(folder)
     try:
-        head = json.loads((place / "bundle.json").read_text())
+        head = json.loads((path / "bundle.json").read_text())
         if head["format"] != FORMAT:
             raise ValueError(f"format {head['format']}, this kit reads {FORMAT}")
-        _refuse_another_kit(place, head.get("version", "0.1.0"))
+        _refuse_another_kit(path, head.get("version", "0.1.0"))
         family = head["lab"].partition("_")[2]
-        return _read(place, _load(place / "exercises" / family, f"{EXERCISES}.{family}"))
+        return _read(path, _load(path / "exercises" / family, f"{EXERCISES}.{family}"))
     except CompressionError:
         raise
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, SyntaxError) as error:
         raise DamagedFile(
-            f"{place} is no bundle ({type(error).__name__}: {error}); expected a folder that compresslab "
+            f"{path} is not a bundle ({type(error).__name__}: {error}); expected a folder that compresslab "
             "bundle made; make one with: compresslab bundle LAB --out DIR"
         ) from error
 
 
-def _refuse_another_kit(place: Path, version: str) -> None:
-    """A bundle's worker and the grader that talks to it are of one version, or nobody understands anybody."""
+def _refuse_another_kit(path: Path, made_by: str) -> None:
+    """Raise unless this kit made the bundle: its worker and this grader must speak one protocol."""
+    advice = (
+        f"expected one made by this kit, {__version__}; make a new bundle, or install the kit that made it"
+    )
+    if made_by != __version__:
+        raise DamagedFile(f"the bundle in {path} was made by compresslab {made_by}; {advice}")
     for name in WORKER:
-        page = Path(*name.split(".")[1:]).with_suffix(".py")
-        ours = PACKAGE / page
-        if ours.is_file() and (place / "worker" / "compresslab" / page).read_bytes() != ours.read_bytes():
+        file = Path(*name.split(".")[1:]).with_suffix(".py")
+        ours = PACKAGE / file
+        if ours.is_file() and (path / "worker" / "compresslab" / file).read_bytes() != ours.read_bytes():
             raise DamagedFile(
-                f"the bundle in {place} was made by another version of the kit ({version}, this is "
-                f"{__version__}; {page} differs); make a new bundle, or install the version that made it"
+                f"the bundle in {path} was made by compresslab {made_by} with another {file}; {advice}"
             )
 
 
 def grading_digest(bundle: Bundle, content: bytes, *, isolated: bool) -> str:
-    """A digest of what a score depends on, for one version of the kit."""
+    """Return a digest of everything that a score depends on."""
     whole = hashlib.sha256(f"{bundle.digest} {isolated} ".encode())
     whole.update(content)
     return whole.hexdigest()
@@ -154,22 +161,22 @@ def _read(folder: Path, lab: Lab) -> Bundle:
 
 def _digest(folder: Path) -> str:
     whole = hashlib.sha256()
-    for place in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if "__pycache__" not in place.parts:
-            whole.update(f"{place.relative_to(folder).as_posix()} {place.stat().st_size} ".encode())
-            whole.update(place.read_bytes())
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if "__pycache__" not in path.parts:
+            whole.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} ".encode())
+            whole.update(path.read_bytes())
     return whole.hexdigest()
 
 
 def _load(folder: Path, name: str) -> Lab:
-    """The ``LAB`` of a package that lies in this folder; what is imported under its name stays untouched."""
+    """Return the ``LAB`` of the package in this folder; modules imported under its name stay as they are."""
     installed = {key: sys.modules.pop(key) for key in list(sys.modules) if _within(key, name)}
     try:
         spec = importlib.util.spec_from_file_location(
             name, folder / "__init__.py", submodule_search_locations=[str(folder)]
         )
         if spec is None or spec.loader is None:
-            raise ImportError(f"{folder} is no package")
+            raise ImportError(f"{folder} is not a package")
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module.LAB
@@ -192,7 +199,7 @@ def _exercises_of(lab: Lab) -> str:
 
 
 def _given_code(notebook: Path, lab: Lab) -> list[str]:
-    """The code cells of the student's edition that are neither hole nor check; none where it is not here."""
+    """Return the code of the students' edition without holes and checks; nothing if it is not installed."""
     if not notebook.is_file():
         return []
     taken = {name for e in lab.exercises for name in (e.name, f"check-{e.name}")}

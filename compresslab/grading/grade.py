@@ -1,9 +1,9 @@
-"""Grades one submission: never runs the notebook, never judges where the student's code runs.
+"""Grade one submission: the notebook is never run, and nothing is judged where the student's code runs.
 
-The grader draws the inputs from a secret seed and sends a worker one job an exercise: inputs, the student's
-definitions, the probe as text. The worker leaves records, numbers and words without pickle; judges and named
-mistakes see those, here. So a student's code may patch, print, crash or loop as it likes: that can only cost
-its own exercise.
+The grader draws the inputs from a secret seed and sends a worker one job per exercise: inputs, the student's
+definitions, the probe as text. The worker returns records, which are numbers and texts without pickle; here
+judges and named mistakes see those. So a student's code may patch, print, crash or loop: it can only lose the
+points of its own exercise.
 """
 
 from __future__ import annotations
@@ -18,53 +18,56 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compresslab.checks.call import Run, run, run_from_bytes, said_by
+from compresslab.checks.call import Run, error_line, run, run_from_bytes
 from compresslab.checks.exercise import Case, Exercise, Lab, draw_cases
 from compresslab.checks.judge import NOT_WRITTEN, examine
 from compresslab.errors import CompressionError, WrongAnswer
 from compresslab.grading.bundle import Bundle, grading_digest, make_bundle
+from compresslab.grading.sandbox.messages import Ending, Reply
 from compresslab.grading.sandbox.worker_client import FORKS, WorkerClient
-from compresslab.grading.scores import ExerciseScore, Score
+from compresslab.grading.scores import ExerciseScore, Score, Status, Verdict
 from compresslab.grading.submission.answers import Answer, read_submission
 from compresslab.grading.submission.cells import submitted_bytes
 
-__all__ = ["grade", "grade_alone", "grade_content", "ungraded"]
+__all__ = ["GRADERS_ERROR", "grade", "grade_alone", "grade_content", "ungraded"]
+
+GRADERS_ERROR = "the grader's own error, not the student's"
 
 REVEALED = "revealed: 0 points; write your own to earn them"
 DIED = "your code ended its process before it returned (os._exit, a crash, too much memory); let it return"
-TOO_MUCH = "your code took more memory than there is for it; a right answer needs a small part of that"
+TOO_MUCH_MEMORY = "your code took more memory than it may have; a right answer needs a small part of that"
 UNREADABLE = "your code left a record that can't be read; return numbers or tensors"
 
 
 def grade(bundle: Bundle, submission: str | Path, *, worker: WorkerClient, seed: int | None = None) -> Score:
-    """The score of one notebook; whatever it holds, this returns.
+    """Return the score of one notebook, whatever the file holds.
 
     Args:
         bundle: whose exercises are graded.
-        submission: the notebook file, called as it likes.
+        submission: the notebook file, whatever its name.
         worker: where the student's code runs.
-        seed: of the inputs; by default it follows from the bundle's key and the file, so that the same file
+        seed: of the inputs; by default derived from the bundle's key and the file, so that the same file
             always gets the same score.
     """
     started = time.perf_counter()
     try:
         content = submitted_bytes(Path(submission))
     except CompressionError as error:
-        return ungraded(bundle.lab, "needs-review", str(error), time.perf_counter() - started)
+        return ungraded(bundle.lab, Status.NEEDS_REVIEW, str(error), time.perf_counter() - started)
     return grade_content(bundle, content, worker=worker, path=Path(submission).name, seed=seed)
 
 
 def grade_content(
     bundle: Bundle, content: bytes, *, worker: WorkerClient, path: str, seed: int | None = None
 ) -> Score:
-    """As ``grade``, of a file's content; ``path`` is what it is called in messages."""
+    """Return the score of a notebook's content, as ``grade`` does; messages call the file ``path``."""
     started = time.perf_counter()
     try:
         score = _grade(bundle, content, worker, path, bundle.seed(content) if seed is None else seed)
     except CompressionError as error:
-        score = ungraded(bundle.lab, "needs-review", str(error))
-    except Exception as error:  # a fault of ours is said to be ours, and is nobody's zero
-        score = ungraded(bundle.lab, "failed", f"the grader's own fault, not the student's: {said_by(error)}")
+        score = ungraded(bundle.lab, Status.NEEDS_REVIEW, str(error))
+    except Exception as error:  # the grader's error: said so, and never a student's zero
+        score = ungraded(bundle.lab, Status.FAILED, f"{GRADERS_ERROR}: {error_line(error)}")
     return dataclasses.replace(
         score,
         execution_time=time.perf_counter() - started,
@@ -80,9 +83,9 @@ def grade_alone(
     seed: int | None = None,
     fork: bool = FORKS,
 ) -> Score:
-    """As ``grade``, with a bundle and worker for this submission alone; its inputs are drawn in secret.
+    """Return the score, as ``grade`` does, with a new bundle and worker, and so with new secret inputs.
 
-    Without isolation: the code has the grader's rights. For one's own notebook, or a trusted one.
+    Not isolated: the code has the grader's rights. For one's own notebook, or a trusted one.
     """
     with tempfile.TemporaryDirectory(prefix="compresslab-", ignore_cleanup_errors=True) as place:
         bundle = make_bundle(lab, Path(place))
@@ -90,10 +93,10 @@ def grade_alone(
             return grade(bundle, submission, worker=worker, seed=seed)
 
 
-def ungraded(lab: Lab, status: str, message: str, seconds: float = 0.0) -> Score:
-    """The score of a submission that could not be graded: no points, and the reason, for every exercise."""
+def ungraded(lab: Lab, status: Status, message: str, seconds: float = 0.0) -> Score:
+    """Return the score of a submission that could not be graded: the reason, for every exercise."""
     tests = tuple(
-        ExerciseScore(e.name, "fault", e.points, f"not graded: {message}", bonus=e.bonus)
+        ExerciseScore(e.name, Verdict.FAULT, e.points, f"not graded: {message}", bonus=e.bonus)
         for e in lab.exercises
     )
     return Score(lab.name, status, tests, message, seconds)
@@ -109,65 +112,69 @@ def _grade(bundle: Bundle, content: bytes, worker: WorkerClient, path: str, seed
 
 def _grade_answer(exercise: Exercise, answer: Answer, worker: WorkerClient, seed: int) -> ExerciseScore:
     if answer.problem:
-        return _mark(exercise, answer, [], None)
+        return _score(exercise, answer, [], None)
     cases = draw_cases(exercise, seed)
-    return _mark(exercise, answer, cases, _outcome(*worker.run(_job(exercise, answer, cases)), exercise))
+    return _score(exercise, answer, cases, _outcome(*worker.run(_job(exercise, answer, cases)), exercise))
 
 
-def _summary(tests: Sequence[ExerciseScore]) -> tuple[str, str]:
-    faults = [test.name for test in tests if test.verdict == "fault"]
+def _summary(tests: Sequence[ExerciseScore]) -> tuple[Status, str]:
+    faults = [test.name for test in tests if test.verdict == Verdict.FAULT]
     if faults:
         return (
-            "failed",
-            f"the grader's own fault, not the student's, in {', '.join(faults)}; the score is not final",
+            Status.FAILED,
+            f"{GRADERS_ERROR}, in {', '.join(faults)}; the score is not final",
         )
-    written = [test for test in tests if test.verdict != "unwritten"]
-    if written and all(test.verdict == "late" for test in written):
-        return "needs-review", "every answer that is written ran out of time; somebody should look at it"
-    return "graded", f"{sum(test.status == 'passed' for test in tests)} of {len(tests)} exercises are right"
+    written = [test for test in tests if test.verdict != Verdict.UNWRITTEN]
+    if written and all(test.verdict == Verdict.LATE for test in written):
+        return Status.NEEDS_REVIEW, "every answer that is written ran out of time; somebody should look at it"
+    return (
+        Status.GRADED,
+        f"{sum(test.status == 'passed' for test in tests)} of {len(tests)} exercises are right",
+    )
 
 
-# Judging: the record of an exercise becomes its score.
+# Judging: from the record of an exercise to its score.
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a worker left of one exercise: a run, or the sentence why there is none."""
+    """What a worker returned for one exercise: a run, or the sentence why there is none."""
 
     run: Run | None = None
     words: str = ""
 
 
-def _mark(
+def _score(
     exercise: Exercise, answer: Answer, cases: Sequence[Case], outcome: _Outcome | None
 ) -> ExerciseScore:
-    def mark(verdict: str, output: str, mistake: str = "") -> ExerciseScore:
+    def score(verdict: Verdict, output: str, mistake: str = "") -> ExerciseScore:
         return ExerciseScore(exercise.name, verdict, exercise.points, output, mistake, exercise.bonus)
 
     if outcome is None or outcome.run is None:
         if outcome is not None:
-            return mark("wrong", outcome.words)
-        return mark("wrong" if answer.written else "unwritten", answer.problem)
+            return score(Verdict.WRONG, outcome.words)
+        return score(Verdict.WRONG if answer.written else Verdict.UNWRITTEN, answer.problem)
     raised = {attempt.raised for attempt in outcome.run.attempts}
     if raised & {"Revealed", "NotImplementedError"}:
-        return mark("unwritten", REVEALED if "Revealed" in raised else NOT_WRITTEN)
+        return score(Verdict.UNWRITTEN, REVEALED if "Revealed" in raised else NOT_WRITTEN)
     try:
         examine(exercise, cases, outcome.run)
     except WrongAnswer as wrong:
-        verdict = "late" if outcome.run.stopped else "wrong"
+        verdict = Verdict.LATE if outcome.run.stopped else Verdict.WRONG
         hint = f"Hint on offer: {exercise.hints[0].symptom}" if exercise.hints else ""
-        return mark(verdict, f"{wrong.reason}\n{hint}".strip(), str(wrong.details.get("mistake", "")))
-    except Exception as error:  # a judge crashes: of a record that no probe writes, or by a fault of ours
-        if _judges(exercise, cases):
-            return mark("wrong", UNREADABLE)
-        return mark(
-            "fault", f"the grader's own fault, not yours: {said_by(error)}; your teacher will look at it"
+        return score(verdict, f"{wrong.reason}\n{hint}".strip(), str(wrong.details.get("mistake", "")))
+    except Exception as error:  # a judge crashes: on a record that no probe writes, or by an error of ours
+        if _accepts_right_answer(exercise, cases):
+            return score(Verdict.WRONG, UNREADABLE)
+        return score(
+            Verdict.FAULT,
+            f"the grader's own error, not yours: {error_line(error)}; your teacher will look at it",
         )
-    return mark("right", exercise.statement)
+    return score(Verdict.RIGHT, exercise.statement)
 
 
-def _judges(exercise: Exercise, cases: Sequence[Case]) -> bool:
-    """Whether the judge knows a right answer to these very cases."""
+def _accepts_right_answer(exercise: Exercise, cases: Sequence[Case]) -> bool:
+    """Whether the judge accepts a right answer to these very cases."""
     try:
         examine(exercise, cases, run(exercise.probe, cases, exercise.right[0], seconds=exercise.seconds))
     except Exception:
@@ -175,11 +182,11 @@ def _judges(exercise: Exercise, cases: Sequence[Case]) -> bool:
     return True
 
 
-# Running: what a worker is sent, and what it left.
+# Running: what a worker is sent, and what it returned.
 
 
 def _job(exercise: Exercise, answer: Answer, cases: Sequence[Case]) -> dict[str, Any]:
-    """All that a worker is told: no seed, no judge, no right answer, no mistake."""
+    """Return all that a worker is sent: no seed, no judge, no right answer, no mistake."""
     return {
         "name": exercise.name,
         "seconds": exercise.seconds,
@@ -190,16 +197,16 @@ def _job(exercise: Exercise, answer: Answer, cases: Sequence[Case]) -> dict[str,
     }
 
 
-def _outcome(end: str, left: bytes, exercise: Exercise) -> _Outcome:
-    """Reads what an answer left, and trusts none of it."""
-    if end == "late":
+def _outcome(ending: Ending, left: bytes, exercise: Exercise) -> _Outcome:
+    """Read what an answer left, and trust none of it."""
+    if ending == Ending.LATE:
         return _Outcome(Run((), stopped=f"your function did not return within {exercise.seconds:g} s"))
-    if end != "ok":
-        return _Outcome(words=TOO_MUCH if end == "memory" else DIED)
-    kind, _, content = left.partition(b"\n")
-    if kind == b"no":
+    if ending != Ending.OK:
+        return _Outcome(words=TOO_MUCH_MEMORY if ending == Ending.MEMORY else DIED)
+    reply, _, content = left.partition(b"\n")
+    if reply == Reply.NO.encode():
         return _Outcome(words=content[:1_000].decode(errors="replace"))
     try:
-        return _Outcome(run_from_bytes(content if kind == b"run" else b""))
+        return _Outcome(run_from_bytes(content if reply == Reply.RUN.encode() else b""))
     except CompressionError:
         return _Outcome(words=UNREADABLE)

@@ -1,7 +1,8 @@
-"""What a grading came to: a plain value, a ``results.json`` of Gradescope's shape, and a table."""
+"""The score of a submission: a plain value, as a ``results.json`` in Gradescope's format, and as a table."""
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 import re
@@ -19,6 +20,8 @@ __all__ = [
     "EXIT_CODES",
     "ExerciseScore",
     "Score",
+    "Status",
+    "Verdict",
     "plain",
     "read_results",
     "results_of",
@@ -28,20 +31,40 @@ __all__ = [
     "write_whole",
 ]
 
-EXIT_CODES = {"graded": 0, "failed": 1, "needs-review": 3}
 LONGEST_OUTPUT = 2_000  # characters
 RESULTS = "results.json"
 
 
+class Verdict(enum.StrEnum):
+    """What the grader found of one exercise; the values stand in ``results.json``."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNWRITTEN = "unwritten"
+    LATE = "late"  # out of time
+    FAULT = "fault"  # not judged: the grader's own error
+
+
+class Status(enum.StrEnum):
+    """What became of a whole submission, from best to worst; the values stand in ``results.json``."""
+
+    GRADED = "graded"
+    NEEDS_REVIEW = "needs-review"  # a person has to look at it
+    FAILED = "failed"  # the grader's own error
+
+
+EXIT_CODES = {Status.GRADED: 0, Status.FAILED: 1, Status.NEEDS_REVIEW: 3}
+
+
 @dataclass(frozen=True)
 class ExerciseScore:
-    """One exercise. ``verdict``: right, wrong, unwritten, late (out of time) or fault (the grader's own).
+    """One exercise.
 
-    ``output`` is what the student is told; ``mistake`` the title of the named mistake that the answer equals.
+    ``output`` is the text for the student; ``mistake`` the title of the named mistake that the answer equals.
     """
 
     name: str
-    verdict: str
+    verdict: Verdict
     max_score: float
     output: str
     mistake: str = ""
@@ -49,23 +72,23 @@ class ExerciseScore:
 
     @property
     def status(self) -> str:
-        return "passed" if self.verdict == "right" else "failed"
+        return "passed" if self.verdict == Verdict.RIGHT else "failed"
 
     @property
     def score(self) -> float:
-        return self.max_score if self.verdict == "right" else 0.0
+        return self.max_score if self.verdict == Verdict.RIGHT else 0.0
 
 
 @dataclass(frozen=True)
 class Score:
-    """One submission. ``status`` is graded, needs-review or failed; only a graded score is final.
+    """One submission; only a score with the status graded is final.
 
-    ``isolated`` says whether the student's code ran in a sandbox; ``graded_from`` is a digest of what the
-    score was made from, bundle and submission, so that an interrupted class knows what it has graded already.
+    ``isolated`` says whether the student's code ran in a sandbox; ``graded_from`` is a digest of bundle and
+    submission, by which an interrupted class knows what it has graded already.
     """
 
     lab: str
-    status: str
+    status: Status
     tests: tuple[ExerciseScore, ...]
     message: str
     execution_time: float
@@ -84,8 +107,8 @@ class Score:
 
     @property
     def points(self) -> str:
-        """``19 of 19 + 9 bonus`` in words; what is not final is no zero but ``–``."""
-        if self.status != "graded":
+        """As text, ``19 of 19 + 9 bonus``; a score that is not final is ``–`` and not zero."""
+        if self.status != Status.GRADED:
             return "–"
         bonus = sum(test.score for test in self.tests if test.bonus)
         return f"{self.score - bonus:g} of {self.max_score:g}" + (f" + {bonus:g} bonus" if bonus else "")
@@ -95,7 +118,7 @@ class Score:
 
 
 def write_results(score: Score, folder: str | Path) -> Path:
-    """The path of ``results.json``, written whole or not at all.
+    """Write ``results.json`` atomically; return its path.
 
     Raises:
         CompressionError: the folder can't be made or written to.
@@ -106,7 +129,7 @@ def write_results(score: Score, folder: str | Path) -> Path:
 
 
 def write_whole(place: Path, text: str) -> None:
-    """Writes a text file with its folders, or leaves what was there: never half of it.
+    """Write a text file atomically, and make its folders.
 
     Raises:
         CompressionError: it can't be written.
@@ -123,7 +146,7 @@ def write_whole(place: Path, text: str) -> None:
 
 
 def results_of(score: Score) -> dict[str, Any]:
-    """The score as the JSON values of a ``results.json``; every text is plain."""
+    """Return the score as the JSON values of a ``results.json``; every text is plain."""
     return {
         "score": score.score,
         "output": plain(score.message),
@@ -153,7 +176,7 @@ def results_of(score: Score) -> dict[str, Any]:
 
 
 def read_results(place: str | Path) -> Score:
-    """The score that ``write_results`` wrote.
+    """Return the score that ``write_results`` wrote.
 
     Raises:
         CompressionError: the file is missing, damaged, or of another program.
@@ -168,11 +191,15 @@ def read_results(place: str | Path) -> Score:
 
 
 def score_of(results: dict[str, Any]) -> Score:
-    """The score that ``results_of`` wrote down; KeyError or TypeError where it did not."""
+    """Return the score of the JSON values that ``results_of`` made.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are not of that form.
+    """
     tests = tuple(
         ExerciseScore(
             test["name"],
-            test["extra_data"]["verdict"],
+            Verdict(test["extra_data"]["verdict"]),
             test["max_score"] + 0,
             test["output"],
             test["extra_data"]["mistake"],
@@ -183,7 +210,7 @@ def score_of(results: dict[str, Any]) -> Score:
     extra = results["extra_data"]
     return Score(
         extra["lab"],
-        extra["status"],
+        Status(extra["status"]),
         tests,
         results["output"],
         float(results["execution_time"]),
@@ -200,8 +227,8 @@ def score_table(score: Score) -> Table:
     table.add_column("points", justify="right", footer=score.points)
     table.add_column("what we saw", footer=Text(plain("\n".join(score.notes))))
     for test in score.tests:
-        mark = "✓" if test.status == "passed" else "–" if test.verdict == "fault" else "✗"
-        points = "–" if test.verdict == "fault" else f"{test.score:g} of {test.max_score:g}"
+        mark = "✓" if test.status == "passed" else "–" if test.verdict == Verdict.FAULT else "✗"
+        points = "–" if test.verdict == Verdict.FAULT else f"{test.score:g} of {test.max_score:g}"
         table.add_row(f"{mark} {test.name}", points, Text(plain(test.output)))
     return table
 

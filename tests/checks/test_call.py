@@ -12,7 +12,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compresslab.checks.call import ALLOWED, SHOWN, Attempt, Run, run, run_from_bytes, run_to_bytes, said_by
+from compresslab.checks.call import (
+    ALLOWED,
+    SHOWN,
+    Attempt,
+    Run,
+    error_line,
+    run,
+    run_from_bytes,
+    run_to_bytes,
+)
 from compresslab.checks.record import describe, to_bytes
 from compresslab.errors import CompressionError
 
@@ -53,7 +62,7 @@ def test_whatever_is_raised_becomes_a_sentence(error, words):
     attempts = done(answer).attempts
     assert [attempt.raised for attempt in attempts] == [type(error).__name__] * 2
     assert attempts[0].words.startswith(words)
-    assert said_by(error) == words
+    assert error_line(error) == words
 
 
 def test_the_stop_button_still_stops():

@@ -14,13 +14,14 @@ import compresslab
 from compresslab.checks.record import to_bytes
 from compresslab.course import all_labs, find_lab
 from compresslab.errors import CompressionError
-from compresslab.grading import bundle as page
+from compresslab.grading import bundle as bundle_module
 from compresslab.grading.bundle import grading_digest, make_bundle, open_bundle
 from compresslab.grading.grade import grade, grade_content
 from compresslab.grading.sandbox.worker_client import WorkerClient
 
 LAB = find_lab("00_measuring")
 HOLE = "count_parameters"
+VERSION = f'"version": "{compresslab.__version__}"'
 CHANGED = """
 import dataclasses
 from compresslab.errors import WrongAnswer
@@ -95,11 +96,13 @@ def test_a_lab_without_a_notebook_here_has_no_skeleton(tmp_path):
 
 
 def test_it_grades_with_its_own_exercises_and_leaves_the_installed_ones_alone(copy, tmp_path):
-    installed = {name: module for name, module in sys.modules.items() if name.startswith(page.EXERCISES)}
+    installed = {
+        name: module for name, module in sys.modules.items() if name.startswith(bundle_module.EXERCISES)
+    }
     place = copy / "exercises" / "measuring" / f"{HOLE}.py"
     place.write_text(place.read_text() + CHANGED)
     bundle = open_bundle(copy)
-    assert {n: m for n, m in sys.modules.items() if n.startswith(page.EXERCISES)} == installed
+    assert {n: m for n, m in sys.modules.items() if n.startswith(bundle_module.EXERCISES)} == installed
     assert bundle.lab.exercise(HOLE).points == 77
     assert LAB.exercise(HOLE).points != 77
     with WorkerClient(bundle, isolated=False) as workers:
@@ -143,19 +146,19 @@ def test_no_job_holds_the_key_or_the_seed(made, tmp_path):
     ],
 )
 def test_any_file_that_changes_changes_the_digest(made, copy, name):
-    assert page._digest(copy) == made.digest
+    assert bundle_module._digest(copy) == made.digest
     with (copy / name).open("a") as file:
         file.write("\n")
-    assert page._digest(copy) != made.digest
+    assert bundle_module._digest(copy) != made.digest
 
 
-def test_a_file_under_another_name_changes_the_digest_and_compiled_pages_do_not(made, copy):
-    compiled = copy / "worker" / "__pycache__" / "page.pyc"
+def test_a_file_under_another_name_changes_the_digest_and_compiled_modules_do_not(made, copy):
+    compiled = copy / "worker" / "__pycache__" / "module.pyc"
     compiled.parent.mkdir()
     compiled.write_text("compiled")
-    assert page._digest(copy) == made.digest
+    assert bundle_module._digest(copy) == made.digest
     (copy / "skeleton.json").rename(copy / "other.json")
-    assert page._digest(copy) != made.digest
+    assert bundle_module._digest(copy) != made.digest
 
 
 def test_a_score_depends_on_bundle_content_and_isolation(made, tmp_path):
@@ -172,7 +175,7 @@ def test_a_score_depends_on_bundle_content_and_isolation(made, tmp_path):
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / "mine").write_text("")
     with pytest.raises(
-        CompressionError, match=r"is not empty; a bundle wants a new folder; give another --out"
+        CompressionError, match=r"--out .* is not empty; expected a new folder; give another one"
     ):
         make_bundle(LAB, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
@@ -183,13 +186,15 @@ def test_where_no_folder_can_be_made_is_told(tmp_path, out, why):
     (tmp_path / "file").write_text("")
     with pytest.raises(
         CompressionError,
-        match=rf"no bundle can be made in .*{out} \({why}\); expected .* written; give another",
+        match=rf"--out .*{out} can't be made \({why}\); expected .* written; give another",
     ):
         make_bundle(LAB, tmp_path / out)
 
 
 def test_a_folder_without_a_bundle_is_told(tmp_path):
-    told = r"is no bundle \(FileNotFoundError: .*\); expected a folder that compresslab bundle made; make one"
+    told = (
+        r"is not a bundle \(FileNotFoundError: .*\); expected a folder that compresslab bundle made; make one"
+    )
     for place in (tmp_path, tmp_path / "none", str(tmp_path)):
         with pytest.raises(CompressionError, match=told):
             open_bundle(place)
@@ -202,37 +207,59 @@ def test_a_bundle_of_another_format_is_told(copy):
         open_bundle(copy)
 
 
-def test_a_bundle_of_another_version_of_the_kit_is_told(copy):
-    place = copy / "worker" / "compresslab" / "grading" / "sandbox" / "messages.py"
-    place.write_text(place.read_text() + "\n# from another time\n")
+def test_a_bundle_names_the_kit_that_made_it(made):
+    assert json.loads((made.folder / "bundle.json").read_text())["version"] == compresslab.__version__
+
+
+def test_a_bundle_of_another_version_of_the_kit_is_refused_with_both_versions(copy):
     head = json.loads((copy / "bundle.json").read_text())
-    assert head["version"] == compresslab.__version__
-    (copy / "bundle.json").write_text(json.dumps(head | {"version": "0.0.7"}))
-    with pytest.raises(
-        CompressionError,
-        match=r"another version of the kit \(0\.0\.7, this is .*messages\.py differs.* make a new",
-    ):
+    (copy / "bundle.json").write_text(json.dumps(head | {"version": "0.1.7"}))
+    told = (
+        rf"was made by compresslab 0\.1\.7; expected one made by this kit, {compresslab.__version__}; make a"
+    )
+    with pytest.raises(CompressionError, match=told):
+        open_bundle(copy)
+    del head["version"]
+    (copy / "bundle.json").write_text(json.dumps(head))
+    with pytest.raises(CompressionError, match=r"made by compresslab 0\.1\.0; expected one"):
+        open_bundle(copy)
+
+
+def test_a_bundle_of_the_same_version_with_another_worker_is_refused(copy):
+    path = copy / "worker" / "compresslab" / "grading" / "sandbox" / "messages.py"
+    path.write_text(path.read_text() + "\n# from another time\n")
+    with pytest.raises(CompressionError, match=r"with another grading/sandbox/messages\.py; .* make a new"):
         open_bundle(copy)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{", '"text"', "{}", '{"format": 1}', '{"format": 1, "lab": 3}', "\0"]
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '"text"',
+        "{}",
+        "\0",
+        f'{{"format": 1, {VERSION}}}',
+        f'{{"format": 1, {VERSION}, "lab": 3}}',
+    ],
 )
 def test_a_damaged_head_is_told(copy, text):
     (copy / "bundle.json").write_text(text)
-    with pytest.raises(CompressionError, match="is no bundle"):
+    with pytest.raises(CompressionError, match="is not a bundle"):
         open_bundle(copy)
 
 
 @pytest.mark.parametrize(
     "name", ["skeleton.json", "exercises/measuring/__init__.py", f"exercises/measuring/{HOLE}.py"]
 )
-def test_a_missing_or_damaged_file_is_told_and_the_installed_pages_stay(copy, name):
-    installed = sys.modules[f"{page.EXERCISES}.measuring"]
+def test_a_missing_or_damaged_file_is_told_and_the_installed_modules_stay(copy, name):
+    installed = sys.modules[f"{bundle_module.EXERCISES}.measuring"]
     (copy / name).write_text("def half(")
-    with pytest.raises(CompressionError, match="is no bundle"):
+    with pytest.raises(CompressionError, match="is not a bundle"):
         open_bundle(copy)
     (copy / name).unlink()
-    with pytest.raises(CompressionError, match="is no bundle"):
+    with pytest.raises(CompressionError, match="is not a bundle"):
         open_bundle(copy)
-    assert sys.modules[f"{page.EXERCISES}.measuring"] is installed
+    assert sys.modules[f"{bundle_module.EXERCISES}.measuring"] is installed

@@ -229,7 +229,7 @@ def test_a_judge_that_crashes_is_the_graders_own_fault(tmp_path):
     lab = dataclasses.replace(lab, exercises=(broken, lab.exercises[1]))
     score = grade_alone(lab, saved(code(adds("first"), adds("second")), tmp_path))
     assert (score.status, EXIT_CODES[score.status]) == ("failed", 1)
-    assert "the grader's own fault, not yours" in score.tests[0].output
+    assert "the grader's own error, not yours" in score.tests[0].output
     assert score.tests[1].status == "passed"
 
 

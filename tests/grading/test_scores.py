@@ -65,3 +65,14 @@ def test_markup_of_a_students_text_is_shown_and_not_obeyed():
 )
 def test_texts_are_plain(text, wanted):
     assert plain(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [('"status": "graded"', '"status": "of next year"'), ('"right"', '"lucky"')]
+)
+def test_a_status_or_a_verdict_that_this_kit_does_not_have_is_refused(tmp_path, before, after):
+    path = write_results(SCORE, tmp_path)
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after))
+    with pytest.raises(CompressionError, match=r"expected a results\.json of compresslab; remove it"):
+        read_results(path)

@@ -26,7 +26,7 @@ def obey(order: str, *, marks: str = "") -> str:
 
 
 def mark(bundle: Path | bytes, digest: str, name: str, content: bytes, isolated: bool) -> bytes:
-    """Instead of ``grade_at_desk``: does what the submission's text says, and marks it as right."""
+    """Instead of ``grade_task``: does what the submission's text says, and marks it as right."""
     from compresslab.grading.scores import ExerciseScore, Score, results_of
 
     words = obey(content.decode(), marks=str(bundle) if isinstance(bundle, Path) else "")

@@ -1,13 +1,13 @@
-"""A class's scores in nbgrader's gradebook, so that formgrader and HTML feedback work for grading by hand.
+"""Enter a class's scores into nbgrader's gradebook, so that its formgrader can be used for hand grading.
 
     push_scores(results, notebooks, lab, course)     →  course/gradebook.db
                                                         course/autograded/STUDENT/LAB/LAB.ipynb
 
-A score that is not final (needs-review, failed, an exercise that failed by the grader's fault) is no zero: it
+A score that is not final (needs-review, failed, an exercise with an error of the grader's) is not a zero: it
 stays open, marked for grading by hand. What a person has entered (scores, comments, extra credit) is kept.
 
-nbgrader knows no bonus: its ``max_score`` counts the bonus exercises, ``Score.max_score`` does not. The
-scores themselves are the same. ``nbgrader generate_feedback`` renews a page only with ``--force``.
+nbgrader has no bonus points: its ``max_score`` counts the bonus exercises, ``Score.max_score`` does not. The
+scores themselves are the same. ``nbgrader generate_feedback`` overwrites a file only with ``--force``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from nbformat import NotebookNode
 
 from compresslab.checks.exercise import Lab
 from compresslab.errors import CompressionError, DamagedFile
-from compresslab.grading.nbgrader.rebuilt import final, rebuilt
-from compresslab.grading.scores import Score, plain, write_whole
+from compresslab.grading.nbgrader.autograded_notebook import autograded_notebook, final
+from compresslab.grading.scores import Score, Verdict, plain, write_whole
 
 __all__ = ["Pushed", "push_scores"]
 
@@ -42,7 +42,7 @@ SIGNS = " .,@+'()=~&_-"
 
 @dataclass(frozen=True)
 class Pushed:
-    """Whose scores are in the gradebook now, and a sentence for each student whose score is not."""
+    """The students whose scores are in the gradebook now, and a sentence for each other student."""
 
     students: tuple[str, ...]
     left_out: tuple[str, ...] = ()
@@ -51,12 +51,12 @@ class Pushed:
 def push_scores(
     results: Mapping[str, Score], notebooks: Mapping[str, Path], lab: Lab, course: str | Path
 ) -> Pushed:
-    """Enters the scores into the gradebook and writes the notebooks; a second time changes nothing.
+    """Enter the scores into the gradebook and write the notebooks; a second time changes nothing.
 
     Args:
         results: student → score.
-        notebooks: student → the submitted file; whoever has none gets the lab's notebook with a notice.
-        lab: that was graded.
+        notebooks: student → the submitted file; a student without one gets the lab's notebook with a notice.
+        lab: the lab that was graded.
         course: the folder of nbgrader's course, with ``labs/`` and (or it is made) ``gradebook.db``.
 
     Raises:
@@ -69,9 +69,9 @@ def push_scores(
     with _gradebook(directory) as gradebook:
         _enter_lab(gradebook, released, lab, directory)
         for student in students:
-            book = rebuilt(notebooks.get(student), results[student], lab, released)
-            place = directory.format_path(directory.autograded_directory, student, lab.name)
-            write_whole(Path(place, f"{lab.name}.ipynb"), nbformat.writes(book) + "\n")
+            book = autograded_notebook(notebooks.get(student), results[student], lab, released)
+            path = directory.format_path(directory.autograded_directory, student, lab.name)
+            write_whole(Path(path, f"{lab.name}.ipynb"), nbformat.writes(book) + "\n")
             _enter_score(gradebook, student, results[student], directory)
     return Pushed(students, tuple(problem for problem in problems.values() if problem))
 
@@ -80,7 +80,7 @@ def push_scores(
 
 
 def _course_directory(course: Path) -> Any:
-    """The course as nbgrader sees it: with this kit's settings, then those of its own configuration."""
+    """Return the course as nbgrader sees it: this kit's settings, then those of its own configuration."""
     from nbgrader.coursedir import CourseDirectory
     from traitlets.config.loader import PyFileConfigLoader
 
@@ -93,30 +93,30 @@ def _course_directory(course: Path) -> Any:
 
 
 def _released(directory: Any, lab: Lab) -> NotebookNode:
-    """The students' edition, with nbgrader's marks on its holes and checks."""
-    place = Path(directory.format_path(directory.release_directory, ".", lab.name), f"{lab.name}.ipynb")
+    """Read the students' edition, with nbgrader's metadata on its holes and checks."""
+    path = Path(directory.format_path(directory.release_directory, ".", lab.name), f"{lab.name}.ipynb")
     try:
-        return nbformat.read(place, as_version=4)
+        return nbformat.read(path, as_version=4)
     except (OSError, ValueError) as error:
         raise DamagedFile(
-            f"{directory.root} is no course with {lab.name} ({place.name}: {str(error)[:100]}); expected the "
-            f"folder that holds {CONFIG} and labs/; give that one, or run compresslab build {lab.name} in it"
+            f"{directory.root} is not a course with {lab.name} ({path.name}: {str(error)[:100]}); expected "
+            f"the folder that holds {CONFIG} and labs/; give it, or run compresslab build {lab.name} in it"
         ) from error
 
 
 def _checks(released: NotebookNode) -> dict[str, float]:
-    """The points of every exercise in the course, by its name."""
+    """Return the points of each exercise in the course, by its name."""
     marks = [cell.metadata.get("nbgrader", {}) for cell in released.cells]
     return {m["grade_id"].removeprefix("check_"): float(m["points"]) for m in marks if m.get("grade")}
 
 
 def _problem(student: str, score: Score, released: NotebookNode, lab: Lab) -> str:
-    """Why a score can't go into the gradebook, or nothing."""
+    """Return why a score can't go into the gradebook, or an empty text."""
     if not _is_usable(student):
         return (
-            f"{plain(student)!r} is left out: nbgrader makes folders and addresses of names; expected "
+            f"{plain(student)!r} is left out: nbgrader makes folders and URLs of names; expected "
             f"letters, digits, spaces and {SIGNS.strip()}, {LONGEST_NAME} at most, a letter or digit "
-            "first and no point last; rename the submission and grade again"
+            "first and no full stop last; rename the submission and grade again"
         )
     if score.lab != lab.name:
         return f"{student} is left out: the score is of {score.lab}; expected {lab.name}; push it as that lab"
@@ -132,9 +132,9 @@ def _problem(student: str, score: Score, released: NotebookNode, lab: Lab) -> st
 
 
 def _is_usable(name: str) -> bool:
-    """Whether nbgrader can make a folder, an address and a row of it; in any script, accents apart or not."""
+    """Whether nbgrader can make a folder, a URL and a row of it; in any script, with any form of accents."""
     known = all(sign.isalnum() or sign in SIGNS or category(sign).startswith("M") for sign in name)
-    fits = len(name) <= LONGEST_NAME and len(name.encode(errors="replace")) <= LONGEST_PART
+    fits = len(name) <= LONGEST_NAME and len(name.encode(errors="repath")) <= LONGEST_PART
     return known and fits and name[:1].isalnum() and name[-1] not in " ."
 
 
@@ -200,7 +200,7 @@ def _enter_score(gradebook: Any, student: str, score: Score, directory: Any) -> 
         _enter_grade(grade, final(score, tests.get(grade.name.removeprefix("check_"))))
     for comment in book.comments:
         test = tests.get(comment.name)
-        comment.auto_comment = "No response." if test and test.verdict == "unwritten" else None
+        comment.auto_comment = "No response." if test and test.verdict == Verdict.UNWRITTEN else None
     gradebook.db.commit()
 
 
@@ -215,8 +215,8 @@ def _enter_grade(grade: Any, score: float | None) -> None:
 
 def _handed_in(student: str, lab_name: str, directory: Any) -> dict[str, Any]:
     """When nbgrader collected the submission; if it did, formgrader compares this with its own note."""
-    place = directory.format_path(directory.submitted_directory, student, lab_name)
+    path = directory.format_path(directory.submitted_directory, student, lab_name)
     with contextlib.suppress(OSError, ValueError, OverflowError, AttributeError):  # the last: nbgrader's slip
-        when = directory.get_existing_timestamp(place)
+        when = directory.get_existing_timestamp(path)
         return {"timestamp": when} if when else {}
     return {}

@@ -1,4 +1,4 @@
-"""What a teacher reads after the grading: the class in figures, where it stumbled, a row for each student."""
+"""The HTML report of a class for its teacher: summary, frequent mistakes, one row per student."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from urllib.parse import quote
 from compresslab.checks.exercise import Lab
 from compresslab.grading.reports.html import html_page
 from compresslab.grading.reports.tallies import ran_unprotected, tallies
-from compresslab.grading.scores import Score
+from compresslab.grading.scores import Score, Status
 
 __all__ = ["class_html"]
 
 
 def class_html(results: Mapping[str, Score], lab: Lab) -> str:
-    """The page of one class, self-contained but for its links to ``students/NAME/feedback.html``."""
+    """Return the HTML of one class, self-contained except for links to ``students/NAME/feedback.html``."""
     statuses = [score.status for score in results.values()]
     return html_page(
         _BODY,
@@ -26,9 +26,9 @@ def class_html(results: Mapping[str, Score], lab: Lab) -> str:
         lab=lab,
         figures={
             "students": len(results),
-            "graded": statuses.count("graded"),
-            "need review": statuses.count("needs-review"),
-            "failed": statuses.count("failed"),
+            "graded": statuses.count(Status.GRADED),
+            "need review": statuses.count(Status.NEEDS_REVIEW),
+            "failed": statuses.count(Status.FAILED),
             f"median score, of {_most(results, lab):g}": _median(results),
         },
         unprotected=sum(map(ran_unprotected, results.values())),
@@ -42,8 +42,8 @@ def class_html(results: Mapping[str, Score], lab: Lab) -> str:
 
 
 def _median(results: Mapping[str, Score]) -> str:
-    """Of the graded students alone; the other scores are not final."""
-    final = [score.score for score in results.values() if score.status == "graded"]
+    """Return the median score of the graded students; other scores are not final."""
+    final = [score.score for score in results.values() if score.status == Status.GRADED]
     return f"{statistics.median(final):g}" if final else "–"
 
 
@@ -52,7 +52,7 @@ def _most(results: Mapping[str, Score], lab: Lab) -> float:
 
 
 def _link(student: str) -> str:
-    """Where the student's page lies, or nothing where the name is not that of one folder."""
+    """Return the path of the student's feedback, or an empty text if the name is not that of one folder."""
     if student in ("", ".", "..") or Path(student).name != student:
         return ""
     try:
@@ -83,11 +83,12 @@ dd { margin: 0; font-size: 1.9rem; line-height: 1.2; font-weight: 700; }
 
 _BODY = """\
 <p class="above">{{ lab.name }} · {{ lab.title }}</p>
-<h1>How the class did</h1>
+<h1>Results of the class</h1>
 {% if unprotected %}
 <p class="loud" role="alert">⚠ These scores were not isolated: the code of {{ unprotected }}
-{{ 'student' if unprotected == 1 else 'students' }} ran with the rights of whoever graded. It may have forged
-scores, its own and others', and read or changed files here. Trust them as far as you trust the students.</p>
+{{ 'student' if unprotected == 1 else 'students' }} ran with the rights of the person who graded. It may have
+forged scores, its own and others', and read or changed files here. Trust them as far as you trust the
+students.</p>
 {% endif %}
 <dl>
 {% for name, figure in figures.items() %}<div><dt>{{ name }}</dt><dd>{{ figure }}</dd></div>
@@ -96,12 +97,12 @@ scores, its own and others', and read or changed files here. Trust them as far a
 {% if not students %}
 <p>Nothing has been handed in, so there is nothing to show yet.</p>
 {% else %}
-<h2>Where it stumbled</h2>
-<p class="soft">A row an exercise. Each block is a mistake that has a name, with the number of students who
-made it; the darker, the larger their share of those who wrote the exercise.</p>
+<h2>Frequent mistakes</h2>
+<p class="soft">One row per exercise. Each block is a named mistake with the number of students who made it;
+the darker it is, the larger their share of those who wrote the exercise.</p>
 <table class="heat">
 <thead><tr><th></th><th>exercise</th><th class="figure">right</th><th>named mistakes</th>
-<th class="figure">wrong, no name</th><th class="figure">out of time</th><th class="figure">not written</th>
+<th class="figure">other wrong</th><th class="figure">out of time</th><th class="figure">not written</th>
 <th class="figure">not judged</th></tr></thead>
 <tbody>
 {% for row in rows %}

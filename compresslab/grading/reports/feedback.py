@@ -1,7 +1,7 @@
-"""What a student reads after the grading: one page, every exercise with what we saw and a hint to go on.
+"""The HTML feedback for a student: each exercise with what the check found and a hint.
 
-It quotes the lab's statements and hints, and what the check said, the same as in the notebook. It shows no
-test source, no reference code, and no inputs but those in the check's own sentence.
+It quotes the lab's statements and hints and the check's text, as the notebook does. It shows no test source,
+no reference code, and no inputs except those in the check's own sentence.
 """
 
 from __future__ import annotations
@@ -10,40 +10,39 @@ from dataclasses import dataclass
 
 from compresslab.checks.exercise import Exercise, Hint, Lab
 from compresslab.grading.reports.html import html_page, visible
-from compresslab.grading.scores import ExerciseScore, Score, plain
+from compresslab.grading.scores import ExerciseScore, Score, Status, Verdict, plain
 
 __all__ = ["feedback_html"]
 
-NEXT = {  # status -> what it is called, what it means for the student, what happens next
-    "graded": (
+NEXT = {  # status → its title, what it means for the student, what happens next
+    Status.GRADED: (
         "Graded",
         "Everything that you handed in was checked, on inputs that your notebook had not seen.",
-        "To go on, mend an exercise in your notebook and run its check cell: it says what this page says.",
+        "To go on, correct an exercise in your notebook and run its check cell: it gives the same result.",
     ),
-    "needs-review": (
+    Status.NEEDS_REVIEW: (
         "A person has to look at this",
-        "The grader could not settle it by itself. That is not a zero: your points are still open.",
-        "It is on your teacher's list. The reason may tell you what to mend; then you may hand it in again.",
+        "The grader could not decide it by itself. That is not a zero: your points are still open.",
+        "Your teacher sees this. The reason may tell you what to correct; then you can hand it in again.",
     ),
-    "failed": (
-        "Not graded yet: the fault is ours",
-        "The grader broke down, not your work. That is not a zero: your points are still open.",
-        "Your teacher sees this and will have it graded again. There is nothing that you need to do.",
+    Status.FAILED: (
+        "Not graded yet: an error of the grader",
+        "The grader failed, not your work. That is not a zero: your points are still open.",
+        "Your teacher sees this and will grade it again. You need not do anything.",
     ),
 }
-UNKNOWN = ("Not graded yet", "This result has a status that this page does not know.", "Ask your teacher.")
 
 
 def feedback_html(student: str, score: Score, lab: Lab) -> str:
-    """The page of one student, self-contained: no scripts, nothing loaded.
+    """Return the HTML for one student, self-contained: no scripts, nothing loaded.
 
     Args:
-        student: the name, whatever it holds.
-        score: of the submission; an exercise that the lab does not know is shown with what the score says.
-        lab: where statements and hints come from.
+        student: the name, with any characters.
+        score: of the submission; an exercise that is not the lab's is shown with the score's own texts.
+        lab: the source of statements and hints.
     """
     known = {exercise.name: exercise for exercise in lab.exercises}
-    called, means, next_step = NEXT.get(score.status, UNKNOWN)
+    called, means, next_step = NEXT[score.status]
     return html_page(
         _BODY,
         _STYLE,
@@ -60,28 +59,28 @@ def feedback_html(student: str, score: Score, lab: Lab) -> str:
 
 @dataclass(frozen=True)
 class _Shown:
-    """One exercise on the page. ``saw`` is empty where the page has said it already."""
+    """One exercise in the feedback. ``found`` is empty where its text stands elsewhere already."""
 
     test: ExerciseScore
     statement: str
     choices: tuple[tuple[str, str], ...]
-    saw: str
+    found: str
     hint: Hint | None
 
 
 def _shown(test: ExerciseScore, exercise: Exercise | None, message: str) -> _Shown:
-    saw = plain(test.output).strip()
-    if test.verdict == "fault" and message and saw.endswith(plain(message)):
-        saw = ""  # the head of the page has said it
+    found = plain(test.output).strip()
+    if test.verdict == Verdict.FAULT and message and found.endswith(plain(message)):
+        found = ""  # the summary on top has it
     if exercise is None:
-        return _Shown(test, "", (), saw, None)
+        return _Shown(test, "", (), found, None)
     first = exercise.hints[0] if exercise.hints else None
-    if first is not None:  # the page offers it below, with its text
-        saw = saw.removesuffix(f"Hint on offer: {plain(first.symptom)}").strip()
+    if first is not None:  # it follows below, with its text
+        found = found.removesuffix(f"Hint on offer: {plain(first.symptom)}").strip()
     if test.status == "passed":
-        saw = exercise.explanation if saw == plain(exercise.statement) else saw
-    helps = first if test.verdict in ("wrong", "late", "unwritten") else None
-    return _Shown(test, exercise.statement, exercise.choices, saw, helps)
+        found = exercise.explanation if found == plain(exercise.statement) else found
+    hint = first if test.verdict in (Verdict.WRONG, Verdict.LATE, Verdict.UNWRITTEN) else None
+    return _Shown(test, exercise.statement, exercise.choices, found, hint)
 
 
 _STYLE = """\
@@ -123,8 +122,8 @@ _BODY = """\
 </section>
 <h2>Exercise by exercise</h2>
 {% for shown in exercises %}
-{% set sign, word = verdicts.get(shown.test.verdict, ('?', shown.test.verdict)) %}
-{% set colour = shown.test.verdict if shown.test.verdict in verdicts else 'unwritten' %}
+{% set sign, word = verdicts[shown.test.verdict] %}
+{% set colour = shown.test.verdict %}
 <article>
   <div class="mark {{ colour }}">{{ sign }}</div>
   <div>
@@ -136,10 +135,10 @@ _BODY = """\
     {% if shown.statement %}<p>{{ shown.statement }}</p>{% endif %}
     {% for letter, text in shown.choices %}<p class="soft">({{ letter }}) {{ text }}</p>
     {% endfor %}
-    {% if shown.saw %}<p class="saw said {{ colour }}"><span>
+    {% if shown.found %}<p class="saw said {{ colour }}"><span>
     {%- if shown.test.mistake %}<strong>A known mistake: {{ shown.test.mistake|plain }}</strong><br>
     {%- endif %}
-    {{- shown.saw }}</span></p>{% endif %}
+    {{- shown.found }}</span></p>{% endif %}
     {% if shown.hint %}<details><summary>A hint: {{ shown.hint.symptom }}</summary>
     <p>{{ shown.hint.text }}</p></details>{% endif %}
   </div>

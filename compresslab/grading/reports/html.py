@@ -1,7 +1,8 @@
-"""The frame of an HTML page: one file that prints well, loads nothing and runs nothing, whatever it quotes.
+"""The HTML document around a report: one file that prints well, loads nothing and runs nothing.
 
-Two things keep a student's words from becoming markup. Jinja escapes every value; and the page forbids itself
-scripts and the network, for the day that somebody forgets the first. What is left out: dark mode, languages.
+Two things keep a student's text from becoming markup: Jinja escapes every value, and the document's own
+security policy forbids scripts and the network, in case the first is ever forgotten. Left out: dark mode,
+other languages.
 """
 
 from __future__ import annotations
@@ -11,26 +12,26 @@ from typing import Any
 
 import jinja2
 
-from compresslab.grading.scores import plain
+from compresslab.grading.scores import Verdict, plain
 
 __all__ = ["VERDICTS", "html_page", "visible"]
 
-VERDICTS = {  # what ExerciseScore.verdict is on paper: a sign that needs no colour, and a word
-    "right": ("✓", "right"),
-    "wrong": ("✗", "wrong"),
-    "unwritten": ("–", "not written"),
-    "late": ("∞", "out of time"),
-    "fault": ("!", "not judged"),
+VERDICTS = {  # for readers: a sign that needs no colour, and a word
+    Verdict.RIGHT: ("✓", "right"),
+    Verdict.WRONG: ("✗", "wrong"),
+    Verdict.UNWRITTEN: ("–", "not written"),
+    Verdict.LATE: ("∞", "out of time"),
+    Verdict.FAULT: ("!", "not judged"),
 }
 
 
 def html_page(body: str, style: str, **values: Any) -> str:
-    """A whole HTML page from the Jinja template of its ``main`` element, in text that UTF-8 can hold.
+    """Return an HTML document from the Jinja template of its ``main`` element, in text that UTF-8 can hold.
 
     Args:
-        body: the template. Filters of its own are ``plain``, ``visible`` and ``number`` (no needless zeros).
-        style: the page's own CSS, after the common one.
-        values: what the template uses; ``title`` is the page's. A name that is missing raises.
+        body: the template. Further filters are ``plain``, ``visible`` and ``number`` (no needless zeros).
+        style: CSS of this report, after the common one.
+        values: what the template uses, ``title`` among them. A name that is missing raises.
     """
     template = _template(_FRAME.replace("STYLE", _STYLE + style).replace("BODY", body))
     text = template.render(values, verdicts=VERDICTS)
@@ -38,7 +39,7 @@ def html_page(body: str, style: str, **values: Any) -> str:
 
 
 def visible(name: str) -> str:
-    r"""A name on one line, with an escape for each character that would not show or would move others.
+    r"""Return a name on one line, with an escape for each character that is invisible or moves others.
 
     >>> visible("Zoë\n<b>\u202e")
     'Zoë\\n<b>\\u202e'

@@ -1,11 +1,11 @@
-"""Four files for the teacher of a graded class: for a spreadsheet, for continuous integration, for reading.
+"""Write the four reports of a class: for a spreadsheet, for continuous integration, for reading.
 
-    scores.csv     one row a student
-    mistakes.csv   one row a named mistake that somebody made
-    junit.xml      one test suite a student, one test case an exercise
-    class.html     the figures, the heat map of mistakes, the students
+    scores.csv     one row per student
+    mistakes.csv   one row per named mistake that somebody made
+    junit.xml      one test suite per student, one test case per exercise
+    class.html     the summary, the heat map of mistakes, the students
 
-All of them hold students' names and what came of students' code, so each format is defused in its own way.
+All of them hold students' names and the results of students' code, so each format is escaped in its own way.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from compresslab.checks.exercise import Lab
 from compresslab.grading.reports.class_page import class_html
 from compresslab.grading.reports.html import visible
 from compresslab.grading.reports.tallies import tallies
-from compresslab.grading.scores import ExerciseScore, Score, plain, write_whole
+from compresslab.grading.scores import ExerciseScore, Score, Status, Verdict, plain, write_whole
 
 __all__ = ["write_reports"]
 
 
 def write_reports(results: Mapping[str, Score], lab: Lab, out: Path) -> tuple[Path, ...]:
-    """The paths of the four reports in ``out``, each written whole or not at all.
+    """Write the four reports into ``out``, each atomically; return their paths.
 
     Args:
         results: student → score, in the order of the rows.
-        lab: that was graded.
-        out: the folder; the pages of students are expected in ``out/students/NAME/feedback.html``.
+        lab: the lab that was graded.
+        out: the folder; students' feedback is expected in ``out/students/NAME/feedback.html``.
 
     Raises:
         CompressionError: the folder can't be made or written to.
@@ -50,11 +50,13 @@ def write_reports(results: Mapping[str, Score], lab: Lab, out: Path) -> tuple[Pa
 
 # Tables for spreadsheets.
 
-_FORMULA = re.compile(r"(^|;)(?=[\s\"']*[=+\-@＝＋－＠])")  # spreadsheets of half of Europe part cells at ;
+_FORMULA = re.compile(
+    r"(^|;)(?=[\s\"']*[=+\-@＝＋－＠])"
+)  # in much of Europe spreadsheets separate cells by ;
 
 
 def _csv(rows: Iterable[Sequence[str | float]]) -> str:
-    """A table in which every text is quoted, and none can be taken for a formula."""
+    """Return a table in which every text is quoted, and none can be taken for a formula."""
     text = io.StringIO()
     table = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     table.writerows([_cell(value) for value in row] for row in rows)
@@ -62,7 +64,7 @@ def _csv(rows: Iterable[Sequence[str | float]]) -> str:
 
 
 def _cell(value: str | float) -> str | float:
-    r"""The value; of a text one line, with ' before whatever a spreadsheet would run.
+    r"""Return the value; a text on one line, with ' before anything that a spreadsheet would run.
 
     >>> _cell("=1+1"), _cell(" a\tb "), _cell(-2.0)
     ("'=1+1", 'a b', -2)
@@ -77,7 +79,7 @@ def _score_rows(results: Mapping[str, Score], lab: Lab) -> Iterable[Sequence[str
     shown = [visible(name) for name in names]
     yield ["student", "status", "score", "max_score", "isolated", *shown, "message"]
     for student, score in results.items():
-        final = score.status == "graded"  # what is not is empty here, and no zero
+        final = score.status == Status.GRADED  # other scores are empty here, not zero
         points: dict[str, str | float] = {test.name: test.score for test in score.tests if final}
         isolated = "yes" if score.isolated else "no"
         yield [
@@ -98,7 +100,7 @@ def _mistake_rows(results: Mapping[str, Score], lab: Lab) -> Iterable[Sequence[s
             yield [visible(tally.name), plain(title), count, round(tally.share(count), 4)]
 
 
-# JUnit's XML, which every continuous integration shows.
+# JUnit's XML, which every continuous integration service shows.
 
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -113,10 +115,12 @@ def _junit(results: Mapping[str, Score]) -> str:
 
 def _suite(student: str, score: Score) -> ElementTree.Element:
     name = _xml(visible(student))
-    unread = all(test.verdict == "fault" for test in score.tests)  # said once, not an exercise each
+    unread = all(test.verdict == Verdict.FAULT for test in score.tests)  # one error, not one per exercise
     cases = [] if unread else [_case(_xml(score.lab), test) for test in score.tests]
-    if score.status != "graded":  # an error: it is not a plain zero
-        cases.append(_told(_xml(score.lab), "the submission itself", "error", score.status, score.message))
+    if score.status != Status.GRADED:  # an error: it is not a plain zero
+        cases.append(
+            _test_case(_xml(score.lab), "the submission itself", "error", score.status, score.message)
+        )
     failures, errors = (sum(case.find(kind) is not None for case in cases) for kind in ("failure", "error"))
     suite = ElementTree.Element(
         "testsuite",
@@ -133,18 +137,18 @@ def _suite(student: str, score: Score) -> ElementTree.Element:
 def _case(lab: str, test: ExerciseScore) -> ElementTree.Element:
     if test.status == "passed":
         return ElementTree.Element("testcase", classname=lab, name=_xml(test.name))
-    kind = "error" if test.verdict == "fault" else "failure"
-    return _told(lab, test.name, kind, test.verdict, test.output)
+    kind = "error" if test.verdict == Verdict.FAULT else "failure"
+    return _test_case(lab, test.name, kind, test.verdict, test.output)
 
 
-def _told(lab: str, name: str, kind: str, type_: str, words: str) -> ElementTree.Element:
+def _test_case(lab: str, name: str, kind: str, type_: str, words: str) -> ElementTree.Element:
     case = ElementTree.Element("testcase", classname=lab, name=_xml(name))
     text = _xml(plain(words))
-    told = ElementTree.SubElement(case, kind, type=_xml(type_), message=text.partition("\n")[0])
-    told.text = text
+    problem = ElementTree.SubElement(case, kind, type=_xml(type_), message=text.partition("\n")[0])
+    problem.text = text
     return case
 
 
 def _xml(text: str) -> str:
-    """The text without what XML 1.0 cannot hold, escaped or not."""
+    """Return the text without the characters that XML 1.0 cannot hold, escaped or not."""
     return _NOT_XML.sub("\ufffd", text)

@@ -33,7 +33,7 @@ import torch
 import torch.optim
 from torch import nn
 
-from compresslab.checks.call import Run, run, run_to_bytes, said_by
+from compresslab.checks.call import Run, error_line, run, run_to_bytes
 from compresslab.checks.exercise import Case
 from compresslab.checks.networks import build
 from compresslab.checks.record import MAXIMUM_BYTES, from_bytes
@@ -106,7 +106,7 @@ def _supervise(stdin: int, stdout: int, *, isolated: bool, user: int) -> None:
             write_message(stdout, _run_in_child(job, isolated=isolated, user=user))
             os._exit(0)
     except BaseException as error:  # ours, not the student's: the grader reads it
-        os.write(2, f"{said_by(error)}\n".encode(errors="replace"))
+        os.write(2, f"{error_line(error)}\n".encode(errors="replace"))
     finally:
         os._exit(1)
 
@@ -130,7 +130,7 @@ def _run_in_child(job: bytes, *, isolated: bool, user: int) -> bytes:
             os.dup2(0, 2)
             write_message(PIPE, _answer(job))
         except (OSError, CompressionError) as error:
-            os.write(2, f"{said_by(error)}\n".encode(errors="replace"))
+            os.write(2, f"{error_line(error)}\n".encode(errors="replace"))
         finally:
             os._exit(0)  # the supervisor looks at what was written, not at this
     os.close(writing)
@@ -245,7 +245,7 @@ def _execute(piece: list[Any], space: dict[str, Any]) -> Iterator[str]:
             exec(compile(alone, filename, "exec", flags=_FLAGS, dont_inherit=True), space)
         except BaseException as error:  # whatever a student's definitions may raise
             quoted = linecache.getline(filename, statement.lineno).strip()
-            yield f"{cell} raises {said_by(error)}, in line {statement.lineno}: {quoted}"
+            yield f"{cell} raises {error_line(error)}, in line {statement.lineno}: {quoted}"
 
 
 class Revealed(Exception):

@@ -225,7 +225,7 @@ def test_names_that_make_no_folder_are_left_out_and_named(course):
     pushed = push_scores(dict.fromkeys((*ODD, "ann"), score()), {}, LAB, course)
     assert pushed.students == ("ann",)
     assert len(pushed.left_out) == len(ODD)
-    says = "is left out: nbgrader makes folders and addresses of names; expected letters"
+    says = "is left out: nbgrader makes folders and URLs of names; expected letters"
     assert all(says in sentence for sentence in pushed.left_out)
     assert pushed.left_out[3].startswith("'a/b' is")
     assert [path.name for path in (course / "autograded").iterdir()] == ["ann"]
@@ -255,7 +255,7 @@ def test_another_editions_points_are_left_out(course):
 
 def test_a_folder_that_is_no_course_is_refused(tmp_path):
     with pytest.raises(
-        CompressionError, match=r"is no course with 90_made .* expected the folder that holds"
+        CompressionError, match=r"is not a course with 90_made .* expected the folder that holds"
     ):
         push_scores({"ann": score()}, {}, LAB, tmp_path)
 

@@ -287,7 +287,7 @@ def test_what_runs_is_said_by_the_command_line(bundle):
     assert ends[True].isdecimal()
 
 
-# What is the grader's own fault.
+# What is the grader's own error.
 
 
 @pytest.mark.parametrize("function", ["address_space_bytes", "set_limits"])

@@ -18,7 +18,7 @@ from submissions import tiny
 
 from compresslab.errors import CompressionError
 from compresslab.grading.bundle import Bundle
-from compresslab.grading.class_run import STUDENTS, grade_class
+from compresslab.grading.grade_class import STUDENTS, grade_class
 from compresslab.grading.scores import read_results
 from compresslab.grading.submission.inbox import Submitted, find_submissions
 from compresslab.jobs.executor import Pool, dask_cluster, local_processes
@@ -116,7 +116,7 @@ def test_what_has_changed_is_graded_anew(made):
 def test_what_the_grader_failed_at_is_tried_again_and_is_nobodys_zero(made):
     scores = made.submit(alice="fail on purpose", bob="say 1").grade()
     assert (scores["alice"].status, scores["bob"].status) == ("failed", "graded")
-    assert "the grader's own fault" in scores["alice"].message
+    assert "the grader's own error" in scores["alice"].message
     assert "ZeroDivisionError: on purpose" in scores["alice"].message
     made.grade()
     assert made.graded == ["alice"]
@@ -205,7 +205,7 @@ def test_odd_names_are_kept_and_stay_in_their_folder(made):
 
 def test_a_name_twice_and_a_place_that_can_not_be_written_are_told(made):
     twice = [Submitted("alice", made.folder / name) for name in ("a.ipynb", "b.ipynb")]
-    with pytest.raises(CompressionError, match=r"alice is there 2 times; expected one .*; name"):
+    with pytest.raises(CompressionError, match=r"student alice has 2 submissions; expected one .*; rename"):
         made.grade(submitted=twice)
     made.submit(alice="say 1").out.write_text("a file")
     with pytest.raises(CompressionError, match="can't be written"):
@@ -235,7 +235,7 @@ import sys
 from pathlib import Path
 import class_tasks, submissions
 from compresslab.grading.bundle import Bundle
-from compresslab.grading.class_run import grade_class
+from compresslab.grading.grade_class import grade_class
 from compresslab.jobs.executor import local_processes
 from compresslab.grading.submission.inbox import find_submissions
 if __name__ == "__main__":

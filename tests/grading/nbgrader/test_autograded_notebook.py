@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_course import LAB, cell, edition, handed_in, score
 
-from compresslab.grading.nbgrader.rebuilt import MOST_CELLS, final, rebuilt
+from compresslab.grading.nbgrader.autograded_notebook import MOST_CELLS, autograded_notebook, final
 
 RELEASED = nbformat.reads(edition(), as_version=4)
 ANSWER = "def double(x):\n    return x + x"
@@ -19,7 +19,7 @@ ANSWER = "def double(x):\n    return x + x"
 
 def shown(folder, change=lambda book: None, told=None):
     """The notebook made of a changed submission; it is a valid one."""
-    book = rebuilt(handed_in(folder, change), told or score(), LAB, RELEASED)
+    book = autograded_notebook(handed_in(folder, change), told or score(), LAB, RELEASED)
     nbformat.validate(book)
     return book
 
@@ -129,12 +129,12 @@ def test_notes_of_the_grader_stand_on_top_of_a_graded_notebook(tmp_path):
 def test_a_broken_notebook_becomes_the_labs_own_with_a_notice(tmp_path, content):
     place = tmp_path / "ann.ipynb"
     place.write_text(content)
-    book = rebuilt(place, score(status="needs-review", message="unreadable"), LAB, RELEASED)
+    book = autograded_notebook(place, score(status="needs-review", message="unreadable"), LAB, RELEASED)
     assert "unreadable" in book.cells[0].source
     assert "ann.ipynb" in book.cells[0].source
     assert str(tmp_path) not in book.cells[0].source  # the student reads it
     assert "raise NotImplementedError" in cell(book, "double").source
-    assert cell(book, "check-double").outputs[0].text.startswith("not graded yet, somebody will look at it")
+    assert cell(book, "check-double").outputs[0].text.startswith("not graded yet, a person will look at it")
 
 
 @pytest.mark.parametrize("what", ["nothing", "a folder", "a link"])
@@ -144,13 +144,16 @@ def test_what_is_no_ordinary_file_is_not_opened(tmp_path, what):
         place.mkdir()
     elif what == "a link":
         place.symlink_to(handed_in(tmp_path).rename(tmp_path / "eve.ipynb"))
-    book = rebuilt(place, score(), LAB, RELEASED)
+    book = autograded_notebook(place, score(), LAB, RELEASED)
     assert f"ann.ipynb is {'no file' if what == 'nothing' else what}" in book.cells[0].source
     assert ANSWER not in {c.source for c in book.cells}
 
 
 def test_a_student_without_a_notebook_gets_the_labs_own():
-    assert "there is no notebook of this student" in rebuilt(None, score(), LAB, RELEASED).cells[0].source
+    assert (
+        "there is no notebook of this student"
+        in autograded_notebook(None, score(), LAB, RELEASED).cells[0].source
+    )
 
 
 WORDS = st.sampled_from(["cell_type", "id", "source", "metadata", "code", "double", "again", "\ud800", "x ="])
@@ -166,7 +169,7 @@ def test_odd_cells_among_good_ones_do_no_harm(tmp_path, odd):
     place = handed_in(tmp_path)
     book = json.loads(place.read_text())
     place.write_text(json.dumps(book | {"cells": [*odd, *book["cells"], *odd]}))
-    made = rebuilt(place, score(), LAB, RELEASED)
+    made = autograded_notebook(place, score(), LAB, RELEASED)
     nbformat.validate(made)
     assert ANSWER in {c.source for c in made.cells}
 

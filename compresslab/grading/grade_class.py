@@ -1,8 +1,8 @@
-"""A class: every submission of an inbox becomes a score on disk, and none is lost on the way.
+"""Grade a class: every submission becomes a result on disk, and none is lost.
 
-Each submission is one task of a pool of workers. Its result is written the moment that it ends, whole or not
-at all, by this process alone; so an interrupted class goes on where it was, and a changed notebook or bundle
-is graded anew. Whatever happens to one submission is said in its own score.
+Each submission is one task of a pool of workers. Its result is written as soon as the task ends, complete or
+not at all, by this process alone. So an interrupted class continues where it was, and a notebook or a bundle
+that has changed is graded again. Whatever goes wrong with one submission is reported in its own score.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from compresslab.checks.call import said_by
+from compresslab.checks.call import error_line
 from compresslab.errors import BadSetting, CompressionError
 from compresslab.grading.bundle import Bundle, grading_digest
-from compresslab.grading.grade import ungraded
+from compresslab.grading.class_task import grade_task
+from compresslab.grading.grade import GRADERS_ERROR, ungraded
 from compresslab.grading.reports.feedback import feedback_html
 from compresslab.grading.reports.reports import write_reports
 from compresslab.grading.scores import (
     RESULTS,
     Score,
+    Status,
     read_results,
     score_of,
     write_results,
@@ -35,12 +37,11 @@ from compresslab.grading.scores import (
 )
 from compresslab.grading.submission.cells import submitted_bytes
 from compresslab.grading.submission.inbox import Submitted
-from compresslab.grading.warm_workers import grade_at_desk
 from compresslab.jobs.executor import Pool, WorkerDied, run_all
 
 __all__ = ["STUDENTS", "grade_class"]
 
-STUDENTS = "students"  # in the results: a folder a student
+STUDENTS = "students"  # in the results: one folder per student
 
 
 def grade_class(
@@ -50,12 +51,12 @@ def grade_class(
     *,
     pool: Pool,
     isolated: bool,
-    task: Callable[..., bytes] = grade_at_desk,
+    task: Callable[..., bytes] = grade_task,
 ) -> dict[str, Score]:
-    """Every student's score, in the order of the names; on disk too, with feedback and the class's reports.
+    """Return each student's score, in the order of the names; write results, feedback and reports.
 
-    A result that is there already is kept if it came from the same bundle, bytes and isolation, unless the
-    grader itself had failed. On a terminal a bar shows how far the class is.
+    An existing result is kept if it came from the same bundle, file and isolation, unless the grader itself
+    had failed. On a terminal a bar shows the progress.
 
     Args:
         bundle: of the lab.
@@ -68,19 +69,19 @@ def grade_class(
     Raises:
         CompressionError: the results can't be written, or two submissions have one student's name.
     """
-    _refuse_namesakes(submitted)
-    grading = _Grading(bundle, out, isolated)
-    results = {each.student: score for each in submitted if (score := grading.settled(each)) is not None}
+    _refuse_duplicates(submitted)
+    grading = _ClassGrading(bundle, out, isolated)
+    results = {each.student: score for each in submitted if (score := grading.without_task(each)) is not None}
     missing = [each for each in submitted if each.student not in results]
-    handed = pool.send_folder(bundle.folder) if missing else None
+    sent = pool.send_folder(bundle.folder) if missing else None
 
-    def start(executor: Executor, each: Submitted) -> Future:
-        return executor.submit(task, handed, bundle.digest, *grading.read(each), isolated)
+    def submit(executor: Executor, each: Submitted) -> Future:
+        return executor.submit(task, sent, bundle.digest, *grading.read(each), isolated)
 
     bar = tqdm(desc=bundle.lab.name, total=len(submitted), initial=len(results), unit="student", disable=None)
-    with bar, closing(run_all(missing, start, pool)) as ended:
+    with bar, closing(run_all(missing, submit, pool)) as ended:
         for each, outcome in ended:
-            results[each.student] = grading.keep(each, grading.score(each, outcome))
+            results[each.student] = grading.write(each, grading.score(each, outcome))
             bar.update()
     ordered = dict(sorted(results.items()))
     write_reports(ordered, bundle.lab, out)
@@ -88,68 +89,68 @@ def grade_class(
 
 
 @dataclass(frozen=True)
-class _Grading:
-    """One class being graded; ``digests`` says which bytes of a student were handed out."""
+class _ClassGrading:
+    """A class that is being graded; ``digests`` keeps, per student, which bytes were sent to a task."""
 
     bundle: Bundle
     out: Path
     isolated: bool
     digests: dict[str, str] = field(default_factory=dict)
 
-    def settled(self, each: Submitted) -> Score | None:
-        """The score of what needs no task: a problem, or a result that is there; None where there is none."""
+    def without_task(self, each: Submitted) -> Score | None:
+        """Return the score of a submission that needs no task: it has a problem, or a result; else None."""
         if each.problem:
-            return self.keep(each, self.ungraded("needs-review", each.problem))
+            return self.write(each, self.ungraded(Status.NEEDS_REVIEW, each.problem))
         try:
             self.read(each)
         except CompressionError as error:
-            return self.keep(each, self.ungraded("needs-review", str(error)))
+            return self.write(each, self.ungraded(Status.NEEDS_REVIEW, str(error)))
         try:
-            there = read_results(self.out / STUDENTS / each.student / RESULTS)
+            existing = read_results(self.out / STUDENTS / each.student / RESULTS)
         except CompressionError:  # none yet, or a damaged one
             return None
-        if there.lab != self.bundle.lab.name:
+        if existing.lab != self.bundle.lab.name:
             raise BadSetting(
-                f"{self.out} holds results of lab {there.lab}, this is {self.bundle.lab.name}; expected a "
-                "folder for each lab; give another --out"
+                f"--out {self.out} holds results of lab {existing.lab}, this is {self.bundle.lab.name}; "
+                "expected a folder for each lab; give another --out"
             )
-        same = there.graded_from == self.digests[each.student]
-        return there if same and there.status in ("graded", "needs-review") else None
+        same = existing.graded_from == self.digests[each.student]
+        return existing if same and existing.status != Status.FAILED else None
 
     def read(self, each: Submitted) -> tuple[str, bytes]:
-        """The name and the bytes of the submitted file, as they are now."""
+        """Return the name and the bytes of the submitted file, as they are now."""
         content = submitted_bytes(each.path)
         self.digests[each.student] = grading_digest(self.bundle, content, isolated=self.isolated)
         return each.path.name, content
 
     def score(self, each: Submitted, outcome: Any) -> Score:
-        """What a task has returned, or a sentence about what has become of it; such a one is tried again."""
+        """Return the score that a task returned, or one that says what went wrong, to be tried again."""
         if isinstance(outcome, WorkerDied):
             return self.ungraded(
-                "needs-review", f"{outcome}; somebody should look at it; grade again to retry"
+                Status.NEEDS_REVIEW, f"{outcome}; somebody should look at it; grade again to retry"
             )
         try:
             if isinstance(outcome, Exception):
                 raise outcome
             score = score_of(json.loads(outcome))
-        except Exception as error:  # a fault of ours is said to be ours, and is nobody's zero
-            return self.ungraded("failed", f"the grader's own fault, not the student's: {said_by(error)}")
+        except Exception as error:  # the grader's error: said so, and never a student's zero
+            return self.ungraded(Status.FAILED, f"{GRADERS_ERROR}: {error_line(error)}")
         return dataclasses.replace(score, graded_from=self.digests[each.student])
 
-    def keep(self, each: Submitted, score: Score) -> Score:
-        """The score, written; its ``results.json`` last, since that says that all is there."""
+    def write(self, each: Submitted, score: Score) -> Score:
+        """Write feedback and ``results.json``, that one last: where it exists, the result is complete."""
         folder = self.out / STUDENTS / each.student
         write_whole(folder / "feedback.html", feedback_html(each.student, score, self.bundle.lab))
         write_results(score, folder)
         return score
 
-    def ungraded(self, status: str, message: str) -> Score:
+    def ungraded(self, status: Status, message: str) -> Score:
         return dataclasses.replace(ungraded(self.bundle.lab, status, message), isolated=self.isolated)
 
 
-def _refuse_namesakes(submitted: Sequence[Submitted]) -> None:
+def _refuse_duplicates(submitted: Sequence[Submitted]) -> None:
     student, times = Counter(each.student for each in submitted).most_common(1)[0] if submitted else ("", 0)
     if times > 1:
         raise BadSetting(
-            f"{student} is there {times} times; expected one submission a student; name them apart"
+            f"the student {student} has {times} submissions; expected one per student; rename the others"
         )

@@ -1,4 +1,4 @@
-"""Desks: a class of a real lab comes to the same scores on every pool, and desks are kept warm."""
+"""The task of a class: a real lab gets the same scores on every pool, and graders are kept open."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from submissions import notebook, right_answers, saved
 
 from compresslab.course import find_lab
-from compresslab.grading import warm_workers as desks
+from compresslab.grading import class_task
 from compresslab.grading.bundle import make_bundle, open_bundle
-from compresslab.grading.class_run import grade_class
+from compresslab.grading.class_task import close_graders, grade_task
+from compresslab.grading.grade_class import grade_class
 from compresslab.grading.scores import score_of
 from compresslab.grading.submission.inbox import find_submissions
-from compresslab.grading.warm_workers import close_desks, grade_at_desk
 from compresslab.jobs.executor import dask_cluster, local_processes, zipped
 
 LAB = find_lab("00_measuring")
@@ -42,7 +42,7 @@ def inbox(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def clean():
     yield
-    close_desks()
+    close_graders()
 
 
 def grade(bundle, inbox, out, pool):
@@ -68,35 +68,35 @@ def test_a_real_class_comes_to_the_same_on_processes_and_on_a_cluster(bundle, in
             bundle,
             inbox,
             tmp_path / "there",
-            stack.enter_context(dask_cluster(cluster.scheduler_address, at_end=close_desks)),
+            stack.enter_context(dask_cluster(cluster.scheduler_address, at_end=close_graders)),
         )
     assert there == here
 
 
 def test_a_bundle_is_the_same_after_its_journey(bundle, tmp_path):
     (tmp_path / "bundle.zip").write_bytes(zipped(bundle.folder))
-    desk = desks._set_up(zipped(bundle.folder), isolated=False)
-    with desk.closing:
-        assert desk.bundle.digest == open_bundle(bundle.folder).digest == bundle.digest
-        there = desk.bundle.folder
+    grader = class_task._open_grader(zipped(bundle.folder), isolated=False)
+    with grader.closing:
+        assert grader.bundle.digest == open_bundle(bundle.folder).digest == bundle.digest
+        there = grader.bundle.folder
         assert there != bundle.folder
     assert not there.exists()
 
 
-def test_threads_have_desks_of_their_own_and_leave_them_warm_for_the_next(bundle, inbox):
+def test_threads_have_graders_of_their_own_and_leave_them_open_for_the_next(bundle, inbox):
     content = (inbox / "carol.ipynb").read_bytes()
     ask = [bundle.folder, bundle.digest, "carol.ipynb", content, False]
     with ThreadPoolExecutor(2) as threads:
-        answers = list(threads.map(lambda _: grade_at_desk(*ask), range(6)))
+        answers = list(threads.map(lambda _: grade_task(*ask), range(6)))
     assert {score_of(json.loads(answer)).status for answer in answers} == {"needs-review"}
-    (waiting,) = desks._idle.values()
+    (waiting,) = class_task._idle.values()
     assert 1 <= len(waiting) <= 2
-    assert len({id(desk) for desk in waiting}) == len(waiting)
-    close_desks()
-    assert not desks._idle
+    assert len({id(grader) for grader in waiting}) == len(waiting)
+    close_graders()
+    assert not class_task._idle
 
 
-def test_a_desk_that_something_went_wrong_at_is_not_used_again(bundle):
-    with pytest.raises(KeyboardInterrupt), desks._desk(bundle.folder, bundle.digest, False):
+def test_a_grader_is_not_used_again_after_an_exception(bundle):
+    with pytest.raises(KeyboardInterrupt), class_task._grader(bundle.folder, bundle.digest, False):
         raise KeyboardInterrupt
-    assert not any(desks._idle.values())
+    assert not any(class_task._idle.values())

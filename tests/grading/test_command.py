@@ -1,9 +1,10 @@
-"""A call of ``compresslab grade``: what it refuses it refuses at once, in a sentence, and loses nothing."""
+"""``compresslab grade``: contradictions are refused at once, in a sentence, and nothing is lost."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from submissions import code, saved
@@ -12,13 +13,17 @@ from typer.testing import CliRunner
 from compresslab.__main__ import app
 from compresslab.course import find_lab
 from compresslab.errors import CompressionError
-from compresslab.grading import session
+from compresslab.grading import command
 from compresslab.grading.bundle import make_bundle
 from compresslab.grading.grade import ungraded
 from compresslab.grading.sandbox.self_test import Finding
-from compresslab.grading.scores import Score, write_results
+from compresslab.grading.scores import Score, Status, write_results
 
 LAB = find_lab("00")
+
+
+def request(lab_name, submission=Path("none"), out=Path("none"), *, bundle=None):
+    return command.Request(lab_name, submission, out, bundle)
 
 
 def said(*arguments: object) -> tuple[int, str]:
@@ -43,7 +48,7 @@ def inbox(tmp_path):
 @pytest.fixture
 def nowhere(monkeypatch):
     """A machine that can't isolate."""
-    monkeypatch.setattr(session, "run_self_test", lambda: (Finding("network", False, "it is open"),))
+    monkeypatch.setattr(command, "run_self_test", lambda: (Finding("network", False, "it is open"),))
 
 
 def test_a_class_is_refused_where_nobody_can_be_isolated(nowhere, inbox, tmp_path):
@@ -75,16 +80,19 @@ def test_one_notebook_is_graded_without_isolation_and_says_so(nowhere, bundle, i
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("{tmp}/none", "--out", "{tmp}/out"), "is not there; expected a notebook, or a folder of them"),
+        (("{tmp}/none", "--out", "{tmp}/out"), "does not exist; expected a notebook, or a folder of them"),
         (
             ("{inbox}", "--out", "{inbox}/out"),
-            "lies in the inbox, where results would be taken for submissions",
+            "is inside the inbox, where results would be taken for submissions",
         ),
-        (("{inbox}", "--out", "{bundle}/out", "--bundle", "{bundle}"), "lies in the bundle"),
+        (
+            ("{inbox}", "--out", "{bundle}/out", "--bundle", "{bundle}"),
+            "is inside the bundle, and a bundle must not change",
+        ),
         (("{inbox}", "--out", "{tmp}/out", "--seed", "3"), "--seed is for one notebook"),
         (("{inbox}/anna.ipynb", "--out", "{tmp}/out", "--jobs", "2"), "are for a folder of submissions"),
-        (("{inbox}", "--out", "{tmp}/out", "--gradebook", "{tmp}"), "is no nbgrader course"),
-        (("{inbox}", "--out", "{tmp}/out", "--bundle", "{inbox}"), "is no bundle"),
+        (("{inbox}", "--out", "{tmp}/out", "--gradebook", "{tmp}"), "is not an nbgrader course"),
+        (("{inbox}", "--out", "{tmp}/out", "--bundle", "{inbox}"), "is not a bundle"),
     ],
 )
 def test_what_can_not_be_meant_is_refused_before_anything_is_graded(
@@ -100,7 +108,7 @@ def test_a_bundle_of_another_lab_is_refused(bundle):
     with pytest.raises(
         CompressionError, match=r"is of lab 00_measuring, not of '01'; expected one and the same"
     ):
-        session.bundle_for("01", bundle.folder, bundle.folder)
+        command.bundle_for(request("01", bundle=bundle.folder), bundle.folder)
 
 
 def test_results_of_another_lab_are_not_written_over(bundle, inbox, tmp_path):
@@ -113,15 +121,16 @@ def test_results_of_another_lab_are_not_written_over(bundle, inbox, tmp_path):
 
 
 def test_a_class_without_a_bundle_keeps_the_one_that_was_made(inbox, tmp_path):
-    first = session.bundle_for_class("00", None, inbox, tmp_path / "out")
-    again = session.bundle_for_class("00", None, inbox, tmp_path / "out")
+    asked = request("00", inbox, tmp_path / "out")
+    first = command.bundle_for_inbox(asked)
+    again = command.bundle_for_inbox(asked)
     assert first.digest == again.digest
     shutil.rmtree(first.folder)
-    assert session.bundle_for_class("00", None, inbox, tmp_path / "out").digest != first.digest
+    assert command.bundle_for_inbox(asked).digest != first.digest
 
 
 def test_the_whole_is_as_good_as_its_worst():
-    scores = {name: Score("lab", name, (), "", 0.0) for name in ("graded", "needs-review", "failed")}
-    assert session.worst_status({}) == session.worst_status({"a": scores["graded"]}) == "graded"
-    assert session.worst_status({"a": scores["needs-review"], "b": scores["graded"]}) == "needs-review"
-    assert session.worst_status(dict(scores)) == "failed"
+    scores = {name: Score("lab", Status(name), (), "", 0.0) for name in ("graded", "needs-review", "failed")}
+    assert command.worst_status({}) == command.worst_status({"a": scores["graded"]}) == "graded"
+    assert command.worst_status({"a": scores["needs-review"], "b": scores["graded"]}) == "needs-review"
+    assert command.worst_status(dict(scores)) == "failed"
