@@ -1,7 +1,7 @@
-"""Runs a student's function on an exercise's inputs and writes down what happened. It never judges.
+"""Call a student's function on an exercise's inputs and record what happened, without judging it.
 
-Whatever the function does becomes data: what it returned, what it raised and where, whether it changed its
-input, how much it printed, whether it came back in time. The same code runs in the notebook and in the
+Everything that the function does becomes data: what it returned, what it raised and where, whether it changed
+its input, how much it printed, whether it returned in time. The same code runs in the notebook and in the
 grader's worker process.
 """
 
@@ -45,7 +45,7 @@ class Attempt:
     changed: str = ""
 
     def same(self, other: Attempt) -> bool:
-        """Whether both attempts came to the same, up to rounding."""
+        """Whether both attempts are equal, up to rounding."""
         alike = (self.raised, self.changed, self.record.keys()) == (
             other.raised,
             other.changed,
@@ -56,7 +56,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Run:
-    """All cases: an attempt each, as far as it came; ``stopped`` says why it came no further."""
+    """The attempts on all cases, or on those before it stopped; ``stopped`` says why."""
 
     attempts: tuple[Attempt, ...]
     printed: str = ""
@@ -67,7 +67,7 @@ class Run:
 def run(
     probe: Callable[..., dict[str, Any]], cases: Sequence[Case], answer: Callable[..., Any], *, seconds: float
 ) -> Run:
-    """What came of calling ``probe(case, answer)`` on every case, in at most ``seconds`` altogether."""
+    """Call ``probe(case, answer)`` on every case, within ``seconds`` altogether, and record what happens."""
     attempts: list[Attempt] = []
     sink = _Sink()
     stopped = ""
@@ -98,7 +98,7 @@ def _attempt(
 
 
 class _Watched:
-    """The student's function, and a note of the first argument that it changed in place."""
+    """The student's function, and the name of the first argument that it changed in place."""
 
     def __init__(self, answer: Callable[..., Any]) -> None:
         self.answer = answer
@@ -115,7 +115,7 @@ class _Watched:
 
 
 def _state(value: Any) -> Recorded:
-    """A record of all that a function could change in a value."""
+    """Return a record of all that a function could change in a value."""
     if isinstance(value, nn.Module):
         hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in value.modules())
         modes = [module.training for module in value.modules()]
@@ -126,7 +126,7 @@ def _state(value: Any) -> Recorded:
 
 
 def _copy(value: Any) -> Any:
-    """A case of its own for each call; a tensor keeps its strides: transposed stays transposed."""
+    """Return a copy of a case for one call; a tensor keeps its strides: transposed stays transposed."""
     if isinstance(value, torch.Tensor):
         return value.clone(memory_format=torch.preserve_format)
     if isinstance(value, dict):
@@ -137,7 +137,7 @@ def _copy(value: Any) -> Any:
 
 
 def error_line(error: BaseException) -> str:
-    """An exception in one line: ``ValueError: boom``; never raises itself."""
+    """Return an exception in one line, ``ValueError: boom``; never raises itself."""
     if isinstance(error, SystemExit):
         return "SystemExit: it calls sys.exit(), exit() or quit()"
     try:
@@ -148,7 +148,7 @@ def error_line(error: BaseException) -> str:
 
 
 def _sentence(error: BaseException, answer: Callable[..., Any]) -> str:
-    """``ValueError: … , in your line 3: return a / b``, without a traceback through files of ours."""
+    """Return ``ValueError: … , in line 3 of your cell: return a / b``, without our files' traceback."""
     said = error_line(error)
     code = getattr(answer, "__code__", None)
     own = [
@@ -163,16 +163,16 @@ def _sentence(error: BaseException, answer: Callable[..., Any]) -> str:
 
 
 class _Sink(io.StringIO):
-    """Takes whatever is printed, keeps the beginning, counts the rest."""
+    """Keeps the beginning of what is printed, and counts the rest."""
 
     def __init__(self) -> None:
         super().__init__()
         self.characters = 0
 
     def write(self, text: str) -> int:
-        room = max(0, SHOWN - self.characters)
+        left = max(0, SHOWN - self.characters)
         self.characters += len(text)
-        super().write(text[:room])
+        super().write(text[:left])
         return len(text)
 
 
@@ -189,10 +189,10 @@ class _TimeUp(BaseException):
 
 @contextlib.contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raises ``_TimeUp`` in the main thread after so many seconds.
+    """Raise ``_TimeUp`` in the main thread after this many seconds.
 
-    Where there is no alarm (Windows, or another thread) nothing is raised: there Jupyter's stop button or the
-    grader's own limit ends an endless loop.
+    Without an alarm signal (on Windows, or in another thread) nothing is raised: there Jupyter's stop button
+    or the grader's own limit ends an endless loop.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
@@ -211,7 +211,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 
 def run_to_bytes(done: Run) -> bytes:
-    """A run as one file without pickle."""
+    """Return a run as the bytes of one file without pickle."""
     attempts = [
         [dict(attempt.record), attempt.raised, attempt.words, attempt.changed] for attempt in done.attempts
     ]
@@ -219,10 +219,10 @@ def run_to_bytes(done: Run) -> bytes:
 
 
 def run_from_bytes(content: bytes) -> Run:
-    """The run that ``run_to_bytes`` wrote.
+    """Read the run that ``run_to_bytes`` wrote.
 
     Raises:
-        CompressionError: the content is not such a file, or lies about its form.
+        CompressionError: the content is not such a file, or not of the form that it declares.
     """
     tree = from_bytes(content, trusted=False)
     try:

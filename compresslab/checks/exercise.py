@@ -1,7 +1,7 @@
 """An exercise is data: inputs, what to record, how to judge it, right answers, named mistakes, hints.
 
-One module of a lab's folder in ``course`` holds one exercise, from top to bottom as below; one engine
-(``checking``) runs it in the notebook, in the tests and in the grader. An author writes no plumbing.
+A module of a lab's folder in ``course`` holds one exercise, from top to bottom as below. The modules
+``call`` and ``judge`` run it, in the notebook, in the tests and in the grader: an author writes no plumbing.
 
     def cases(rng): ...                 yields (title, dict of plain values and tensors)
     def probe(case, written): ...       calls the student's function; returns {name: value}
@@ -29,7 +29,7 @@ Record = dict[str, Recorded]
 
 @dataclass(frozen=True)
 class Hint:
-    """One step of help. Its title is a symptom, so that a student can recognise the own trouble in it."""
+    """One step of help. Its title is a symptom, so that students can recognise their problem in it."""
 
     symptom: str
     text: str
@@ -45,7 +45,7 @@ class Mistake:
 
 
 def mistake(title: str, *, says: str) -> Callable[[Callable[..., Any]], Mistake]:
-    """Turns the wrong function below it into a named mistake."""
+    """Turn the wrong function below it into a named mistake."""
     return lambda answer: Mistake(title, says, answer)
 
 
@@ -70,7 +70,7 @@ class Exercise:
         hints: three: a nudge, the formula with its shapes, one line with a blank.
         seconds: how long all cases together may run.
         choices: of a why-question, letter → text; printed above the hole.
-        bonus: beyond the lab's points and minutes, for whoever wants more.
+        bonus: on top of the lab's points and minutes, for students who want more.
         explanation: what a passed check prints where the statement is a question.
     """
 
@@ -119,14 +119,14 @@ class Lab:
         return sum(exercise.points for exercise in self.exercises if not exercise.bonus)
 
     def exercise(self, name: str) -> Exercise:
-        """The exercise of this name.
+        """Return the exercise of this name.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the lab has none.
         """
         return {exercise.name: exercise for exercise in self.exercises}[name]
 
 
 def draw_cases(exercise: Exercise, seed: int) -> list[Case]:
-    """The exercise's inputs for one seed; the same seed draws the same inputs."""
+    """Draw the exercise's inputs for one seed; the same seed draws the same inputs."""
     return list(exercise.cases(torch.Generator().manual_seed(seed)))

@@ -1,4 +1,4 @@
-"""The words a judge is written in: readers of a record, and laws. Each says what came and what was wanted.
+"""The functions that a judge is written with: readers of a record, and laws that it must fulfil.
 
 A reader takes one ``Recorded`` value and returns plain Python or a tensor, or raises ``WrongAnswer``:
 the order is type, shape, dtype, range. A law compares. What they raise carries ``where``, ``yours`` and
@@ -21,7 +21,7 @@ __all__ = ["came", "choice", "close", "equal", "number", "parts", "tensor", "tru
 
 
 def whole_number(value: Recorded, *, what: str = "the answer") -> int:
-    """A Python int from an int, a numpy integer or an integer tensor with one value."""
+    """Return a Python int from an int, a numpy integer or an integer tensor with one value."""
     if (
         value.array is None
         or value.dtype == "bool"
@@ -35,7 +35,7 @@ def whole_number(value: Recorded, *, what: str = "the answer") -> int:
 def number(
     value: Recorded, *, what: str = "the answer", low: float = -math.inf, high: float = math.inf
 ) -> float:
-    """A finite Python float in [low, high] from a number or a tensor with one value."""
+    """Return a finite Python float in [low, high] from a number or a tensor with one value."""
     if (
         value.array is None
         or value.dtype == "bool"
@@ -56,7 +56,7 @@ def number(
 def tensor(
     value: Recorded, *, shape: Sequence[int], dtype: torch.dtype | None = None, what: str = "the answer"
 ) -> Tensor:
-    """A tensor of this shape and, where it matters, this dtype, without NaN."""
+    """Return a tensor of this shape and, if one is given, this dtype, without NaN."""
     if value.type not in ("Tensor", "Parameter") or value.array is None:
         raise WrongAnswer(f"{what} is a torch tensor of shape {tuple(shape)}; yours is {came(value)}")
     if value.shape != tuple(shape):
@@ -71,7 +71,7 @@ def tensor(
 
 
 def choice(value: Recorded, *, among: Sequence[str], what: str = "the answer") -> str:
-    """One of these words; case, spaces and a closing bracket do not matter."""
+    """Return one of these words; case, spaces and a closing bracket do not matter."""
     words = ", ".join(repr(word) for word in among)
     if value.type != "str":
         raise WrongAnswer(f"{what} is one of {words} (a str); yours is {came(value)}")
@@ -82,7 +82,7 @@ def choice(value: Recorded, *, among: Sequence[str], what: str = "the answer") -
 
 
 def parts(value: Recorded, *, count: int, what: str = "the answer") -> tuple[Recorded, ...]:
-    """The entries of a tuple or list of this length."""
+    """Return the entries of a tuple or list of this length."""
     if value.items is None or value.type not in ("tuple", "list"):
         raise WrongAnswer(f"{what} is a tuple of {count}; yours is {came(value)}")
     if len(value.items) != count:
@@ -91,13 +91,13 @@ def parts(value: Recorded, *, count: int, what: str = "the answer") -> tuple[Rec
 
 
 def true(law: bool, reason: str, **details: object) -> None:
-    """Raises the reason where the law does not hold."""
+    """Raise with this reason unless the law holds."""
     if not law:
         raise WrongAnswer(reason, "", **details)
 
 
 def equal(yours: object, wanted: object, *, what: str = "the answer") -> None:
-    """Two plain values are the same."""
+    """Raise unless two plain values are equal."""
     if yours != wanted:
         raise WrongAnswer(
             f"{what} is {_shown(wanted)}; yours is {_shown(yours)}",
@@ -109,7 +109,7 @@ def equal(yours: object, wanted: object, *, what: str = "the answer") -> None:
 def close(
     yours: Tensor | float, wanted: Tensor | float, *, tolerance: float = 1e-5, what: str = "the answer"
 ) -> None:
-    """Numbers, or tensors of one shape, agree to the tolerance, relative above 1; shows the first apart."""
+    """Raise unless numbers, or tensors of one shape, agree to the tolerance (relative above 1)."""
     mine, theirs = (torch.as_tensor(value, dtype=torch.float64) for value in (yours, wanted))
     if theirs.dim() and mine.shape != theirs.shape:
         raise WrongAnswer(f"{what} has the shape {tuple(theirs.shape)}; yours has {tuple(mine.shape)}")
@@ -125,7 +125,7 @@ def close(
 
 
 def came(value: Recorded) -> str:
-    """What a value is, in a sentence: ``None``, ``a list``, ``a float (0.5)``, ``a Tensor of shape (3,)``."""
+    """Describe a value for a sentence: ``a list``, ``a float (0.5)``, ``a Tensor of shape (3,)``."""
     if value.type == "NoneType":
         return "None (did you forget the return?)"
     if value.array is not None and value.array.size == 1:

@@ -1,4 +1,4 @@
-"""Judges a run, and says what is wrong: the law that is broken, or the named mistake it equals.
+"""Judge a run, and say what is wrong: the law that is broken, or the named mistake that it equals.
 
 The same ``examine`` serves the notebook and the grader. It sees records, never the student's code.
 """
@@ -18,7 +18,7 @@ NOT_WRITTEN = "not written yet: replace the line that raises NotImplementedError
 
 
 def check_answer(exercise: Exercise, answer: Callable[..., Any], *, seed: int = 0) -> Run:
-    """The run of a right answer.
+    """Run an answer and return its run if it is right.
 
     Raises:
         WrongAnswer: the answer is not right; with the reason, the case it fails on, the mistake it equals.
@@ -35,13 +35,13 @@ def check_answer(exercise: Exercise, answer: Callable[..., Any], *, seed: int = 
 def examine(
     exercise: Exercise, cases: Sequence[Case], done: Run, *, mistakes: Mapping[str, Run] | None = None
 ) -> None:
-    """Raises ``WrongAnswer`` where the run is not that of a right answer.
+    """Raise ``WrongAnswer`` unless the run is that of a right answer.
 
     Args:
         exercise: whose judge and mistakes are used.
         cases: the inputs that the run was made on.
-        done: what the student's function came to.
-        mistakes: the runs of the named mistakes on these cases, where somebody has them already.
+        done: the run of the student's function.
+        mistakes: the runs of the named mistakes on these cases, if they exist already.
     """
     wrong = _first_wrong(exercise, cases, done)
     if wrong is None:
@@ -55,7 +55,7 @@ def examine(
 
 
 def run_mistakes(exercise: Exercise, cases: Sequence[Case]) -> dict[str, Run]:
-    """The run of each named mistake on these cases, by title."""
+    """Run each named mistake on these cases; return the runs by title."""
     return {
         named.title: run(exercise.probe, cases, named.answer, seconds=exercise.seconds)
         for named in exercise.mistakes
@@ -98,7 +98,7 @@ def _wrong_attempt(exercise: Exercise, case: Case, attempt: Attempt) -> WrongAns
 
 
 def equal_runs(one: Run, other: Run) -> bool:
-    """Whether two runs came to the same on every case; one that was stopped equals no other."""
+    """Whether two runs are equal on every case; a run that was stopped equals no other."""
     if one.stopped or other.stopped or len(one.attempts) != len(other.attempts):
         return False
     return all(mine.same(theirs) for mine, theirs in zip(one.attempts, other.attempts, strict=True))

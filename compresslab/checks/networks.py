@@ -1,9 +1,9 @@
-"""Small networks written down as plain data, so that an exercise's inputs can be drawn, stored and sent.
+"""Build small networks from plain data, so that an exercise's inputs can be drawn, stored and sent.
 
 A network is a list of layers, a layer a list: the name of a ``torch.nn`` class and its settings.
 
     [["Linear", {"in_features": 4, "out_features": 3}], ["ReLU", {}]]
-    ["Same", {"as": 0}]                 the very module at that place of this list, used again
+    ["Same", {"as": 0}]                 the module at that index of this list, used again
     ["Residual", {"layers": [...]}]     x + layers(x)
     ["Sequential", {"layers": [...]}]   a part with a name of its own
 """
@@ -47,7 +47,7 @@ class _Residual(nn.Module):
 
 
 def build(layers: list[list[Any]]) -> nn.Sequential:
-    """The network that the list describes, in evaluation mode, the same weights every time.
+    """Build the network that the list describes, in evaluation mode, with the same weights every time.
 
     Raises:
         BadSetting: a layer that is not in the list above.

@@ -1,4 +1,4 @@
-"""Proves an exercise: right answers pass, every mistake is caught by name, no line of the judge is idle.
+"""Prove an exercise: right answers pass, every mistake is caught by name, no line of the judge is unused.
 
 Used by the tests on many seeds, and by ``compresslab verify`` on a few, for the kill table.
 """
@@ -86,7 +86,7 @@ def problems_with_right_answers(exercise: Exercise, seeds: Sequence[int]) -> lis
 
 
 def kills(exercise: Exercise, seeds: Sequence[int]) -> Kill:
-    """Proof 3: every mistake fails on every seed, and is told so with its own message and nobody else's."""
+    """Proof 3: every mistake fails on every seed, with its own message and with no other."""
     problems = [f"{exercise.name}: {title}" for title in _shared(m.says for m in exercise.mistakes)]
     alive: set[str] = set()
     misnamed: set[str] = set()
@@ -121,7 +121,7 @@ def kills(exercise: Exercise, seeds: Sequence[int]) -> Kill:
 
 
 def _has_gap(exercise: Exercise, title: str, wrong: WrongAnswer) -> bool:
-    """Whether the mistake's words ask for a detail that the judge did not give."""
+    """Whether the mistake's message needs a detail that the judge did not give."""
     says = next(named.says for named in exercise.mistakes if named.title == title)
     return "…" in wrong.reason and "…" not in says
 
@@ -232,7 +232,7 @@ def problems_with_garbage(exercise: Exercise) -> list[str]:
     for title, done in garbage_runs(exercise).items():
         try:
             wrong = _outcome(exercise, cases, done, {})
-        except Exception as error:  # the judge met what it did not read with a reader
+        except Exception as error:  # the judge used a value without a reader of expect.py
             found.append(f"{exercise.name}: garbage ({title}) crashes the judge: {error!r}")
             continue
         if wrong is None or not re.search(GARBAGE[title][1], wrong.reason):
@@ -242,11 +242,11 @@ def problems_with_garbage(exercise: Exercise) -> list[str]:
     return found
 
 
-# Proof 4: no statement of the judge is idle.
+# Proof 4: no statement of the judge is unused.
 
 
 def idle_statements(exercise: Exercise, seeds: Sequence[int]) -> list[str]:
-    """Proof 4: the judge's statements that can go without any right answer, mistake or garbage noticing."""
+    """Proof 4: the judge's statements that can be deleted without any proof failing."""
     evidence = []
     for seed in seeds:
         cases = draw_cases(exercise, seed)

@@ -1,4 +1,4 @@
-"""Why-questions, marked by the machine, with an answer to each distractor.
+"""Why-questions: multiple choice, checked by machine, with a reason for each wrong option.
 
 A why-question is an exercise like any other: its hole is a function that returns a letter, its mistakes are
 the wrong letters, and what a mistake says is why that letter is wrong.
@@ -38,7 +38,7 @@ def question(
         lab: the lab's folder.
         asks: the question, one sentence.
         key: the right letter.
-        choices: letter → (what the student reads, what a student who chose it is told); at least five.
+        choices: letter → (the option, the reason why it is wrong); at least five.
         hints: three, as for any exercise.
         points: what the right letter earns.
         minutes: to think.

@@ -1,4 +1,4 @@
-"""What a student's function returned, as arrays and plain words: the only thing that a judge ever sees.
+"""Records: what a student's function returned, as arrays and plain text. A judge sees nothing else.
 
 A value is described once, where the student's code ran, and from then on it is data: a ``Recorded`` knows
 the name of the type, the dtype, the numbers. It has no methods of the student's, compares as numbers do,
@@ -49,7 +49,7 @@ class Recorded:
 
 
 def describe(value: object, depth: int = 0) -> Recorded:
-    """The record of any value; what can't be recorded as numbers is recorded by the name of its type.
+    """Record any value; what can't be recorded as numbers is recorded by the name of its type.
 
     >>> describe((1, 0.5)).items[1].type
     'float'
@@ -117,11 +117,11 @@ def same(one: Recorded, other: Recorded) -> bool:
     return bool(np.array_equal(one.array, other.array))
 
 
-# One file, no pickle: the tree as JSON, with each array or tensor replaced by its number.
+# One file without pickle: the tree as JSON, with each array or tensor replaced by its number.
 
 
 def to_bytes(tree: object) -> bytes:
-    """A tree of dicts, lists, tuples, numbers, strings, tensors, arrays and records, as one ``.npz`` file."""
+    """Return a tree of containers, numbers, strings, tensors, arrays and records as an ``.npz`` file."""
     arrays: dict[str, np.ndarray] = {}
     words = json.dumps(_flatten(tree, arrays))
     file = io.BytesIO()
@@ -130,14 +130,14 @@ def to_bytes(tree: object) -> bytes:
 
 
 def from_bytes(content: bytes, *, trusted: bool = True) -> Any:
-    """The tree that ``to_bytes`` wrote.
+    """Read the tree that ``to_bytes`` wrote.
 
     Every size is checked before anything is unpacked or allocated; nothing is unpickled.
 
     Args:
         content: the file.
-        trusted: whether the grader has written it. What a student's process has left may hold records alone:
-            a tensor's strides would say how much memory it takes.
+        trusted: whether the grader has written it. A file from a student's process may hold records alone: a
+            tensor's strides would decide how much memory it takes.
 
     Raises:
         DamagedFile: the content is not such a file, or is larger than a worker may leave.
@@ -161,7 +161,7 @@ def from_bytes(content: bytes, *, trusted: bool = True) -> Any:
 
 
 class _Members:
-    """The arrays of an ``.npz``, each to be read once, as ``numpy`` would, if it is as small as it says."""
+    """The arrays of an ``.npz``, each read at most once, if it is as small as it declares."""
 
     def __init__(self, archive: zipfile.ZipFile, size: int, trusted: bool) -> None:
         members = archive.infolist()
@@ -198,7 +198,7 @@ _DTYPES = (
 
 
 def _array(content: bytes) -> np.ndarray:
-    """The array of one ``.npy`` file whose declared shape and dtype are what it holds."""
+    """Read the array of one ``.npy`` file, if it holds what its shape and dtype declare."""
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)
     if version != (1, 0):
@@ -278,7 +278,7 @@ def _unflatten_values(node: dict, arrays: _Members) -> torch.Tensor | np.ndarray
 
 
 def _tensor(values: np.ndarray, dtype: str, strides: list[int]) -> torch.Tensor:
-    """The tensor with the strides that it had, so that a transposed input arrives transposed."""
+    """Return the tensor with the strides that it had, so that a transposed input arrives transposed."""
     plain = torch.from_numpy(values).to(getattr(torch, dtype))
     span = 1 + sum((size - 1) * step for size, step in zip(values.shape, strides, strict=True))
     if plain.numel() == 0 or min(strides, default=1) < 1 or span > MAXIMUM_VALUES:
@@ -290,7 +290,7 @@ _PLAIN = ("bool", "int", "float")  # Python's own numbers: written as JSON, one 
 
 
 def _checked(fields: Any, values: Any, items: tuple[Recorded, ...] | None) -> Recorded:
-    """The record, if its words fit its numbers: a judge may then trust that they do."""
+    """Return the record if its texts fit its numbers, so that a judge can rely on that."""
     kind, text, dtype = (str(fields[name])[:MAXIMUM_TEXT] for name in ("type", "text", "dtype"))
     if not all(isinstance(item, Recorded) for item in items or ()):
         raise TypeError("a record's items are records")

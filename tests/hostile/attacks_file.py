@@ -71,7 +71,7 @@ def a_link_to_endless_zeros(folder: Path) -> Path:
     return place
 
 
-@handed_in("no ordinary file", status="needs-review")
+@handed_in("not a regular file", status="needs-review")
 def a_pipe(folder: Path) -> Path:
     """Hands in a FIFO, on which whoever opens it waits for ever."""
     place = folder / "submission.ipynb"

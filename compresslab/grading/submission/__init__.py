@@ -1,1 +1,1 @@
-"""A submission: the files of an inbox, a notebook's cells, and the answers in them. Nothing of it is run."""
+"""Read submissions without running them: the files of an inbox, a notebook's cells, the answers in them."""

@@ -1,10 +1,10 @@
-"""A submitted notebook, taken apart: what the student wrote for each exercise. Nothing of it is run here.
+"""Extract from a submitted notebook what the student wrote for each exercise. Nothing of it is run here.
 
-A notebook is JSON and a cell is text: this page reads both and never imports or executes a line. The hole of
-an exercise is the cell that stands when its check runs: the last one above it that writes the function. From
-the hole come its imports, functions, classes and assignments; from the other cells the imports, functions,
-classes and quickly made values *that the hole needs*, by name. So a slow, broken or hostile cell elsewhere
-costs nothing, and metadata (tags, nbgrader's fields) is ignored.
+A notebook is JSON and a cell is text: this module reads both and never imports or executes a line. The hole
+of an exercise is the cell that counts when its check runs: the last one above it that writes the function.
+From the hole come its imports, functions, classes and assignments; from the other cells the imports,
+functions, classes and simple values *that the hole needs*, by name. So a slow, broken or hostile cell
+elsewhere costs nothing, and metadata (tags, nbgrader's fields) is ignored.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OFFERED = {  # what labs import; classroom is the old address
 
 @dataclass(frozen=True)
 class Piece:
-    """Some top-level statements of one cell, by place; the text stays whole, so line numbers stay true."""
+    """Some top-level statements of one cell, by index; the text stays whole, so line numbers stay right."""
 
     cell: str
     text: str
@@ -42,9 +42,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Answer:
-    """What defines one exercise's function, the hole itself last; or the sentence why nothing does.
+    """The definitions of one exercise's function, the hole itself last; or the sentence why there are none.
 
-    ``written`` says that something was written which Python can't read.
+    ``written`` is true where something was written that Python can't parse.
     """
 
     name: str
@@ -70,18 +70,18 @@ def read_submission(
     skeleton: Sequence[str] = (),
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> Submission:
-    """The student's answers in a notebook file, whatever the file is called.
+    """Return the student's answers in a notebook file, whatever its name.
 
     Args:
-        content: of the file, as ``submitted_bytes`` gives it.
-        lab: whose holes are looked for.
-        path: what the file is called in messages.
-        skeleton: the code that the lab ships in its other cells; what a hole needs of it is there even where
+        content: of the file, from ``submitted_bytes``.
+        lab: the lab whose holes are read.
+        path: the file's name in messages.
+        skeleton: the code that the lab ships in its other cells; what a hole needs of it is available even if
             the student has deleted it, and the student's own cells come after it.
-        names: of every lab's exercises, to tell another lab's notebook; by default those installed here.
+        names: of every lab's exercises, to recognise another lab's notebook; by default the installed ones.
 
     Raises:
-        CompressionError: it is no notebook, or holds not one hole of this lab.
+        CompressionError: it is not a notebook, or has no hole of this lab.
     """
     cells = tuple(code_cells(content, path))
     shipped = tuple(parsed(SHIPPED, "", text) for text in skeleton)
@@ -100,9 +100,9 @@ def read_submission(
 
 
 def _hole(name: str, cells: Sequence[Cell], notes: list[str]) -> Cell | None:
-    """The cell that stands when the exercise's check runs: the last above it that writes the function.
+    """Return the cell that counts when the exercise's check runs: the last above it that writes the function.
 
-    Where none is above it, the last of all; where nobody has written it, the one with the exercise's id.
+    If none is above it, the last of all; if the function is not written, the cell with the exercise's id.
     """
     marked = [cell for cell in cells if cell.id == name]
     checks = [place for place, cell in enumerate(cells) if f"check.{name}(" in cell.text]
@@ -123,7 +123,7 @@ def _hole(name: str, cells: Sequence[Cell], notes: list[str]) -> Cell | None:
 
 
 def _is_stub(name: str, cell: Cell) -> bool:
-    """Whether a cell's last word on the function is that it is not written yet, or the published answer."""
+    """Whether a cell's last definition is the placeholder of the lab, or the published answer."""
     last = [statement for statement in cell.body if name in bound(statement)][-1]
     if isinstance(last, ast.FunctionDef):
         return isinstance(last.body[-1], ast.Raise) and "NotImplementedError" in _used(last.body[-1])
@@ -140,7 +140,7 @@ def _no_hole(path: str, lab: Lab, cells: Sequence[Cell], names: Mapping[str, Seq
         return f"{path} seems to be lab {likely}; expected lab {lab.name}; submit the notebook of that lab"
     return (
         f"{path} is a notebook without a single cell of lab {lab.name}; expected the lab's own notebook, "
-        f"as it lies in my_labs/{lab.name}; submit that one"
+        f"from my_labs/{lab.name}; submit that one"
     )
 
 
@@ -153,13 +153,13 @@ def _answer(
         )
     if hole.error:
         return Answer(
-            name, problem=f"{hole.error}; mend the line, run the cell, save, submit again", written=True
+            name, problem=f"{hole.error}; correct the line, run the cell, save, submit again", written=True
         )
     if name not in hole.defines:
         return Answer(name, problem=f"its cell does not define it; write def {name}(…) at the left margin")
     own = [s for s in hole.body if _kept(s, everything=True) and not _refused(s, refused, hole, notes)]
     others = {s: cell for s, cell in kept.items() if cell is not hole and bound(s) != {name}}
-    needed = _closure(own, others)
+    needed = _needed_by(own, others)
     wanted = {s: cell for s, cell in others.items() if s in needed and not _refused(s, refused, cell, notes)}
     pieces = [_piece(cell, wanted) for cell in dict.fromkeys(wanted.values())]
     return Answer(name, (*pieces, _piece(hole, dict.fromkeys(own, hole))))
@@ -169,37 +169,37 @@ def _piece(cell: Cell, kept: dict[ast.stmt, Cell]) -> Piece:
     return Piece(cell.name, cell.text, tuple(place for place, s in enumerate(cell.body) if s in kept))
 
 
-# The statements: which define something, and what they need.
+# Statements: which ones define something, and what they need.
 
 
 def _kept(statement: ast.stmt, *, everything: bool) -> bool:
-    """Whether a statement defines something; an assignment outside the hole only if it is quick to make."""
+    """Whether a statement defines something; outside the hole an assignment needs a simple value."""
     if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
         return True
     if isinstance(statement, ast.Try):
         return bool(bound(statement))
     if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
         return False
-    return everything or isinstance(statement.value, ast.Lambda) or _is_quick(statement.value)
+    return everything or isinstance(statement.value, ast.Lambda) or _is_simple(statement.value)
 
 
-def _is_quick(value: ast.expr) -> bool:
-    """Whether a value is made of numbers and text, names, arithmetic, and calls of torch, numpy or math."""
+def _is_simple(value: ast.expr) -> bool:
+    """Whether a value has only numbers and text, names, arithmetic, and calls of torch, numpy or math."""
     nodes = list(ast.walk(value))
     calls = [node.func for node in nodes if isinstance(node, ast.Call)]
-    return all(isinstance(n, _QUICK) for n in nodes) and all(
-        _home(c) in ("torch", "np", "math") for c in calls
+    return all(isinstance(n, _SIMPLE) for n in nodes) and all(
+        _module_of(c) in ("torch", "np", "math") for c in calls
     )
 
 
-def _home(function: ast.expr) -> str:
-    """``torch`` of ``torch.linalg.svd``."""
+def _module_of(function: ast.expr) -> str:
+    """Return ``torch`` for ``torch.linalg.svd``."""
     while isinstance(function, ast.Attribute):
         function = function.value
     return function.id if isinstance(function, ast.Name) else ""
 
 
-_QUICK = (
+_SIMPLE = (
     ast.Constant,
     ast.Tuple,
     ast.List,
@@ -223,10 +223,10 @@ def _used(node: ast.AST) -> set[str]:
     return {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
 
 
-def _asked(statement: ast.stmt) -> set[str]:
-    """The names that a statement needs from outside, not those of its functions' own variables.
+def _names_needed(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement needs from outside, without its functions' own variables.
 
-    >>> sorted(_asked(ast.parse("def f(x, y=size): z = half(x); return z").body[0]))
+    >>> sorted(_names_needed(ast.parse("def f(x, y=size): z = half(x); return z").body[0]))
     ['f', 'half', 'size']
     """
     try:
@@ -241,23 +241,23 @@ def _asked(statement: ast.stmt) -> set[str]:
     return names
 
 
-def _closure(own: Iterable[ast.stmt], others: Iterable[ast.stmt]) -> set[ast.stmt]:
-    """Those of the others that the hole needs, and that these need in their turn."""
+def _needed_by(own: Iterable[ast.stmt], others: Iterable[ast.stmt]) -> set[ast.stmt]:
+    """Return those of the others that the hole needs, directly or through one another."""
     makers: dict[str, list[ast.stmt]] = {}
     for statement in others:
         for name in bound(statement):
             makers.setdefault(name, []).append(statement)
-    names = ["*", *set().union(*map(_asked, own))]
+    names = ["*", *set().union(*map(_names_needed, own))]
     needed: set[ast.stmt] = set()
     while names:
         found = makers.pop(names.pop(), [])
         needed.update(found)
-        names += set().union(*map(_asked, found))
+        names += set().union(*map(_names_needed, found))
     return needed
 
 
 def _refused(statement: ast.stmt, modules: tuple[str, ...], cell: Cell, notes: list[str]) -> bool:
-    """Whether a statement imports the answers; noted, except for the line that opens every lab."""
+    """Whether a statement imports the answers; noted, except for the import at the start of every lab."""
     if isinstance(statement, ast.Import):
         asked = [alias.name for alias in statement.names]
     elif isinstance(statement, ast.ImportFrom):

@@ -1,4 +1,4 @@
-"""A submitted file as code cells, read and parsed, never run."""
+"""Read a submitted file and parse its code cells, without running them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAXIMUM_CELLS = 10_000  # with code
 
 @dataclass(frozen=True)
 class Cell:
-    """A code cell: its name in messages, its id, its text, and its statements or why there are none."""
+    """A code cell: its name in messages, its id, its text, and its statements or the error of parsing it."""
 
     name: str
     id: str
@@ -35,20 +35,20 @@ class Cell:
 
     @functools.cached_property
     def defines(self) -> frozenset[str]:
-        """The names of what it defines itself, beside imports."""
+        """The names that it defines itself, without imports."""
         own = (s for s in self.body if not isinstance(s, ast.Import | ast.ImportFrom))
         return frozenset().union(*map(bound, own))
 
 
 def bound(statement: ast.stmt) -> set[str]:
-    """The names that a statement defines; ``*`` for a star import.
+    """Return the names that a statement defines; ``*`` for a star import.
 
     >>> sorted(bound(ast.parse("import os.path, math as m").body[0]))
     ['m', 'os']
     """
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return {statement.name}
-    if isinstance(statement, ast.Try):  # this package, else that one; anything else is nobody's definition
+    if isinstance(statement, ast.Try):  # one package, else another; nothing else is kept
         parts = (*statement.body, *(s for handler in statement.handlers for s in handler.body))
         imports = all(isinstance(part, ast.Import | ast.ImportFrom | ast.Pass) for part in parts)
         return set().union(*map(bound, parts)) if imports else set()
@@ -63,34 +63,34 @@ def bound(statement: ast.stmt) -> set[str]:
 WANTED = "expected a Jupyter notebook (.ipynb)"
 
 
-def submitted_bytes(place: Path) -> bytes:
-    """The content of a submitted file: an ordinary one of a bearable size, never what a link leads to.
+def submitted_bytes(path: Path) -> bytes:
+    """Return the content of a submitted file: a regular one of limited size, never the target of a link.
 
     Raises:
-        CompressionError: it is something else, is too large, or can't be read.
+        CompressionError: it is something else, too large, or can't be read.
     """
     try:
-        kind = place.lstat().st_mode
+        kind = path.lstat().st_mode
         if not stat.S_ISREG(kind):
             what = (
-                "a folder" if stat.S_ISDIR(kind) else "a link" if stat.S_ISLNK(kind) else "no ordinary file"
+                "a folder" if stat.S_ISDIR(kind) else "a link" if stat.S_ISLNK(kind) else "not a regular file"
             )
-            raise DamagedFile(f"{place.name} is {what}; {WANTED}; give the path of the notebook itself")
+            raise DamagedFile(f"{path.name} is {what}; {WANTED}; give the path of the notebook itself")
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        with open(os.open(place, flags), "rb") as file:
+        with open(os.open(path, flags), "rb") as file:
             content = file.read(MAXIMUM_BYTES + 1)
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         raise DamagedFile(
-            f"{place.name} is no file; {WANTED}; give the path of the notebook itself"
+            f"{path.name} does not exist; {WANTED}; give the path of the notebook itself"
         ) from None
     except OSError as error:
         raise DamagedFile(
-            f"{place.name} can't be read ({error.strerror}); {WANTED}; check the permissions"
+            f"{path.name} can't be read ({error.strerror}); {WANTED}; check the permissions"
         ) from error
     if len(content) > MAXIMUM_BYTES:
         raise DamagedFile(
-            f"{place.name} has {size:,} bytes; at most {MAXIMUM_BYTES:,} are read; clear its outputs (Edit, "
+            f"{path.name} has {size:,} bytes; at most {MAXIMUM_BYTES:,} are read; clear its outputs (Edit, "
             "Clear Outputs of All Cells), save and submit again"
         )
     return content
@@ -116,10 +116,10 @@ def _notebook(content: bytes, path: str) -> dict[str, Any]:
 
 
 def code_cells(content: bytes, path: str) -> Iterator[Cell]:
-    """The code cells of a notebook file; ``path`` is what it is called in messages.
+    """Yield the code cells of a notebook file; ``path`` is its name in messages.
 
     Raises:
-        CompressionError: it is no notebook, or holds too much code.
+        CompressionError: it is not a notebook, or holds too much code.
     """
     numbered = enumerate(_notebook(content, path)["cells"], start=1)
     written = {n: c for n, c in numbered if isinstance(c, dict) and c.get("cell_type") == "code"}
@@ -128,25 +128,25 @@ def code_cells(content: bytes, path: str) -> Iterator[Cell]:
             f"{path} holds {len(written):,} code cells; at most {MAXIMUM_CELLS:,} are read; hand in the "
             "lab's own notebook, as JupyterLab saved it"
         )
-    texts = {place: source_of(cell) for place, cell in written.items()}
+    texts = {index: source_of(cell) for index, cell in written.items()}
     if sum(map(len, texts.values())) > MAXIMUM_SOURCE:
         raise DamagedFile(
             f"{path} holds more than {MAXIMUM_SOURCE:,} characters of code; a lab needs a few thousand; "
             "move data out of the code cells and submit again"
         )
-    for place, text in texts.items():
-        yield parsed(f"cell {place}", str(written[place].get("id", "")), text)
+    for index, text in texts.items():
+        yield parsed(f"cell {index}", str(written[index].get("id", "")), text)
 
 
 def source_of(cell: Mapping[str, Any]) -> str:
-    """The text of a notebook's cell, whose source may be one text or lines, or anything in a hostile file."""
+    """Return the text of a cell; its source may be a text or lines, or anything in a hostile file."""
     source = cell.get("source", "")
     lines = source if isinstance(source, list) else [source]
     return "".join(line for line in lines if isinstance(line, str))
 
 
 def parsed(name: str, identity: str, text: str) -> Cell:
-    """The cell's statements; only where they do not parse, once more without IPython's own lines."""
+    """Parse a cell; if that fails, once more without IPython's own lines."""
     problem = ""
     for attempt in (text, _without_magics(text)):
         try:
@@ -166,7 +166,7 @@ _WITH_PYTHON_BELOW = ("%%time", "%%timeit", "%%capture", "%%prun")
 
 
 def _without_magics(text: str) -> str:
-    r"""The text with ``pass`` for each magic line; a cell in another language becomes empty.
+    r"""Return the text with ``pass`` for each magic line; a cell in another language becomes empty.
 
     >>> _without_magics("%matplotlib inline\nfiles = !ls\nx = 7 % 2")
     'pass\npass\nx = 7 % 2'

@@ -1,12 +1,12 @@
-"""The inbox: a folder of submissions as teachers have them becomes one entry a student.
+"""Find the submissions in an inbox: a folder as teachers have them, with one entry per student.
 
-    inbox/STUDENT.ipynb           one file a student, called as it likes behind the student's name
-    inbox/STUDENT/anything.ipynb  one folder a student
+    inbox/STUDENT.ipynb           one file per student, with any suffix
+    inbox/STUDENT/anything.ipynb  one folder per student
     inbox/STUDENT/LAB/LAB.ipynb   nbgrader's ``submitted``
 
-Passed over are names that begin with a dot, and what computers leave in a folder (``PASSED_OVER``). All else
-is somebody's submission: whatever can't be graded, or is there twice, comes with a sentence for the teacher,
-never as a choice made in silence. Links are never followed.
+Ignored are names that begin with a dot, and files that systems leave in a folder (``IGNORED``). All else is
+somebody's submission: what can't be graded, or exists twice, comes with a sentence for the teacher; no choice
+is made silently. Links are never followed.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pathlib import Path
 
 from compresslab.errors import BadSetting, DamagedFile
 
-__all__ = ["PASSED_OVER", "Submitted", "find_submissions"]
+__all__ = ["IGNORED", "Submitted", "find_submissions"]
 
-PASSED_OVER = frozenset({"__MACOSX", "__pycache__", "Thumbs.db", "desktop.ini", "Icon\r"})
+IGNORED = frozenset({"__MACOSX", "__pycache__", "Thumbs.db", "desktop.ini", "Icon\r"})
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """What one student handed in: a file, or the sentence why somebody must look at it first.
+    """What one student handed in: a file, or the sentence why a person must look at it first.
 
-    ``student`` also names the folder of the results, so it is one part of a path and nothing else.
+    ``student`` is also the name of the folder of the results, so it must be a single part of a path.
 
     Raises:
-        CompressionError: the name could lead out of that folder.
+        CompressionError: the name is not a single part of a path.
     """
 
     student: str
@@ -40,22 +40,22 @@ class Submitted:
     def __post_init__(self) -> None:
         if self.student in ("", ".", "..") or Path(self.student).name != self.student or "\0" in self.student:
             raise BadSetting(
-                f"a student can't be called {self.student!r}; expected a name that can be a folder's; rename "
+                f"the student's name must be usable as a folder's name, got {self.student!r}; rename "
                 f"{self.path}"
             )
 
 
 def find_submissions(inbox: Path, lab_name: str) -> tuple[Submitted, ...]:
-    """What lies in the inbox, a student an entry, in the order of their names.
+    """Return what is in the inbox, one entry per student, in the order of their names.
 
     Args:
-        inbox: the folder; the page's head shows the layouts.
-        lab_name: such as ``00_measuring``: of several notebooks, the one called so is meant.
+        inbox: the folder, in one of the layouts above.
+        lab_name: such as ``00_measuring``; of several notebooks, the one with this name counts.
 
     Raises:
-        CompressionError: the inbox is missing, is no folder, can't be read, or holds no submission.
+        CompressionError: the inbox is missing, is not a folder, can't be read, or holds no submission.
     """
-    wanted = "expected a folder with one notebook, or one folder, a student"
+    wanted = "expected a folder with one notebook or one folder per student"
     try:
         entries = _entries(inbox)
     except OSError as error:
@@ -86,19 +86,17 @@ def _of_student(student: str, entries: Sequence[Path], lab_name: str) -> Submitt
 
 
 def _candidates(folder: Path, lab_name: str) -> Iterator[Path]:
-    """The notebooks of a student's folder and of the lab's folder in it; without any, the other files."""
+    """Yield the notebooks of a student's folder and of the lab's folder in it; else the other files."""
     own = _entries(folder)
-    within = [
-        each for place in own if place.name == lab_name and _is_folder(place) for each in _entries(place)
-    ]
-    found = [place for place in (*own, *within) if not _is_folder(place)]
-    notebooks = [place for place in found if place.suffix.lower() == ".ipynb"]
-    yield from notebooks or (place for place in found if place.name != "timestamp.txt")  # nbgrader's own
+    within = [each for path in own if path.name == lab_name and _is_folder(path) for each in _entries(path)]
+    found = [path for path in (*own, *within) if not _is_folder(path)]
+    notebooks = [path for path in found if path.suffix.lower() == ".ipynb"]
+    yield from notebooks or (path for path in found if path.name != "timestamp.txt")  # nbgrader's own
 
 
 def _chosen(student: str, folder: Path, candidates: Sequence[Path], lab_name: str) -> Submitted:
-    """The only candidate, or the only one that is called as the lab."""
-    meant = [place for place in candidates if place.name == f"{lab_name}.ipynb"]
+    """Return the only candidate, or the only one with the lab's name."""
+    meant = [path for path in candidates if path.name == f"{lab_name}.ipynb"]
     match meant or candidates:
         case [only]:
             return Submitted(student, only, _kind_problem(only))
@@ -113,29 +111,29 @@ def _chosen(student: str, folder: Path, candidates: Sequence[Path], lab_name: st
     )
 
 
-def _kind_problem(place: Path) -> str:
-    """Why a file can't be a submission; nothing if it can. Links, FIFOs and devices are left alone."""
-    kind = "" if stat.S_ISREG(_mode(place)) else "a link" if place.is_symlink() else "no ordinary file"
-    return kind and f"{place.name} is {kind}; expected a notebook itself; ask the student for the file"
+def _kind_problem(path: Path) -> str:
+    """Return why a file can't be a submission, or an empty text. Links, FIFOs and devices are not opened."""
+    kind = "" if stat.S_ISREG(_mode(path)) else "a link" if path.is_symlink() else "not a regular file"
+    return kind and f"{path.name} is {kind}; expected a notebook itself; ask the student for the file"
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder, in the order of the names, less what is passed over."""
-    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name not in PASSED_OVER)
+    """Return what is in a folder, in the order of the names, without what is ignored."""
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name not in IGNORED)
 
 
-def _is_folder(place: Path) -> bool:
-    return stat.S_ISDIR(_mode(place))
+def _is_folder(path: Path) -> bool:
+    return stat.S_ISDIR(_mode(path))
 
 
-def _mode(place: Path) -> int:
-    """The kind of what lies there, a link's own; 0, which is no kind, if it has gone meanwhile."""
+def _mode(path: Path) -> int:
+    """Return the kind of a file, for a link its own; 0, which is no kind, if it no longer exists."""
     try:
-        return place.lstat().st_mode
+        return path.lstat().st_mode
     except OSError:
         return 0
 
 
-def _listed(places: Sequence[Path]) -> str:
-    names = [place.name for place in places[:5]]
-    return ", ".join(names) + (", …" if len(places) > 5 else "")
+def _listed(paths: Sequence[Path]) -> str:
+    names = [path.name for path in paths[:5]]
+    return ", ".join(names) + (", …" if len(paths) > 5 else "")

@@ -236,7 +236,7 @@ def test_folders_missing_files_pipes_and_giants_are_refused(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
 def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.ipynb")
-    refused(tmp_path / "pipe.ipynb", "no ordinary file")
+    refused(tmp_path / "pipe.ipynb", "not a regular file")
 
 
 def test_another_labs_notebook_is_recognised(tmp_path):
