@@ -95,7 +95,7 @@ def attack(
         text = textwrap.dedent(inspect.getsource(function))
         text = re.sub(rf"\b{function.__name__}\b", hole, text[text.index("def ") :])
         tries = inspect.getdoc(function) or ""
-        whole = f"{page_of(function)}\n\n{text}"
+        whole = f"{definitions_of(function)}\n\n{text}"
         return written(function.__name__, tries, whole, says=says, hole=hole, honest=honest, limit=limit)
 
     return make
@@ -137,12 +137,12 @@ def handed_in(
     return make
 
 
-def page_of(function: Callable) -> str:
-    """What the function's page imports and its plain functions, so that an attack may use them."""
-    page = ast.parse(inspect.getsource(sys.modules[function.__module__]))
+def definitions_of(function: Callable) -> str:
+    """The imports and the plain functions of the function's module, so that an attack may use them."""
+    module = ast.parse(inspect.getsource(sys.modules[function.__module__]))
     kept = [
         node
-        for node in page.body
+        for node in module.body
         if isinstance(node, ast.Import)
         or (isinstance(node, ast.ImportFrom) and node.module not in ("__future__", "hostile.attack"))
         or (isinstance(node, ast.FunctionDef) and not node.decorator_list)

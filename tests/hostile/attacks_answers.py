@@ -24,8 +24,8 @@ def the_answer_from_the_package(model):
 
 
 @attack("ModuleNotFoundError", hole="count_parameters")
-def the_answer_from_its_page(model):
-    """Imports the answer from the page that defines it, by a name put together at run time."""
+def the_answer_from_its_module(model):
+    """Imports the answer from the module that defines it, by a name put together at run time."""
     return importlib.import_module(".".join(["compresslab.measurement", "co" + "sts"])).count_parameters(
         model
     )
@@ -75,7 +75,7 @@ def the_answer_from_the_disk(model):
 
 @attack(NOTHING, hole="count_parameters")
 def the_answer_from_the_library_folders(model):
-    """Lists all installed files for copies of the package: sources, compiled pages, archives, records."""
+    """Lists all installed files for copies of the package: sources, compiled modules, archives, records."""
     found = []
     for place in sys.path:
         for name in ("compresslab", "solutions", "tests"):
@@ -87,7 +87,7 @@ def the_answer_from_the_library_folders(model):
 
 @attack("raises", hole="count_parameters")
 def the_answer_by_reading_its_source(model):
-    """Executes the text of the answer's page."""
+    """Executes the text of the answer's module."""
     page = pathlib.Path(sys.modules["compresslab"].__file__).parent / "measurement" / "costs.py"
     space = {}
     exec(page.read_text(), space)

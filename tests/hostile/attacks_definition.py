@@ -106,7 +106,7 @@ ATTACKS = [
     ),
     written(
         "a_star_import",
-        "Imports everything from everywhere, our own pages and the answers too.",
+        "Imports everything from everywhere, our own modules and the answers too.",
         "from compresslab import *\nfrom compresslab.checks.call import *\nfrom os import *\n"
         "def attacked(x): return 0.0",
         says="the sum",
@@ -155,7 +155,7 @@ ATTACKS = [
     ),
     written(
         "a_mended_finder",
-        "Adds an importer that would hand its own pages to whoever imports ours next.",
+        "Adds an importer that would return its own modules to the next import of ours.",
         """
         class Finder:
             def find_spec(self, name, path=None, target=None):

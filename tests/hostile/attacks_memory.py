@@ -1,4 +1,4 @@
-"""Memory that no watch sees: pages shared with nobody, pages in a pipe; and text that grows on its way."""
+"""Memory that no watchdog sees: pages shared with nobody, pages in a pipe; and text that grows on its way."""
 
 from __future__ import annotations
 

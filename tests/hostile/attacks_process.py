@@ -85,7 +85,7 @@ def patched_modules_of_ours(x):
 
 
 @attack("the sum")
-def a_blind_watch(x):
+def a_blind_watchdog(x):
     """Patches the watch over the arguments, so that a changed input is not noticed, and guesses."""
     running = sys.modules["compresslab.checks.call"]
     running.same = lambda *given: True
@@ -117,7 +117,7 @@ def a_run_that_never_was(x):
 
 @attack("ended its process")
 def modules_that_are_gone(x):
-    """Removes torch, numpy and our own pages from sys.modules and empties the ones that stay."""
+    """Removes torch, numpy and our own modules from sys.modules and empties the ones that stay."""
     for name in list(sys.modules):
         if name.partition(".")[0] in ("torch", "numpy", "json", "zipfile", "compresslab"):
             sys.modules[name] = None

@@ -36,7 +36,7 @@ def rights_of_root(x):
 
 
 @attack(NOTHING)
-def a_room_of_its_own(x):
+def namespaces_of_its_own(x):
     """Mounts, unshares, changes its root, and makes namespaces in which it would be root."""
     library = ctypes.CDLL(None, use_errno=True)
     found = []

@@ -39,7 +39,7 @@ from compresslab.grading.scores import plain, read_results, write_results
 
 pytestmark = pytest.mark.alone  # counts processes, fills memory and measures time
 
-PAGES = (
+MODULES = (
     attacks_answers,
     attacks_channel,
     attacks_definition,
@@ -54,7 +54,7 @@ PAGES = (
     attacks_values,
     attacks_words,
 )
-ATTACKS = {attack.name: attack for page in PAGES for attack in page.ATTACKS}
+ATTACKS = {attack.name: attack for module in MODULES for attack in module.ATTACKS}
 LONGEST = 60.0  # seconds that one submission may take, on a busy machine
 MOST_WORK = 20.0  # seconds of them in which the grader itself computes: on any machine, busy or not
 LARGEST = 2**30  # bytes that the grader's own memory may grow by, whatever is handed in
@@ -221,7 +221,7 @@ def test_after_all_attacks_no_process_is_left_but_the_warm_workers(graders):
 
 
 def test_each_attack_says_what_it_tries_and_no_two_have_one_name():
-    assert len(ATTACKS) == sum(len(page.ATTACKS) for page in PAGES) >= 45
+    assert len(ATTACKS) == sum(len(module.ATTACKS) for module in MODULES) >= 45
     for attack in ATTACKS.values():
         assert re.fullmatch(r"[A-Z`][^\n]+\.", attack.tries), attack.name
         everything = len(attack.earns) == len(attack.lab.exercises)
