@@ -233,7 +233,7 @@ def test_a_judge_that_crashes_is_the_graders_own_fault(tmp_path):
     assert score.tests[1].status == "passed"
 
 
-def test_a_worker_that_does_not_start_is_the_graders_own_fault(tmp_path, monkeypatch):
+def test_a_worker_that_does_not_start_is_the_graders_own_error(tmp_path, monkeypatch):
     monkeypatch.setattr(WorkerClient, "command", lambda self: [sys.executable, "-c", "1 / 0"])
     score = grade_alone(tiny("first"), saved(code(adds("first")), tmp_path))
     assert score.status == "failed"

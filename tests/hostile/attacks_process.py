@@ -86,7 +86,7 @@ def patched_modules_of_ours(x):
 
 @attack("the sum")
 def a_blind_watchdog(x):
-    """Patches the watch over the arguments, so that a changed input is not noticed, and guesses."""
+    """Patches what watches the arguments, so that a changed input is not noticed, and guesses."""
     running = sys.modules["compresslab.checks.call"]
     running.same = lambda *given: True
     running._Watched.changed = property(lambda self: "", lambda self, value: None)

@@ -47,6 +47,7 @@ __all__ = ["MARGIN", "Revealed", "main"]
 
 MARGIN = 2.0  # seconds beyond an exercise's own limit: for its definitions, and for what swallows the limit
 STARTED = b"\x01"  # from the child, before any of the student's code runs
+NOT_STARTED = b"\x00"  # instead of that, and then the reason
 LENGTH = slice(1, 9)  # of the child's message, which follows that byte
 PIPE = 3  # the child's end of the pipe to its supervisor
 _FLAGS = __future__.annotations.compiler_flag  # a name missing in an annotation alone is no error
@@ -120,6 +121,7 @@ def _run_in_child(job: bytes, *, isolated: bool, user: int) -> bytes:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        started = False
         try:
             _keep_only(writing)
             set_limits(seconds, address_space=address_space, isolated=isolated)
@@ -127,10 +129,12 @@ def _run_in_child(job: bytes, *, isolated: bool, user: int) -> bytes:
                 os.chdir(SCRATCH)
                 drop_privileges(user)
             os.write(PIPE, STARTED)
+            started = True
             os.dup2(0, 2)
             write_message(PIPE, _answer(job))
         except (OSError, CompressionError) as error:
-            os.write(2, f"{error_line(error)}\n".encode(errors="replace"))
+            if not started:
+                os.write(PIPE, NOT_STARTED + error_line(error).encode(errors="replace"))
         finally:
             os._exit(0)  # the supervisor looks at what was written, not at this
     os.close(writing)
@@ -155,12 +159,13 @@ def _follow(child: int, reading: int, deadline: float, watchdog: MemoryWatchdog 
         ready = select.select([reading], [], [], 0 if ended else 0.005)[0]
         part = os.read(reading, 1 << 20) if ready else b""
         left += part
+        if left[:1] == NOT_STARTED or (ended and not part and not left):
+            reason = left[1:].decode(errors="replace") or "its process died"
+            raise RuntimeError(f"the sandbox for an answer could not be set up ({reason})")
         known = len(left) >= LENGTH.stop
         size = int.from_bytes(left[LENGTH], "big") if known else MAXIMUM_BYTES
         if size > MAXIMUM_BYTES or len(left) >= LENGTH.stop + size:
             return _message(Ending.OK, left[LENGTH.stop : LENGTH.stop + size])
-        if ended and not part and not left:
-            raise RuntimeError("the sandbox for an answer could not be set up")
         if ended and not part:
             return _message(Ending.DIED)
         if watchdog is not None and watchdog.is_exceeded():

@@ -144,7 +144,7 @@ class WorkerClient:
             return b""
 
     def close(self) -> str:
-        """End the worker and everything that it started; return the last lines of its errors."""
+        """End the worker and everything that it started; return the last line of its errors."""
         process, errors = self._process, self._errors
         self._process = self._errors = None
         if process is None or errors is None:
@@ -162,8 +162,7 @@ class WorkerClient:
                     pipe.close()
         with errors:
             errors.seek(self._before_jobs)
-            lines = errors.read().decode(errors="replace").strip().splitlines()
-            return "; ".join(line.strip() for line in lines[-2:])  # a child's reason, then its supervisor's
+            return "".join(errors.read().decode(errors="replace").strip().splitlines()[-1:])
 
 
 def _ending(message: bytes | None) -> Ending | None:
