@@ -181,7 +181,7 @@ def test_a_file_that_goes_while_the_class_is_graded_is_not_lost(made):
 
     scores = made.grade(pool=dataclasses.replace(THREADS, size=1), task=take_away)
     assert [score.status for score in scores.values()] == ["graded", "failed"]
-    assert "CompressionError: bob.ipynb does not exist; expected" in scores["bob"].message
+    assert "DamagedFile: bob.ipynb does not exist; expected" in scores["bob"].message
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs free file names")

@@ -225,7 +225,7 @@ def test_what_is_not_a_notebook_is_refused_in_three_parts(tmp_path, content, mat
 
 def test_folders_missing_files_pipes_and_giants_are_refused(tmp_path):
     refused(tmp_path, "is a folder")
-    refused(tmp_path / "nothing.ipynb", "is no file")
+    refused(tmp_path / "nothing.ipynb", "does not exist")
     giant = tmp_path / "giant.ipynb"
     with giant.open("wb") as file:
         file.truncate(MAXIMUM_BYTES + 1)
