@@ -136,7 +136,8 @@ def tiny(*names: str, seconds: float = 0.5) -> Lab:
         )
         for name in names
     )
-    return Lab("99_tiny", "Tiny", "sums", ("add",), (), exercises, ())
+    answers = ("compresslab.techniques.tiny",)  # not there: what would hold them
+    return Lab("99_tiny", "Tiny", "sums", ("add",), (), exercises, answers)
 
 
 def adds(name: str, *, first: str = "pass") -> str:
