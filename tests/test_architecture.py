@@ -22,7 +22,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A package imports from the floors above its own and from itself, never from a neighbour on its floor.
 FLOORS = """
 errors
-data  storage  jobs
+storage  jobs
+data
 models
 measurement  deployment
 training
@@ -95,7 +96,8 @@ def test_imports_point_one_way(file):
     ("path", "line", "allowed"),
     [
         ("data/new.py", "from compresslab.errors import CompressionError", True),
-        ("data/new.py", "from compresslab.storage import save_model", False),  # a neighbour
+        ("data/new.py", "from compresslab.storage.atomic import write_bytes", True),
+        ("storage/new.py", "from compresslab.jobs import executor", False),  # a neighbour
         ("data/new.py", "def f():\n    import compresslab.grading", False),  # hidden in a function
         ("data/new.py", "from compresslab import fit", False),
         ("data/new.py", "from compresslab import errors", True),
@@ -143,6 +145,19 @@ def test_the_repository_is_found_in_one_place():
         f for f in MODULES if re.search(r"\b(DATA|PACKAGE|LABS)\.parent\b", f.read_text(encoding="utf-8"))
     ]
     assert roots == []
+
+
+def test_files_are_written_by_the_atomic_writers():
+    """Only storage.atomic replaces a file; the worker's copy of the package is written into a new folder."""
+    plain = re.compile(r"os\.replace\(|\.rename\(|\bsave_file\(|\.write_(?:text|bytes)\(|json\.dump\(")
+    free = {
+        "compresslab.storage.atomic",
+        "compresslab.cli.update",  # inside ``replacing``
+        "compresslab.grading.bundle",  # inside ``new_folder``
+        "compresslab.grading.sandbox.package_copy",  # for a bundle
+    }
+    found = {dotted(file) for file in MODULES if plain.search(file.read_text(encoding="utf-8"))}
+    assert {module for module in found if not module.startswith("compresslab.experiments")} == free
 
 
 # public names

@@ -26,6 +26,7 @@ from compresslab.checks.exercise import Lab
 from compresslab.errors import BadSource
 from compresslab.jobs.openmp import passive
 from compresslab.notebook.metrics import collect_metrics, write_metrics
+from compresslab.storage.atomic import write_text
 
 __all__ = ["build", "execute", "fill", "paths", "reuse_outputs"]
 
@@ -74,8 +75,7 @@ def build(lab: Lab, root: Path, *, run: bool = True, say: Callable[[str], None] 
         "student": student_edition(notebook, lab.name),
     }
     for name, text in texts.items():
-        files[name].parent.mkdir(parents=True, exist_ok=True)
-        files[name].write_text(text, encoding="utf-8")
+        write_text(files[name], text)
         say(f"wrote {files[name].relative_to(root)}")
     if refresh_readme(root):
         say("wrote README.md")

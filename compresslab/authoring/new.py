@@ -18,6 +18,7 @@ from compresslab.authoring.verify import author_files
 from compresslab.checks.exercise import Lab
 from compresslab.course import all_labs
 from compresslab.errors import BadSetting, BadSource
+from compresslab.storage.atomic import write_text
 
 __all__ = ["new_exercise", "new_lab"]
 
@@ -73,7 +74,7 @@ def new_exercise(lab: Lab, name: str, root: Path) -> tuple[Path, ...]:
     }
     written = _write(pages)
     for place, text in changed.items():
-        place.write_text(text, encoding="utf-8")
+        write_text(place, text)
     return (*written, *changed)
 
 
@@ -104,8 +105,7 @@ def _write(texts: Mapping[Path, str]) -> tuple[Path, ...]:
         if place.exists() or (place.name == "__init__.py" and folder.exists()):
             raise BadSetting(f"NAME must be new, but {folder.name}/{place.name} exists; choose another name")
     for place, text in texts.items():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text, encoding="utf-8")
+        write_text(place, text)
     return tuple(texts)
 
 

@@ -17,6 +17,7 @@ from compresslab.checks.proofs import Kill, kills
 from compresslab.course import all_labs
 from compresslab.errors import BadSource
 from compresslab.measurement.statistics import Interval
+from compresslab.storage.atomic import write_text
 
 __all__ = [
     "BLOCKS",
@@ -41,7 +42,7 @@ def refresh_readme(root: Path) -> bool:
         return False
     before = page.read_text(encoding="utf-8")
     after = fill(before, generated(root, names=blocks_in(before)))
-    page.write_text(after, encoding="utf-8")
+    write_text(page, after)
     return after != before
 
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from compresslab.data.location import LABS, MY_LABS
-from compresslab.errors import BadSetting, DamagedFile, NotAvailable
+from compresslab.errors import BadSetting, DamagedFile
 from compresslab.jobs.openmp import passive
+from compresslab.storage.atomic import write_bytes, write_text
 
 __all__ = [
     "copy_labs",
@@ -35,6 +36,7 @@ __all__ = [
     "reset_lab",
 ]
 
+_OWN_FOLDER = "the labs need a folder of your own. Clone the repository into your home folder and start there"
 _LIST = "START_HERE.md"  # written anew at every start
 _HOW_TO_CHECK = """\
 Save a lab and check it as the grader would, here lab 03:
@@ -87,18 +89,10 @@ def copy_labs(labs: Path = LABS, target: Path = MY_LABS) -> tuple[Path, ...]:
         CompressionError: there are no labs, or ``target`` can't be written.
     """
     wanted = [file for name in lab_names(labs) for file in sorted((labs / name).rglob("*")) if _belongs(file)]
-    try:
-        copied = tuple(place for file in wanted if _copied(file, place := target / file.relative_to(labs)))
-        (target / _LIST).write_text(list_of_labs(labs), encoding="utf-8")
-        for name, settings in _SETTINGS.items():
-            place = target / ".jupyter" / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(json.dumps(settings, indent=1))
-    except OSError as error:
-        raise NotAvailable(
-            f"{target} must be a folder that you can write to ({error.strerror}). "
-            "Clone the repository into your home folder and start there"
-        ) from error
+    copied = tuple(place for file in wanted if _copied(file, place := target / file.relative_to(labs)))
+    write_text(target / _LIST, list_of_labs(labs), advice=_OWN_FOLDER)
+    for name, settings in _SETTINGS.items():
+        write_text(target / ".jupyter" / name, json.dumps(settings, indent=1), advice=_OWN_FOLDER)
     return copied
 
 
@@ -120,8 +114,8 @@ def reset_lab(name: str, *, now: datetime.datetime, labs: Path = LABS, target: P
     notebook = notebook_of(target, name)
     backup = new_backup(notebook, now) if notebook.exists() else None
     if backup is not None:
-        notebook.rename(backup)
-    _copied(notebook_of(labs, name), notebook)
+        shutil.copy2(notebook, backup)
+    write_bytes(notebook, notebook_of(labs, name).read_bytes(), advice=_OWN_FOLDER, durable=True)
     return backup
 
 
@@ -247,10 +241,7 @@ def _copied(file: Path, place: Path) -> bool:
     """Copy a file unless there is one; return whether it was copied. A copy is complete or absent."""
     if place.exists():
         return False
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = place.with_name(place.name + ".part")
-    shutil.copyfile(file, unfinished)
-    unfinished.rename(place)
+    write_bytes(place, file.read_bytes(), advice=_OWN_FOLDER)
     return True
 
 

@@ -81,6 +81,7 @@ def check(
     from compresslab.course import find_lab
     from compresslab.grading.grade import grade_alone
     from compresslab.grading.scores import score_table
+    from compresslab.storage.atomic import write_text
 
     lab = find_lab(lab_name)
     place = notebook or _mine(lab)
@@ -92,7 +93,7 @@ def check(
             "max_score": score.max_score,
             "at": datetime.datetime.now().isoformat(timespec="minutes"),
         }
-        place.with_name(PROGRESS).write_text(json.dumps(note))
+        write_text(place.with_name(PROGRESS), json.dumps(note))
     raise typer.Exit(0 if score.status == "graded" and score.score >= score.max_score else 1)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import copy
 import datetime
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from compresslab.authoring.edition_metadata import KEY, digest, shipped_cells, v
 from compresslab.cli.jupyter import lab_names, new_backup, notebook_of
 from compresslab.data.location import LABS, MY_LABS
 from compresslab.errors import BadSetting, CompressionError, DamagedFile
+from compresslab.storage.atomic import replacing
 
 __all__ = ["Update", "copies_of_other_editions", "merged", "update_lab"]
 
@@ -71,11 +71,10 @@ def update_lab(
     if mine.metadata.get(KEY) == edition.metadata.get(KEY):
         return None
     made, kept, twice = merged(mine, edition, name)
-    unfinished = place.with_name(f".{place.name}.unfinished")
-    unfinished.write_text(nbformat.writes(made) + "\n", encoding="utf-8")
     backup = new_backup(place, now)
-    shutil.copy2(place, backup)
-    os.replace(unfinished, place)
+    with replacing(place, durable=True) as unfinished:
+        unfinished.write_text(nbformat.writes(made) + "\n", encoding="utf-8")
+        shutil.copy2(place, backup)
     return Update(backup, kept, twice)
 
 

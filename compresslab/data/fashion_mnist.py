@@ -14,7 +14,6 @@ import gzip
 import hashlib
 import json
 import os
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from compresslab.data.images import Images, Splits
 from compresslab.data.location import DATA
 from compresslab.data.torchvision_import import import_torchvision
 from compresslab.errors import DamagedFile, NotAvailable
+from compresslab.storage.atomic import write_bytes
 
 __all__ = ["CLASSES", "FILES", "cache_folder", "fashion_mnist", "read_manifest", "unpack"]
 
@@ -117,16 +117,12 @@ def unpack(source: Path, target: Path) -> None:
 
 def _write(place: Path, content: bytes) -> None:
     """Write the file atomically, readable by every user of a shared cache."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
-            (Path(folder) / place.name).write_bytes(content)
-            os.replace(Path(folder) / place.name, place)
-    except OSError as error:
-        raise NotAvailable(
-            f"{place} can't be written ({error.strerror}); the unpacked data need a folder with 55 MB "
-            "free. Name one of yours in the environment variable COMPRESSLAB_CACHE"
-        ) from error
+    write_bytes(
+        place,
+        content,
+        advice="the unpacked data need a folder with 55 MB free. Name one of yours in the environment "
+        "variable COMPRESSLAB_CACHE",
+    )
 
 
 def read_manifest(source: Path) -> dict[str, dict]:

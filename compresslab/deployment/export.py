@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.deployment.runtime import read_onnx
-from compresslab.errors import NotAvailable, Unsupported
+from compresslab.errors import Unsupported
 from compresslab.models.graph import INPUT, ActivationGrid, Add, StepNetwork, plain_layer, trace
 from compresslab.models.surgery import Layer
+from compresslab.storage.atomic import write_bytes
 
 if TYPE_CHECKING:
     import onnx
@@ -64,7 +64,9 @@ def write_onnx(model: nn.Module, path: str | Path, *, image_shape: Sequence[int]
     logits = helper.make_tensor_value_info(network.steps[-1].name, TensorProto.FLOAT, ["n", "classes"])
     whole = helper.make_graph(graph.nodes, "compresslab", [images], [logits], graph.tensors)
     versions = {"opset_imports": [helper.make_opsetid("", OPSET)], "ir_version": IR_VERSION}
-    return _write_whole(Path(path), helper.make_model(whole, **versions).SerializeToString())
+    content = helper.make_model(whole, **versions).SerializeToString()
+    write_bytes(path, content)
+    return len(content)
 
 
 def quantize_dynamic_onnx(source: str | Path, target: str | Path) -> int:
@@ -84,7 +86,9 @@ def quantize_dynamic_onnx(source: str | Path, target: str | Path) -> int:
         made = Path(folder) / "dynamic.onnx"
         # unsigned, because some versions of the engine have no ConvInteger for signed weights
         quantize_dynamic(model, made, weight_type=QuantType.QUInt8)
-        return _write_whole(Path(target), made.read_bytes())
+        content = made.read_bytes()
+    write_bytes(target, content)
+    return len(content)
 
 
 class _Graph:
@@ -175,22 +179,6 @@ def _channel_scales(layer: Layer) -> Tensor | None:
     if not getattr(grid, "signed", False) or grid.scale.numel() not in (1, channels):  # type: ignore[union-attr]
         return None
     return grid.scale.detach().flatten().expand(channels).contiguous()  # type: ignore[union-attr]
-
-
-def _write_whole(place: Path, content: bytes) -> int:
-    unfinished = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(content)
-        os.replace(unfinished, place)
-    except OSError as error:
-        raise NotAvailable(
-            f"{place} can't be written ({error.strerror}); name a file in a folder that you may write to"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-    return len(content)
 
 
 @contextlib.contextmanager

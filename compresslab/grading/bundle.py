@@ -16,7 +16,6 @@ import hashlib
 import hmac
 import importlib.util
 import json
-import os
 import secrets
 import shutil
 import sys
@@ -30,8 +29,9 @@ from compresslab import __version__
 from compresslab.checks.exercise import Lab
 from compresslab.course import all_labs
 from compresslab.data.location import LABS, PACKAGE
-from compresslab.errors import BadSetting, CompressionError, DamagedFile, NotAvailable
+from compresslab.errors import BadSetting, CompressionError, DamagedFile
 from compresslab.grading.sandbox.package_copy import WORKER, copy_package
+from compresslab.storage.atomic import new_folder
 
 __all__ = ["Bundle", "grading_digest", "make_bundle", "open_bundle"]
 
@@ -69,20 +69,11 @@ def make_bundle(lab: Lab, out: Path) -> Bundle:
     Raises:
         CompressionError: the folder is not empty, or can't be written.
     """
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    try:
-        if out.exists() and any(out.iterdir()):
+    advice = "a bundle needs a folder that can be written; give another --out"
+    with new_folder(out, mode=0o700, advice=advice) as unfinished:
+        if out.is_dir() and any(out.iterdir()):
             raise BadSetting(f"--out {out} is not empty; expected a new folder; give another one")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        unfinished.chmod(0o700)
         _fill(unfinished, lab)
-        os.replace(unfinished, out)
-    except OSError as error:
-        raise NotAvailable(
-            f"--out {out} can't be made ({error.strerror}); expected a path where a folder can be written; "
-            "give another one"
-        ) from error
     return _read(out, lab)
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
-import os
 import re
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from compresslab.errors import DamagedFile, NotAvailable
+from compresslab.errors import DamagedFile
+from compresslab.storage.atomic import write_bytes
 
 __all__ = [
     "EXIT_CODES",
@@ -129,20 +128,13 @@ def write_results(score: Score, folder: str | Path) -> Path:
 
 
 def write_whole(place: Path, text: str) -> None:
-    """Write a text file atomically, and make its folders.
+    """Write a text file atomically; what UTF-8 cannot hold of a student's text becomes ``?``.
 
     Raises:
-        CompressionError: it can't be written.
+        NotAvailable: the file cannot be written.
     """
-    unfinished = place.with_name(f".{place.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(unfinished, place)
-    except OSError as error:
-        raise NotAvailable(
-            f"{place} can't be written ({error.strerror}); expected a folder that can be; give another --out"
-        ) from error
+    content = text.encode("utf-8", errors="replace")
+    write_bytes(place, content, advice="expected a folder that can be; give another --out")
 
 
 def results_of(score: Score) -> dict[str, Any]:

@@ -18,7 +18,6 @@ file raises an error instead of loading as a slightly different model.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import os
@@ -30,10 +29,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
-from compresslab.errors import DamagedFile, NotAvailable, Unsupported
+from compresslab.errors import DamagedFile, Unsupported
+from compresslab.storage.atomic import write_tensors
 
 __all__ = ["Ledger", "load_model", "read", "save_model", "write"]
 
@@ -104,18 +104,7 @@ def write(path: str | Path, parts: Mapping[str, Tensor], *, note: Mapping[str, A
     tensors = {name: _plain(name, tensor) for name, tensor in parts.items() if name not in aliases}
     entry = {"aliases": aliases, "note": dict(note or {})}
     text = json.dumps(entry | {"checksum": _checksum(tensors, entry)}, sort_keys=True)
-    unfinished = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, unfinished, metadata={NOTE: text})
-        os.replace(unfinished, place)
-    except (OSError, SafetensorError) as error:
-        raise NotAvailable(
-            f"{place} can't be written ({error}); name a file in a folder that you may write to"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):  # where the folder is none, there is no file either
-            unfinished.unlink(missing_ok=True)
+    write_tensors(place, tensors, metadata={NOTE: text})
     sizes = {name: tensor.nbytes for name, tensor in tensors.items()}
     return Ledger(sizes, os.path.getsize(place) - sum(sizes.values()))
 

@@ -7,16 +7,15 @@ The file holds ``model/…`` (the current weights), ``best/…`` (the weights of
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from compresslab.errors import DamagedFile
+from compresslab.storage.atomic import write_tensors
 
 __all__ = ["keep_checkpoint", "resume_checkpoint"]
 
@@ -38,10 +37,8 @@ def keep_checkpoint(
     tensors |= {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    save_file(tensors, unfinished, metadata={"run": json.dumps({"settings": settings, "history": history})})
-    os.replace(unfinished, path)
+    run = {"run": json.dumps({"settings": settings, "history": history})}
+    write_tensors(path, tensors, metadata=run, durable=True)
 
 
 def resume_checkpoint(

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import datetime
 import functools
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from compresslab.data.images import Splits
 from compresslab.data.location import DATA
 from compresslab.errors import BadSetting
 from compresslab.models.pretrained import ARCHITECTURES
 from compresslab.models.residual import Mirrored
+from compresslab.storage.atomic import write_json, write_tensors
 from compresslab.training.loop import accuracy, cross_entropy, fast_precision, fit
 
 __all__ = ["RECIPES", "Recipe", "train_baseline"]
@@ -88,8 +87,7 @@ def train_baseline(
         "date": datetime.date.today().isoformat(),
         "history": [asdict(epoch) for epoch in trained.history],
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(model.state_dict(), folder / f"{name}.safetensors")
-    (folder / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n")
+    write_tensors(folder / f"{name}.safetensors", model.state_dict(), durable=True)
+    write_json(folder / f"{name}.json", card, durable=True)
     checkpoint.unlink(missing_ok=True)
     return card

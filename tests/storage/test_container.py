@@ -153,7 +153,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, stored, m
         Path(path).write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("compresslab.storage.container.save_file", full_disk)
+    monkeypatch.setattr("compresslab.storage.atomic.save_file", full_disk)
     with pytest.raises(
         CompressionError, match=r"can't be written .*No space left.*a folder that you may write to"
     ):
