@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 from pathlib import Path
 
@@ -182,3 +183,18 @@ def test_paths_of_a_tree_are_joined_to_their_folders():
         "a/b/c.py",
         "d.py",
     ]
+
+
+def test_the_new_names_in_the_changelog_are_there():
+    rows = re.findall(r"^\| .*? \| (.*) \|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[2:]
+    missing = []
+    for row in rows:
+        first, *others = re.findall(r"`([\w.]+)`", row.replace("FAMILY", "pruning"))
+        for name in (first, *others):
+            full = name if name.startswith("compresslab") else first.rpartition(".")[0] + name
+            try:
+                pkgutil.resolve_name(full)
+            except (ImportError, AttributeError):
+                missing.append(full)
+    assert len(rows) > 10
+    assert missing == []
