@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Mistake, Record
 
 __all__ = ["question"]
@@ -80,5 +80,5 @@ def _probe(case: dict[str, Any], written: Any) -> dict[str, Any]:
 
 
 def _judge(case: dict[str, Any], record: Record, *, key: str, letters: tuple[str, ...]) -> None:
-    letter = judging.choice(record["letter"], among=letters)
-    judging.equal(letter, key, what="the right letter")
+    letter = expect.choice(record["letter"], among=letters)
+    expect.equal(letter, key, what="the right letter")

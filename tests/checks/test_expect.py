@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.record import describe
 from compresslab.errors import WrongAnswer
 
@@ -21,7 +21,7 @@ def reason(reader, *arguments, **settings):
 
 @pytest.mark.parametrize("value", [3, np.int32(3), torch.tensor(3), torch.tensor([3])])
 def test_a_whole_number_comes_in_many_types(value):
-    read = judging.whole_number(describe(value))
+    read = expect.whole_number(describe(value))
     assert read == 3
     assert type(read) is int
 
@@ -40,14 +40,13 @@ def test_a_whole_number_comes_in_many_types(value):
 )
 def test_what_is_no_whole_number_is_named(value, came):
     assert (
-        reason(judging.whole_number, describe(value))
-        == f"the answer is a whole number (int); yours is {came}"
+        reason(expect.whole_number, describe(value)) == f"the answer is a whole number (int); yours is {came}"
     )
 
 
 @pytest.mark.parametrize("value", [2, 2.0, np.float32(2), torch.tensor(2.0), torch.tensor([[2.0]])])
 def test_a_number_comes_in_many_types(value):
-    assert judging.number(describe(value)) == 2.0
+    assert expect.number(describe(value)) == 2.0
 
 
 @pytest.mark.parametrize(
@@ -63,12 +62,12 @@ def test_a_number_comes_in_many_types(value):
     ],
 )
 def test_what_is_no_number_in_the_range_is_named(value, says):
-    assert says in reason(judging.number, describe(value), low=0, high=1, what="the share")
+    assert says in reason(expect.number, describe(value), low=0, high=1, what="the share")
 
 
 def test_a_tensor_is_read_as_it_is():
     value = torch.randn(2, 3, dtype=torch.float64)
-    assert torch.equal(judging.tensor(describe(value), shape=(2, 3), dtype=torch.float64), value)
+    assert torch.equal(expect.tensor(describe(value), shape=(2, 3), dtype=torch.float64), value)
 
 
 @pytest.mark.parametrize(
@@ -82,65 +81,65 @@ def test_a_tensor_is_read_as_it_is():
     ],
 )
 def test_what_is_no_such_tensor_is_named(value, says):
-    assert says in reason(judging.tensor, describe(value), shape=(2, 2), dtype=torch.float32)
+    assert says in reason(expect.tensor, describe(value), shape=(2, 2), dtype=torch.float32)
 
 
 def test_a_choice_forgives_case_spaces_and_brackets():
-    assert judging.choice(describe(" B) "), among="abc") == "b"
-    assert judging.choice(describe("faster"), among=("Faster", "slower")) == "Faster"
+    assert expect.choice(describe(" B) "), among="abc") == "b"
+    assert expect.choice(describe("faster"), among=("Faster", "slower")) == "Faster"
 
 
 @pytest.mark.parametrize(
     ("value", "says"), [("d", "yours is 'd'"), (1, "yours is a int"), ("", "yours is ''")]
 )
 def test_another_choice_is_told_which_there_are(value, says):
-    words = reason(judging.choice, describe(value), among="abc")
+    words = reason(expect.choice, describe(value), among="abc")
     assert "one of 'a', 'b', 'c'" in words
     assert says in words
 
 
 def test_parts_are_counted():
-    assert [part.text for part in judging.parts(describe((1, 2)), count=2)] == ["1", "2"]
-    assert "yours has 1 entries" in reason(judging.parts, describe([1]), count=2)
-    assert "yours is a dict" in reason(judging.parts, describe({1: 2}), count=2)
+    assert [part.text for part in expect.parts(describe((1, 2)), count=2)] == ["1", "2"]
+    assert "yours has 1 entries" in reason(expect.parts, describe([1]), count=2)
+    assert "yours is a dict" in reason(expect.parts, describe({1: 2}), count=2)
 
 
 def test_a_law_that_does_not_hold_gives_its_reason():
-    judging.true(True, "fine")
-    assert reason(judging.true, False, "more is kept than asked") == "more is kept than asked"
+    expect.true(True, "fine")
+    assert reason(expect.true, False, "more is kept than asked") == "more is kept than asked"
 
 
 def test_equal_shows_large_numbers_with_commas():
-    assert reason(judging.equal, 1234, 5678) == "the answer is 5,678; yours is 1,234"
-    assert reason(judging.equal, "a", "b", what="the letter") == "the letter is 'b'; yours is 'a'"
+    assert reason(expect.equal, 1234, 5678) == "the answer is 5,678; yours is 1,234"
+    assert reason(expect.equal, "a", "b", what="the letter") == "the letter is 'b'; yours is 'a'"
 
 
 def test_close_is_relative_for_large_and_absolute_for_small_numbers():
-    judging.close(1e6 + 1, 1e6, tolerance=1e-5)
-    judging.close(1e-6, 0.0, tolerance=1e-5)
-    assert "yours is 1.1" in reason(judging.close, 1.1, 1.0)
-    assert "yours is 1e-05" in reason(judging.close, 1e-5, 0.0, tolerance=1e-6)
+    expect.close(1e6 + 1, 1e6, tolerance=1e-5)
+    expect.close(1e-6, 0.0, tolerance=1e-5)
+    assert "yours is 1.1" in reason(expect.close, 1.1, 1.0)
+    assert "yours is 1e-05" in reason(expect.close, 1e-5, 0.0, tolerance=1e-6)
 
 
 def test_close_shows_the_first_entry_that_is_apart():
     yours, wanted = torch.zeros(2, 3), torch.zeros(2, 3)
     yours[1, 0], yours[1, 2] = 5, 7
     with pytest.raises(WrongAnswer) as caught:
-        judging.close(yours, wanted)
+        expect.close(yours, wanted)
     assert caught.value.reason == "the answer at [1, 0] is 0; yours is 5"
     assert caught.value.details["where"] == (1, 0)
 
 
 @pytest.mark.parametrize("yours", [math.nan, math.inf, -math.inf])
 def test_no_number_that_is_not_finite_is_close_to_one_that_is(yours):
-    assert "yours is" in reason(judging.close, yours, 1.0)
-    assert "yours is" in reason(judging.close, torch.tensor([1.0, yours]), torch.ones(2))
+    assert "yours is" in reason(expect.close, yours, 1.0)
+    assert "yours is" in reason(expect.close, torch.tensor([1.0, yours]), torch.ones(2))
 
 
 def test_tensors_of_two_shapes_are_never_close():
-    assert "shape" in reason(judging.close, torch.ones(3), torch.ones(1))
+    assert "shape" in reason(expect.close, torch.ones(3), torch.ones(1))
 
 
 def test_a_tensor_may_be_held_against_one_number():
-    judging.close(torch.ones(2, 2), 1.0)
-    assert "at [1, 1] is 1; yours is 3" in reason(judging.close, torch.tensor([[1.0, 1.0], [1.0, 3.0]]), 1.0)
+    expect.close(torch.ones(2, 2), 1.0)
+    assert "at [1, 1] is 1; yours is 3" in reason(expect.close, torch.tensor([[1.0, 1.0], [1.0, 3.0]]), 1.0)

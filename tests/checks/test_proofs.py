@@ -10,7 +10,7 @@ import made_lab
 import pytest
 import torch
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Hint, draw_cases, mistake
 from compresslab.checks.judge import NOT_WRITTEN, check_answer
 from compresslab.checks.proofs import (
@@ -187,7 +187,7 @@ def test_proof_2_hears_the_judge_and_not_a_mistakes_words():
 
 def test_proof_3_finds_a_weak_judge():
     def weak(case, record):
-        judging.number(record["twice"])
+        expect.number(record["twice"])
 
     found = kills(spoiled(judge=weak), range(3))
     assert (found.mistakes, found.killed) == (4, 0)
@@ -200,8 +200,8 @@ def test_proof_3_finds_a_mistake_that_passes_on_some_seeds_only():
             yield title, inputs | {"easy": inputs["x"] > -1.5}
 
     def lenient(case, record):
-        twice = judging.number(record["twice"])
-        judging.true(case["easy"] or twice == 2 * case["x"], "wrong")
+        twice = expect.number(record["twice"])
+        expect.true(case["easy"] or twice == 2 * case["x"], "wrong")
 
     found = kills(spoiled(cases=sometimes, judge=lenient), range(20))
     assert 0 == found.killed < len(found.problems)
@@ -228,14 +228,14 @@ def test_proof_3_finds_a_message_with_a_gap():
 
 def test_proof_4_finds_an_idle_statement():
     assert idle_statements(spoiled(judge=idle_judge), range(2)) == [
-        "double: the judge can do without: judging.true(True, 'never')"
+        "double: the judge can do without: expect.true(True, 'never')"
     ]
 
 
 def idle_judge(case, record):
-    twice = judging.number(record["twice"])
-    judging.true(True, "never")
-    judging.close(twice, case["x"] + case["x"])
+    twice = expect.number(record["twice"])
+    expect.true(True, "never")
+    expect.close(twice, case["x"] + case["x"])
 
 
 def test_proof_5_finds_a_judge_that_lets_garbage_pass():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Exercise, Hint, Lab, mistake
 
 __all__ = ["EXERCISE", "LAB", "SOURCE", "write_made_lab"]
@@ -22,8 +22,8 @@ def probe(case, double):
 
 
 def judge(case, record):
-    twice = judging.number(record["twice"])
-    judging.close(twice, case["x"] + case["x"])
+    twice = expect.number(record["twice"])
+    expect.close(twice, case["x"] + case["x"])
 
 
 def by_product(x):

@@ -15,7 +15,7 @@ from typing import Any
 import nbformat
 import torch
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Exercise, Hint, Lab, mistake
 
 OPENING = """import torch
@@ -99,8 +99,8 @@ def probe(case, written):
 
 
 def judge(case, record):
-    total = judging.number(record["sum"])
-    judging.close(total, sum(case["x"].tolist()), what="the sum")
+    total = expect.number(record["sum"])
+    expect.close(total, sum(case["x"].tolist()), what="the sum")
 
 
 def by_method(x):

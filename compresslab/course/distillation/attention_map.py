@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -48,11 +48,11 @@ def probe(case: dict[str, Any], attention_map: Callable[..., Any]) -> dict[str, 
 def judge(case: dict[str, Any], record: Record) -> None:
     """One row after the other in numpy, in float64."""
     images, _, height, width = case["features"].shape
-    rows = judging.tensor(record["map"], shape=(images, height * width), what="the map (image, place)")
+    rows = expect.tensor(record["map"], shape=(images, height * width), what="the map (image, place)")
     energy = np.einsum("nchw,nchw->nhw", *[case["features"].double().numpy()] * 2)
     lengths = np.array([np.linalg.norm(image) for image in energy])
     wanted = [image.ravel() / (length or 1.0) for image, length in zip(energy, lengths, strict=True)]
-    judging.close(rows, torch.from_numpy(np.stack(wanted)), what="the map (image, place)")
+    expect.close(rows, torch.from_numpy(np.stack(wanted)), what="the map (image, place)")
 
 
 def by_normalize(features: Tensor) -> Tensor:

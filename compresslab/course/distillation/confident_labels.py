@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -61,12 +61,12 @@ def probe(case: dict[str, Any], confident_labels: Callable[..., Any]) -> dict[st
 def judge(case: dict[str, Any], record: Record) -> None:
     """One image after the other, in Python's own numbers."""
     images = case["logits"].double().tolist()
-    labels = judging.tensor(record["labels"], shape=(len(images),), dtype=torch.int64, what="the labels")
+    labels = expect.tensor(record["labels"], shape=(len(images),), dtype=torch.int64, what="the labels")
     for image, logits in enumerate(images):
         best = 1 / sum(math.exp(z - max(logits)) for z in logits)
         wanted = logits.index(max(logits)) if best >= case["threshold"] else -1
         details = {"image": image, "best": f"{best:.3g}", "threshold": case["threshold"]}
-        judging.true(
+        expect.true(
             int(labels[image]) == wanted,
             f"image {image} has the largest probability {best:.3g}, and the threshold is "
             f"{case['threshold']:g}: its label is {wanted}; yours is {int(labels[image])}",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional as F
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -65,12 +65,12 @@ def judge(case: dict[str, Any], record: Record) -> None:
         loss = loss + (lesson - (1 - share) * Categorical(logits=z).log_prob(case["labels"])).mean()
         slope = share * temperature * (exit_.probs - teacher.probs) + (1 - share) * (z.softmax(1) - y)
         slopes.append(slope / len(y))
-    judging.close(judging.number(record["loss"], what="the loss"), loss, what="the loss")
-    judging.equal(record["loss"].shape, (), what="the shape of the loss")
-    gradients = judging.parts(record["gradients"], count=len(slopes))
+    expect.close(expect.number(record["loss"], what="the loss"), loss, what="the loss")
+    expect.equal(record["loss"].shape, (), what="the shape of the loss")
+    gradients = expect.parts(record["gradients"], count=len(slopes))
     for depth, wanted in enumerate(slopes):
         what = f"the gradient of the loss in logits[{depth}]"
-        judging.close(judging.tensor(gradients[depth], shape=wanted.shape, what=what), wanted, what=what)
+        expect.close(expect.tensor(gradients[depth], shape=wanted.shape, what=what), wanted, what=what)
 
 
 def by_kl_div(logits: list[Tensor], labels: Tensor, *, temperature: float, weight: float) -> Tensor:

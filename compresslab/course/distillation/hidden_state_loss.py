@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -63,16 +63,16 @@ def judge(case: dict[str, Any], record: Record) -> None:
     projection, per_layer = case["projection"].double(), (len(teacher) - 1) // (len(hidden) - 1)
     apart = [h @ projection - t for h, t in zip(hidden, teacher[::per_layer], strict=True)]
     loss = sum(d.square().mean() for d in apart)
-    judging.close(judging.number(record["loss"], what="the loss"), loss, what="the loss")
-    judging.equal(record["loss"].shape, (), what="the shape of the loss")
+    expect.close(expect.number(record["loss"], what="the loss"), loss, what="the loss")
+    expect.equal(record["loss"].shape, (), what="the shape of the loss")
     wanted = {f"hidden[{m}]": 2 * d @ projection.T / d.numel() for m, d in enumerate(apart)}
     steps = [2 * torch.einsum("btw,btv->wv", h, d) / d.numel() for h, d in zip(hidden, apart, strict=True)]
     wanted["projection"] = sum(steps)
     wanted |= {f"teacher_hidden[{n}]": torch.zeros_like(t) for n, t in enumerate(teacher)}
-    gradients = judging.parts(record["gradients"], count=len(wanted))
+    gradients = expect.parts(record["gradients"], count=len(wanted))
     for (name, slope), yours in zip(wanted.items(), gradients, strict=True):
         what = f"the gradient of the loss in {name}"
-        judging.close(judging.tensor(yours, shape=slope.shape, what=what), slope, what=what)
+        expect.close(expect.tensor(yours, shape=slope.shape, what=what), slope, what=what)
 
 
 def by_layers(hidden: list[Tensor], teacher_hidden: list[Tensor], projection: Tensor) -> Tensor:

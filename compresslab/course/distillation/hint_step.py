@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 from compresslab.checks.networks import build
 from compresslab.checks.record import Recorded
@@ -94,15 +94,15 @@ def probe(case: dict[str, Any], hint_step: Any) -> dict[str, Any]:
 
 def judge(case: dict[str, Any], record: Record) -> None:
     """The teacher first, then the loss, then who moved where, and at last what is shipped."""
-    first, second = judging.parts(record["both"], count=2)
-    yours = judging.number(first, what="the loss, of two entries the first,")
+    first, second = expect.parts(record["both"], count=2)
+    yours = expect.number(first, what="the loss, of two entries the first,")
     shipped = _state(second, what="the state dict, of two entries the second,")
-    reached = judging.tensor(record["reached"], shape=(3,), what="the list of the teacher's gradients")
-    judging.true(not reached.any(), "the teacher's weights have a .grad after your step; none is wanted")
+    reached = expect.tensor(record["reached"], shape=(3,), what="the list of the teacher's gradients")
+    expect.true(not reached.any(), "the teacher's weights have a .grad after your step; none is wanted")
     _same(_state(record["teacher"]), case["teacher"]["state"], what="the teacher")
     loss, student, regressor = _stepped(case)
-    judging.close(yours, loss, what="the loss before the step")
-    judging.equal(record["training"].text == "True", True, what="student.training after the step")
+    expect.close(yours, loss, what="the loss before the step")
+    expect.equal(record["training"].text == "True", True, what="student.training after the step")
     _same(_state(record["student"]), student, what="the student after the step")
     _same(_state(record["regressor"]), regressor, what="the regressor after the step")
     _same(shipped, student, what="the state dict")
@@ -127,8 +127,8 @@ def _stepped(case: dict[str, Any]) -> tuple[float, State, State]:
 
 
 def _state(value: Recorded, *, what: str = "a state dict") -> dict[str, Recorded]:
-    judging.true(value.type == "dict", f"{what} is a dict, name → tensor; yours is {judging.came(value)}")
-    pairs = [judging.parts(entry, count=2, what=f"an entry of {what}") for entry in value.items or ()]
+    expect.true(value.type == "dict", f"{what} is a dict, name → tensor; yours is {expect.came(value)}")
+    pairs = [expect.parts(entry, count=2, what=f"an entry of {what}") for entry in value.items or ()]
     return {name.text: entry for name, entry in pairs}
 
 
@@ -136,11 +136,11 @@ def _same(found: dict[str, Recorded], wanted: State, *, what: str) -> None:
     """Just these tensors; what it raises names the first that differs."""
     names = f"{what} holds {', '.join(wanted)}; yours holds {', '.join(found) or 'nothing'}"
     extra = ", ".join(sorted(found.keys() - wanted.keys()))
-    judging.true(found.keys() == wanted.keys(), names, extra=extra)
+    expect.true(found.keys() == wanted.keys(), names, extra=extra)
     for name, tensor in wanted.items():
-        yours = judging.tensor(found[name], shape=tensor.shape, what=f"{what}: {name}")
+        yours = expect.tensor(found[name], shape=tensor.shape, what=f"{what}: {name}")
         try:
-            judging.close(yours, tensor.detach(), what=f"{what}: {name}")
+            expect.close(yours, tensor.detach(), what=f"{what}: {name}")
         except WrongAnswer as wrong:
             raise WrongAnswer(wrong.reason, wrong.hint, **wrong.details, name=name) from None
 

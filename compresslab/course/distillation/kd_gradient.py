@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -53,12 +53,12 @@ def probe(case: dict[str, Any], kd_gradient: Callable[..., Any]) -> dict[str, An
 def judge(case: dict[str, Any], record: Record) -> None:
     """A law first: one number added to all logits of an image changes no probability."""
     z, v = case["logits"].double().clone().requires_grad_(), case["teacher_logits"].double()
-    gradient = judging.tensor(
+    gradient = expect.tensor(
         record["gradient"], shape=z.shape, dtype=case["logits"].dtype, what="the gradient"
     ).double()
     image = int(gradient.sum(dim=1).abs().argmax())
     total = float(gradient[image].sum())
-    judging.true(
+    expect.true(
         abs(total) < 1e-4,
         f"each image's gradients add up to 0; those of image {image} to {total:.6g}",
         image=image,
@@ -67,7 +67,7 @@ def judge(case: dict[str, Any], record: Record) -> None:
     log_p, log_target = (F.log_softmax(each / case["temperature"], dim=1) for each in (z, v))
     loss = F.kl_div(log_p, log_target, reduction="batchmean", log_target=True) * case["temperature"] ** 2
     loss.backward()
-    judging.close(gradient, z.grad, what="the gradient")
+    expect.close(gradient, z.grad, what="the gradient")
 
 
 def by_difference(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional as F
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -63,18 +63,18 @@ def probe(case: dict[str, Any], kd_loss: Callable[..., Any]) -> dict[str, Any]:
 def judge(case: dict[str, Any], record: Record) -> None:
     """The oracle: PyTorch's distributions, and autograd through them, in float64."""
     z = case["logits"].double().clone().requires_grad_()
-    loss = judging.tensor(record["loss"], shape=(), what="the loss")
-    student = judging.tensor(record["student"], shape=z.shape, what="the gradient of logits")
-    teacher = judging.tensor(record["teacher"], shape=z.shape, what="the gradient of teacher_logits")
+    loss = expect.tensor(record["loss"], shape=(), what="the loss")
+    student = expect.tensor(record["student"], shape=z.shape, what="the gradient of logits")
+    teacher = expect.tensor(record["teacher"], shape=z.shape, what="the gradient of teacher_logits")
     temperature, weight = case["temperature"], case["weight"]
     targets = Categorical(logits=case["teacher_logits"].double() / temperature)
     soft = kl_divergence(targets, Categorical(logits=z / temperature)).mean()
     hard = -Categorical(logits=z).log_prob(case["labels"]).mean()
     oracle = (1 - weight) * hard + weight * temperature**2 * soft
     oracle.backward()
-    judging.close(loss, oracle.detach(), tolerance=1e-4, what="the loss")
-    judging.close(teacher, torch.zeros_like(teacher), what="the gradient of teacher_logits")
-    judging.close(student, z.grad, tolerance=1e-4, what="the gradient of logits")
+    expect.close(loss, oracle.detach(), tolerance=1e-4, what="the loss")
+    expect.close(teacher, torch.zeros_like(teacher), what="the gradient of teacher_logits")
+    expect.close(student, z.grad, tolerance=1e-4, what="the gradient of logits")
 
 
 def by_kl_div(logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float, weight: float):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, kl_divergence
 from torch.nn import functional as F
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -55,12 +55,12 @@ def probe(case: dict[str, Any], mutual_losses: Callable[..., Any]) -> dict[str, 
 def judge(case: dict[str, Any], record: Record) -> None:
     """Values by torch.distributions; gradients by hand: (p - y) + (p - p_peer) for the own logits, else 0."""
     a, b = case["logits_a"].double(), case["logits_b"].double()
-    losses = judging.parts(record["losses"], count=2, what="the answer, (loss_a, loss_b),")
+    losses = expect.parts(record["losses"], count=2, what="the answer, (loss_a, loss_b),")
     for place, name, own, peer in ((0, "loss_a", a, b), (1, "loss_b", b, a)):
         student = Categorical(logits=own)
         wanted = kl_divergence(Categorical(logits=peer), student) - student.log_prob(case["labels"])
         name = f"{name}, of two entries the {('first', 'second')[place]},"
-        judging.close(judging.number(losses[place], what=name), wanted.mean(), what=name)
+        expect.close(expect.number(losses[place], what=name), wanted.mean(), what=name)
     y = torch.eye(a.shape[1], dtype=torch.float64)[case["labels"]]
     slope = {
         "loss_a in logits_a": 2 * a.softmax(1) - b.softmax(1) - y,
@@ -69,8 +69,8 @@ def judge(case: dict[str, Any], record: Record) -> None:
         "loss_b in logits_a": torch.zeros_like(a),
     }
     for name, wanted in slope.items():
-        yours = judging.tensor(record[name], shape=a.shape, what=f"the gradient of {name}")
-        judging.close(yours, wanted / len(a), what=f"the gradient of {name}")
+        yours = expect.tensor(record[name], shape=a.shape, what=f"the gradient of {name}")
+        expect.close(yours, wanted / len(a), what=f"the gradient of {name}")
 
 
 def by_kl_div(logits_a: Tensor, logits_b: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

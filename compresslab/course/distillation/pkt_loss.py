@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.special import xlogy
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -63,7 +63,7 @@ def probe(case: dict[str, Any], pkt_loss: Callable[..., Any]) -> dict[str, Any]:
 def judge(case: dict[str, Any], record: Record) -> None:
     """Image by image in float64, from PyTorch's own cosine similarity."""
     x, teacher = case["embeddings"], case["teacher_embeddings"]
-    loss = judging.tensor(record["loss"], shape=(), dtype=x.dtype, what="the loss")
+    loss = expect.tensor(record["loss"], shape=(), dtype=x.dtype, what="the loss")
     exact = x.double().clone().requires_grad_()
 
     def neighbours(points: Tensor, image: Tensor) -> Tensor:
@@ -75,11 +75,11 @@ def judge(case: dict[str, Any], record: Record) -> None:
         p, q = neighbours(teacher.double(), wanted), neighbours(exact, mine)
         oracle = oracle + (xlogy(p, p + 1e-7) - xlogy(p, q + 1e-7)).sum() / len(x) ** 2
     (10 * oracle).backward()
-    judging.close(loss, oracle.detach(), tolerance=2e-6, what="the loss")
-    gradient = judging.tensor(record["gradient"], shape=x.shape, what="the embeddings' gradient")
-    above = judging.tensor(record["teacher_gradient"], shape=teacher.shape, what="the teacher's gradient")
-    judging.close(above, 0.0, tolerance=1e-9, what="10 times the loss: the teacher's gradient")
-    judging.close(gradient, exact.grad, tolerance=6e-4, what="10 times the loss: the embeddings' gradient")
+    expect.close(loss, oracle.detach(), tolerance=2e-6, what="the loss")
+    gradient = expect.tensor(record["gradient"], shape=x.shape, what="the embeddings' gradient")
+    above = expect.tensor(record["teacher_gradient"], shape=teacher.shape, what="the teacher's gradient")
+    expect.close(above, 0.0, tolerance=1e-9, what="10 times the loss: the teacher's gradient")
+    expect.close(gradient, exact.grad, tolerance=6e-4, what="10 times the loss: the embeddings' gradient")
 
 
 def by_rows(embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:

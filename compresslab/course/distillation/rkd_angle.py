@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -64,7 +64,7 @@ def probe(case: dict[str, Any], rkd_angle: Callable[..., Any]) -> dict[str, Any]
 def judge(case: dict[str, Any], record: Record) -> None:
     """PyTorch's own cosine of two vectors (0 where one is 0), in float64, vertex by vertex."""
     x, teacher = case["embeddings"], case["teacher_embeddings"]
-    loss = judging.tensor(record["loss"], shape=(), dtype=x.dtype, what="the loss")
+    loss = expect.tensor(record["loss"], shape=(), dtype=x.dtype, what="the loss")
     exact = x.double().clone().requires_grad_()
 
     def cosines(points: Tensor) -> Tensor:
@@ -73,11 +73,11 @@ def judge(case: dict[str, Any], record: Record) -> None:
 
     oracle = F.huber_loss(cosines(exact), cosines(teacher.double()))
     oracle.backward()
-    judging.close(loss, oracle.detach(), tolerance=1e-6, what="the loss")
-    gradient = judging.tensor(record["gradient"], shape=x.shape, what="the embeddings' gradient")
-    above = judging.tensor(record["teacher_gradient"], shape=teacher.shape, what="the teacher's gradient")
-    judging.close(above, 0.0, tolerance=1e-9, what="the teacher's gradient")
-    judging.close(gradient, exact.grad, tolerance=6e-4, what="the embeddings' gradient")
+    expect.close(loss, oracle.detach(), tolerance=1e-6, what="the loss")
+    gradient = expect.tensor(record["gradient"], shape=x.shape, what="the embeddings' gradient")
+    above = expect.tensor(record["teacher_gradient"], shape=teacher.shape, what="the teacher's gradient")
+    expect.close(above, 0.0, tolerance=1e-9, what="the teacher's gradient")
+    expect.close(gradient, exact.grad, tolerance=6e-4, what="the embeddings' gradient")
 
 
 def by_directions(embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -59,16 +59,16 @@ def probe(case: dict[str, Any], rkd_distance: Callable[..., Any]) -> dict[str, A
 def judge(case: dict[str, Any], record: Record) -> None:
     """PyTorch's own list of the distances i < j, in float64; each counts twice, the diagonal adds nothing."""
     x, teacher = case["embeddings"], case["teacher_embeddings"]
-    loss = judging.tensor(record["loss"], shape=(), dtype=x.dtype, what="the loss")
+    loss = expect.tensor(record["loss"], shape=(), dtype=x.dtype, what="the loss")
     exact = x.double().clone(memory_format=torch.contiguous_format).requires_grad_()
     mine, wanted = torch.pdist(exact), torch.pdist(teacher.double().contiguous())
     oracle = F.huber_loss(mine / mine.mean(), wanted / wanted.mean(), reduction="sum") * 2 / len(x) ** 2
     oracle.backward()
-    judging.close(loss, oracle.detach(), tolerance=1e-6, what="the loss")
-    gradient = judging.tensor(record["gradient"], shape=x.shape, what="the embeddings' gradient")
-    above = judging.tensor(record["teacher_gradient"], shape=teacher.shape, what="the teacher's gradient")
-    judging.close(above, 0.0, tolerance=1e-9, what="the teacher's gradient")
-    judging.close(gradient, exact.grad, tolerance=6e-4, what="the embeddings' gradient")
+    expect.close(loss, oracle.detach(), tolerance=1e-6, what="the loss")
+    gradient = expect.tensor(record["gradient"], shape=x.shape, what="the embeddings' gradient")
+    above = expect.tensor(record["teacher_gradient"], shape=teacher.shape, what="the teacher's gradient")
+    expect.close(above, 0.0, tolerance=1e-9, what="the teacher's gradient")
+    expect.close(gradient, exact.grad, tolerance=6e-4, what="the embeddings' gradient")
 
 
 def by_cdist(embeddings: Tensor, teacher_embeddings: Tensor) -> Tensor:

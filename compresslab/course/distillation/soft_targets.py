@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -47,17 +47,17 @@ def probe(case: dict[str, Any], soft_targets: Callable[..., Any]) -> dict[str, A
 def judge(case: dict[str, Any], record: Record) -> None:
     """The oracle is p_c = 1 / Σ_k exp((z_k - z_c) / T), which needs no maximum: 1 / infinity is 0."""
     z, temperature = case["logits"], case["temperature"]
-    p = judging.tensor(record["p"], shape=z.shape, dtype=z.dtype, what="p").double()
+    p = expect.tensor(record["p"], shape=z.shape, dtype=z.dtype, what="p").double()
     image = int((p.sum(dim=1) - 1).abs().argmax())
     total = float(p[image].sum())
-    judging.true(
+    expect.true(
         abs(total - 1) < 1e-4,
         f"each image's probabilities add up to 1; those of image {image} add up to {total:.6g}",
         image=image,
         total=f"{total:.6g}",
     )
     differences = z.double()[:, None, :] - z.double()[:, :, None]  # (n, classes c, classes k)
-    judging.close(p, 1 / (differences / temperature).exp().sum(dim=2), tolerance=1e-4, what="p")
+    expect.close(p, 1 / (differences / temperature).exp().sum(dim=2), tolerance=1e-4, what="p")
 
 
 def by_softmax(logits: Tensor, *, temperature: float) -> Tensor:

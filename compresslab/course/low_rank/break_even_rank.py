@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -49,11 +49,11 @@ def probe(case: dict[str, Any], break_even_rank: Callable[..., Any]) -> dict[str
 def judge(case: dict[str, Any], record: Record) -> None:
     """The plain loop: how many ranks, one after the other, still save a weight."""
     outputs, inputs = case["outputs"], case["inputs"]
-    yours = judging.whole_number(record["rank"])
+    yours = expect.whole_number(record["rank"])
     wanted = sum(_thin(rank, outputs, inputs) < outputs * inputs for rank in range(1, inputs + 1))
     thin, better = (f"{_thin(rank, outputs, inputs):,}" for rank in (yours, wanted))
     whole = f"{outputs * inputs:,}"
-    judging.true(
+    expect.true(
         yours == wanted,
         f"of a ({outputs}, {inputs}) layer with {whole} weights the rank is {wanted}, which makes {better}; "
         f"yours is {yours}, which makes {thin}",

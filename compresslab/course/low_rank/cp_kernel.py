@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -52,10 +52,10 @@ def probe(case: dict[str, Any], cp_kernel: Callable[..., Any]) -> dict[str, Any]
 def judge(case: dict[str, Any], record: Record) -> None:
     """The kernel as one long vector: each component is the Kronecker product of its four columns."""
     factors = [case[name].double() for name in NAMES]
-    kernel = judging.tensor(record["kernel"], shape=[len(factor) for factor in factors], what="the kernel")
+    kernel = expect.tensor(record["kernel"], shape=[len(factor) for factor in factors], what="the kernel")
     columns = [reduce(torch.kron, (factor[:, r] for factor in factors)) for r in range(factors[0].shape[1])]
     wanted = torch.stack(columns).sum(dim=0).view(kernel.shape)
-    judging.close(kernel, wanted, what="the kernel")
+    expect.close(kernel, wanted, what="the kernel")
 
 
 def by_einsum(outputs: Tensor, inputs: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -56,10 +56,10 @@ def probe(case: dict[str, Any], cp_step: Callable[..., Any]) -> dict[str, Any]:
 def judge(case: dict[str, Any], record: Record) -> None:
     """No Gram matrix: each component's slice is an outer product; the pseudo-inverse of them all fits."""
     tensor, b, c = (case[name].double() for name in ("tensor", "b", "c"))
-    yours = judging.tensor(record["a"], shape=(len(tensor), b.shape[1]), what="the factor a")
+    yours = expect.tensor(record["a"], shape=(len(tensor), b.shape[1]), what="the factor a")
     slices = torch.stack([torch.outer(*pair) for pair in zip(b.T, c.T, strict=True)])  # (r, n, k)
     fit = torch.linalg.pinv(slices.flatten(1))  # (n · k, r), from its singular values
-    judging.close(yours, tensor.flatten(1) @ fit, tolerance=1e-4, what="the factor a")
+    expect.close(yours, tensor.flatten(1) @ fit, tolerance=1e-4, what="the factor a")
 
 
 def by_gram(tensor: Tensor, b: Tensor, c: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -47,12 +47,12 @@ def judge(case: dict[str, Any], record: Record) -> None:
     """What the exercise spares: every W_r, as W projected on the r main directions of its outputs."""
     weight = case["weight"]
     ranks = min(weight.shape) + 1
-    yours = judging.tensor(record["errors"], shape=(ranks,), dtype=weight.dtype, what="the vector of errors")
+    yours = expect.tensor(record["errors"], shape=(ranks,), dtype=weight.dtype, what="the vector of errors")
     w = weight.double()
     directions = torch.linalg.eigh(w @ w.T)[1].flip(1)  # the main one first
     kept = [directions[:, :rank] for rank in range(ranks)]
     wanted = torch.stack([(w - main @ (main.T @ w)).norm() for main in kept]) / w.norm()
-    judging.close(yours, wanted, tolerance=1e-6, what="the error")
+    expect.close(yours, wanted, tolerance=1e-6, what="the error")
 
 
 def by_tails(weight: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -54,10 +54,10 @@ def probe(case: dict[str, Any], merge_update: Callable[..., Any]) -> dict[str, A
 def judge(case: dict[str, Any], record: Record) -> None:
     """The law itself: for every single input, what the layer and the update beside it give together."""
     weight, a, b = (case[name].double() for name in ("weight", "a", "b"))
-    merged = judging.tensor(record["merged"], shape=weight.shape, what="the merged weight")
+    merged = expect.tensor(record["merged"], shape=weight.shape, what="the merged weight")
     units = torch.eye(weight.shape[1], dtype=torch.float64)
     answers = [weight @ x + case["alpha"] * (b @ (a @ x)) / len(a) for x in units]
-    judging.close(merged, torch.stack(answers, dim=1), what="the merged weight")
+    expect.close(merged, torch.stack(answers, dim=1), what="the merged weight")
 
 
 def by_matrices(weight: Tensor, a: Tensor, b: Tensor, *, alpha: float) -> Tensor:

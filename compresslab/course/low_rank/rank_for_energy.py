@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -59,7 +59,7 @@ def probe(case: dict[str, Any], rank_for_energy: Callable[..., Any]) -> dict[str
 
 def judge(case: dict[str, Any], record: Record) -> None:
     """No SVD: the eigenvalues of W Wᵀ, added up one after the other, each by more than rounding."""
-    yours = judging.whole_number(record["rank"])
+    yours = expect.whole_number(record["rank"])
     squares = torch.linalg.eigvalsh(_gram(case["weight"].double())).clamp(min=0).flip(0).tolist()
     total, energy = sum(squares), case["energy"]
     wanted = 1
@@ -67,7 +67,7 @@ def judge(case: dict[str, Any], record: Record) -> None:
         wanted += sum(squares[:rank]) < energy * total * (1 - 1e-9)
     shares = {rank: f"{sum(squares[: max(rank, 0)]) / (total or 1):.4g}" for rank in (yours, wanted)}
     kept = f", which keeps {shares[wanted]}; yours is {yours}, which keeps {shares[yours]}"
-    judging.true(
+    expect.true(
         yours == wanted,
         f"for an energy of {energy:.4g} the rank is {wanted}"
         + (kept if total else f", as a weight of zeros has none; yours is {yours}"),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -68,10 +68,10 @@ def judge(case: dict[str, Any], record: Record) -> None:
     """The rebuilt kernel against a projection of the given one, by eigenvectors; then the sizes of both."""
     kernel, rank, dtype = case["kernel"].double(), case["rank"], case["kernel"].dtype
     out, inputs, kh, kw = kernel.shape
-    both = judging.parts(record["two"], count=2)
+    both = expect.parts(record["two"], count=2)
     shapes = ((rank, inputs, kh, 1), (out, rank, 1, kw))
     vertical, horizontal = (
-        judging.tensor(value, shape=size, dtype=dtype, what=f"{name}, one of two entries,").double()
+        expect.tensor(value, shape=size, dtype=dtype, what=f"{name}, one of two entries,").double()
         for value, size, name in zip(both, shapes, ("vertical", "horizontal"), strict=True)
     )
     product = torch.einsum("oiyx,ojzx->iyjz", kernel, kernel).reshape(inputs * kh, -1)
@@ -79,10 +79,10 @@ def judge(case: dict[str, Any], record: Record) -> None:
     leading = vectors[:, -rank:].view(inputs, kh, rank)
     nearest = torch.einsum("iyr,jzr,ojzx->oiyx", leading, leading, kernel)
     yours = torch.einsum("riyk,orkx->oiyx", vertical, horizontal)
-    judging.close(yours, nearest, tolerance=1e-4, what="the rebuilt kernel (out, in, row, column)")
+    expect.close(yours, nearest, tolerance=1e-4, what="the rebuilt kernel (out, in, row, column)")
     for r, s in enumerate(squares[-rank:].flip(0).sqrt().tolist()):
         sizes = [float(part.square().sum()) ** 0.5 for part in (vertical[r], horizontal[:, r])]
-        judging.true(
+        expect.true(
             all(abs(size - s**0.5) <= 1e-4 * (1 + s) for size in sizes),
             f"vertical[{r}] and horizontal[:, {r}] both have the norm √S[{r}] = {s**0.5:.4g}; yours have "
             f"{sizes[0]:.4g} and {sizes[1]:.4g}",

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -65,23 +65,23 @@ def judge(case: dict[str, Any], record: Record) -> None:
     """Laws first: ranks that there are, within the budget. Then every layer's own, by ``_wanted``."""
     came, costs, wanted = record["ranks"], case["costs"], _wanted(case)
     items = came.items or ()
-    found = f"a {came.type} of {len(items)} entries" if items else judging.came(came)
-    judging.true(
+    found = f"a {came.type} of {len(items)} entries" if items else expect.came(came)
+    expect.true(
         came.type in ("list", "tuple") and len(items) == len(costs),
         f"the answer is a list of {len(costs)} ranks, one for each layer; yours is {found}",
     )
-    yours = [judging.whole_number(item, what=f"the rank of layer {at}") for at, item in enumerate(items)]
+    yours = [expect.whole_number(item, what=f"the rank of layer {at}") for at, item in enumerate(items)]
     sizes = [len(spectrum) for spectrum in case["spectra"]]
     lost = next((at for at, rank in enumerate(yours) if not 1 <= rank <= sizes[at]), 0)
     outside = f"layer {lost} has ranks 1 to {sizes[lost]}; yours is {yours[lost]}"
     at = next((at for at, rank in enumerate(yours) if rank != wanted[at]), 0)
     details = {"layer": at, "yours": yours[at], "wanted": wanted[at]}
-    judging.true(1 <= yours[lost] <= sizes[lost], outside, lost=lost, rank=yours[lost], **details)
+    expect.true(1 <= yours[lost] <= sizes[lost], outside, lost=lost, rank=yours[lost], **details)
     spent = sum(rank * cost for rank, cost in zip(yours, costs, strict=True))
     over = f"your ranks cost {spent} MACs, and the budget is {case['budget']}"
-    judging.true(spent <= case["budget"], over, spent=spent, budget=case["budget"], **details)
+    expect.true(spent <= case["budget"], over, spent=spent, budget=case["budget"], **details)
     apart = f"the rank of layer {at} is {wanted[at]}; yours is {yours[at]}"
-    judging.true(yours == wanted, apart, **details)
+    expect.true(yours == wanted, apart, **details)
 
 
 def _wanted(case: dict[str, Any]) -> list[int]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -78,7 +78,7 @@ def judge(case: dict[str, Any], record: Record) -> None:
     outputs, inputs = weight.shape
     if not case["allowed"]:
         came = f"raises {raised}" if raised else "does not"
-        judging.true(
+        expect.true(
             raised == "ValueError",
             f"a rank of {rank} raises ValueError, as a ({outputs}, {inputs}) weight has the ranks 1 to "
             f"{min(outputs, inputs)}; yours {came}",
@@ -88,17 +88,17 @@ def judge(case: dict[str, Any], record: Record) -> None:
             inputs=inputs,
         )
         return
-    one, other = judging.parts(record["layers"], count=2)
+    one, other = expect.parts(record["layers"], count=2)
     dtype = weight.dtype
-    first = judging.tensor(one, shape=(rank, inputs), dtype=dtype, what="first, of two entries,")
-    second = judging.tensor(other, shape=(outputs, rank), dtype=dtype, what="second, of two entries,")
+    first = expect.tensor(one, shape=(rank, inputs), dtype=dtype, what="first, of two entries,")
+    second = expect.tensor(other, shape=(outputs, rank), dtype=dtype, what="second, of two entries,")
     w = weight.double()
     squares, directions = torch.linalg.eigh(w @ w.T)  # of the outputs, the smallest first
     main = directions[:, -rank:]
-    judging.close(second @ first, main @ main.T @ w, tolerance=1e-4, what="second @ first")
+    expect.close(second @ first, main @ main.T @ w, tolerance=1e-4, what="second @ first")
     shared = squares[-rank:].clamp(min=0).sqrt()
     lengths = torch.cat([_lengths(first), _lengths(second.T)])
-    judging.close(
+    expect.close(
         lengths,
         torch.cat([shared, shared]),
         tolerance=1e-4,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -80,17 +80,17 @@ def probe(case: dict[str, Any], tucker2: Callable[..., Any]) -> dict[str, Any]:
 def judge(case: dict[str, Any], record: Record) -> None:
     """Each factor against eigenvectors of kernel times kernel, by their projectors; the core by its sum."""
     kernel, (r_out, r_in) = case["kernel"], case["ranks"]
-    first, second, third = judging.parts(record["three"], count=3)
+    first, second, third = expect.parts(record["three"], count=3)
     shape = (r_out, r_in, *kernel.shape[2:])
-    core = judging.tensor(first, shape=shape, dtype=kernel.dtype, what="core, of three entries the first,")
+    core = expect.tensor(first, shape=shape, dtype=kernel.dtype, what="core, of three entries the first,")
     given = (("u_out", second, r_out, "oiyx,piyx->op"), ("u_in", third, r_in, "oiyx,ojyx->ij"))
     kernel = kernel.double()
     factors: list[Tensor] = []
     for name, value, rank, product in given:
         shape = (kernel.shape[len(factors)], rank)
-        u = judging.tensor(value, shape=shape, dtype=case["kernel"].dtype, what=name).double()
+        u = expect.tensor(value, shape=shape, dtype=case["kernel"].dtype, what=name).double()
         longest = float(u.square().sum(dim=0).max())
-        judging.true(
+        expect.true(
             longest < 1.01,
             f"a column of {name} has the length 1; one of yours has {longest**0.5:.4g}",
             name=name,
@@ -98,10 +98,10 @@ def judge(case: dict[str, Any], record: Record) -> None:
         )
         leading = torch.linalg.eigh(torch.einsum(product, kernel, kernel)).eigenvectors[:, -rank:]
         what = f"{name} · {name}ᵀ, the projector on the space of its columns,"
-        judging.close(u @ u.T, leading @ leading.T, tolerance=1e-4, what=what)
+        expect.close(u @ u.T, leading @ leading.T, tolerance=1e-4, what=what)
         factors.append(u)
     wanted = torch.einsum("oa,ib,oiyx->abyx", *factors, kernel)
-    judging.close(core.double(), wanted, tolerance=1e-4, what="core, given your factors,")
+    expect.close(core.double(), wanted, tolerance=1e-4, what="core, given your factors,")
 
 
 def by_svd(kernel: Tensor, *, ranks: Ranks) -> Three:

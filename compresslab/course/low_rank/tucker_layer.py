@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 from compresslab.checks.networks import build
 from compresslab.checks.record import Recorded
@@ -93,13 +93,13 @@ def probe(case: dict[str, Any], tucker_layer: Callable[..., Any]) -> dict[str, A
 def judge(case: dict[str, Any], record: Record) -> None:
     """Three weights and one bias; then what flows through, against one convolution in float64."""
     core, u_out, u_in, bias, x = (case[name] for name in ("core", "u_out", "u_in", "bias", "x"))
-    came = judging.came(record["layer"])
-    judging.true(record["layer"].text == _THREE, f"the answer is {_THREE}; yours is {came}")
-    weights = judging.parts(record["weights"], count=3)
+    came = expect.came(record["layer"])
+    expect.true(record["layer"].text == _THREE, f"the answer is {_THREE}; yours is {came}")
+    weights = expect.parts(record["weights"], count=3)
     shapes = ((*u_in.T.shape, 1, 1), core.shape, (*u_out.shape, 1, 1))
     for part, weight, shape in zip(("first", "middle", "last"), weights, shapes, strict=True):
         try:
-            judging.tensor(weight, shape=shape, dtype=core.dtype, what=f"the {part} layer's weight")
+            expect.tensor(weight, shape=shape, dtype=core.dtype, what=f"the {part} layer's weight")
         except WrongAnswer as wrong:
             raise WrongAnswer(wrong.reason, wrong.hint, part=part) from None
     wanted = ["no bias", "no bias", "no bias" if bias is None else "conv's bias"]
@@ -109,10 +109,10 @@ def judge(case: dict[str, Any], record: Record) -> None:
     output = F.conv2d(x.double(), kernel, None if bias is None else bias.double(), **settings)
     sizes = [str(list(flow.shape[2:])) for flow in (x, output, output)]
     _compare(record["sizes"], sizes, what="the (height, width) of what leaves")
-    yours = judging.tensor(record["output"], shape=output.shape, what="the output")
-    judging.close(yours.double(), output, tolerance=1e-4, what="the output (image, channel, row, column)")
+    yours = expect.tensor(record["output"], shape=output.shape, what="the output")
+    expect.close(yours.double(), output, tolerance=1e-4, what="the output (image, channel, row, column)")
     own = record["shared"].text == "False"
-    judging.true(own, "your layers share a parameter with conv; give them a copy")
+    expect.true(own, "your layers share a parameter with conv; give them a copy")
 
 
 def _compare(found: Recorded, wanted: list[str], *, what: str) -> None:
@@ -120,7 +120,7 @@ def _compare(found: Recorded, wanted: list[str], *, what: str) -> None:
     texts = [item.text for item in found.items or ()]
     for place, (word, yours) in enumerate(zip(wanted, texts, strict=True), 1):
         reason = f"{what}, layer {place} of 3, is {word}; yours is {yours}"
-        judging.true(yours == word, reason, layer=place, yours=yours, wanted=word)
+        expect.true(yours == word, reason, layer=place, yours=yours, wanted=word)
 
 
 def by_copying(conv, core, u_out, u_in):

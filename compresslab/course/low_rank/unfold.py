@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -52,7 +52,7 @@ def judge(case: dict[str, Any], record: Record) -> None:
     tensor, mode = case["tensor"], case["mode"]
     rows = tensor.shape[mode]
     shape = (rows, tensor.numel() // rows)
-    yours = judging.tensor(record["matrix"], shape=shape, dtype=tensor.dtype, what="the matrix")
+    yours = expect.tensor(record["matrix"], shape=shape, dtype=tensor.dtype, what="the matrix")
     matrix, numbers = yours.numpy(), tensor.numpy()
     others = [range(size) for place, size in enumerate(tensor.shape) if place != mode]
     for column, rest in enumerate(itertools.product(*others)):
@@ -62,7 +62,7 @@ def judge(case: dict[str, Any], record: Record) -> None:
             where, wanted = f"[{row}, {column}]", f"tensor{list(index)}"
             found = _place(tensor, came) if came != want else wanted
             reason = f"the matrix at {where} is {wanted} = {want:.4g}; yours is {came:.4g}"
-            judging.true(came == want, reason, where=where, wanted=wanted, found=found)
+            expect.true(came == want, reason, where=where, wanted=wanted, found=found)
 
 
 def _place(tensor: Tensor, value: float) -> str:

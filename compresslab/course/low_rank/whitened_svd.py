@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -64,11 +64,11 @@ def probe(case: dict[str, Any], whitened_svd: Callable[..., Any]) -> dict[str, A
 def judge(case: dict[str, Any], record: Record) -> None:
     """No whitening: of the outputs' own moments W G Wᵀ the smallest eigenvalues add up to the least error."""
     weight, rank = case["weight"], case["rank"]
-    nearest = judging.tensor(record["nearest"], shape=weight.shape, dtype=weight.dtype, what="the matrix")
+    nearest = expect.tensor(record["nearest"], shape=weight.shape, dtype=weight.dtype, what="the matrix")
     w, v, moments = weight.double(), nearest.double(), case["moments"].double()
     sizes = torch.linalg.eigvalsh(v.T @ v).clamp(min=0)
     found = int((sizes > 1e-10 * sizes[-1]).sum())
-    judging.true(
+    expect.true(
         found <= rank,
         f"the matrix is of rank {rank} at most; yours is of rank {found}",
         yours=found,
@@ -78,7 +78,7 @@ def judge(case: dict[str, Any], record: Record) -> None:
     energies = torch.linalg.eigvalsh(w @ moments @ w.T)  # of the outputs, the smallest first
     whole, least = float(energies.sum()), float(energies[: len(w) - rank].sum())
     error = float(((w - v) @ moments @ (w - v).T).trace())
-    judging.true(
+    expect.true(
         error <= least + 1e-6 * whole,
         f"at rank {rank} the outputs can be as near as {least / whole:.3g} of their energy; yours are "
         f"{error / whole:.3g} away",

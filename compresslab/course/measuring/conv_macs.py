@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -45,14 +45,14 @@ def probe(case: dict[str, Any], conv_macs: Callable[..., Any]) -> dict[str, Any]
 
 
 def judge(case: dict[str, Any], record: Record) -> None:
-    macs = judging.whole_number(record["macs"])
+    macs = expect.whole_number(record["macs"])
     # Ones times ones: each output number is the number of its products. The border counts, so it is ones too.
     image, weight = (torch.ones(case[name], dtype=torch.float64) for name in ("input_shape", "weight_shape"))
     border = [side for side in reversed(case["padding"]) for _ in range(2)]  # left, right, above, below
     products = F.conv2d(
         F.pad(image, border, value=1.0)[None], weight, stride=case["stride"], groups=case["groups"]
     )
-    judging.equal(macs, int(products.sum()), what="the number of multiply-accumulates")
+    expect.equal(macs, int(products.sum()), what="the number of multiply-accumulates")
 
 
 def by_output_numbers(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 from compresslab.checks.networks import build
 
@@ -49,11 +49,11 @@ def probe(case: dict[str, Any], count_parameters: Callable[..., Any]) -> dict[st
 
 
 def judge(case: dict[str, Any], record: Record) -> None:
-    count = judging.whole_number(record["count"])
+    count = expect.whole_number(record["count"])
     distinct = {
         id(p): p for module in build(case["layers"]).modules() for p in module.parameters(recurse=False)
     }
-    judging.equal(count, sum(p.nelement() for p in distinct.values()), what="the number of parameters")
+    expect.equal(count, sum(p.nelement() for p in distinct.values()), what="the number of parameters")
 
 
 def by_parameters(model: nn.Module) -> int:

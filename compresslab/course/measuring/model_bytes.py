@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 from compresslab.checks.networks import build
 
@@ -48,10 +48,10 @@ def probe(case: dict[str, Any], model_bytes: Callable[..., Any]) -> dict[str, An
 
 
 def judge(case: dict[str, Any], record: Record) -> None:
-    count = judging.whole_number(record["bytes"])
+    count = expect.whole_number(record["bytes"])
     tensors = {id(t): t for t in build(case["layers"]).state_dict(keep_vars=True).values()}
     file = b"".join(_written(tensor.detach(), case["bits"]) for tensor in tensors.values())
-    judging.equal(count, len(file), what="the number of bytes")
+    expect.equal(count, len(file), what="the number of bytes")
 
 
 def _written(tensor: Tensor, bits: int) -> bytes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 from compresslab.checks.networks import build
 
@@ -54,10 +54,10 @@ def probe(case: dict[str, Any], network_macs: Callable[..., Any]) -> dict[str, A
 
 
 def judge(case: dict[str, Any], record: Record) -> None:
-    macs = judging.whole_number(record["macs"])
+    macs = expect.whole_number(record["macs"])
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         build(case["layers"])(case["image"][:1])
-    judging.equal(macs, counter.get_total_flops() // 2, what="the number of multiply-accumulates per image")
+    expect.equal(macs, counter.get_total_flops() // 2, what="the number of multiply-accumulates per image")
 
 
 def by_hooks(model: nn.Module, image: Tensor) -> int:

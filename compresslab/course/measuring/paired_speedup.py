@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -85,23 +85,23 @@ def probe(case: dict[str, Any], paired_speedup: Callable[..., Any]) -> dict[str,
 
 def judge(case: dict[str, Any], record: Record) -> None:
     warmup, pairs = case["warmup"], len(case["baseline"]) - case["warmup"]
-    speedup = judging.number(record["speedup"], what="the speed-up")
-    calls = judging.tensor(record["calls"], shape=(2,)).tolist()
-    judging.true(
+    speedup = expect.number(record["speedup"], what="the speed-up")
+    calls = expect.tensor(record["calls"], shape=(2,)).tolist()
+    expect.true(
         calls == [warmup + pairs] * 2,
         f"each function runs warmup + pairs = {warmup} + {pairs} times; "
         f"yours runs baseline {calls[0]} and candidate {calls[1]} times",
         calls=f"{calls[0]} and {calls[1]}",
     )
-    timed = judging.whole_number(record["timed"])
-    judging.true(
+    timed = expect.whole_number(record["timed"])
+    expect.true(
         timed == 2 * pairs,
         f"each of the {2 * pairs} measured calls has a clock() just before and just after it; "
         f"yours has {timed} such calls",
         timed=timed,
     )
-    together = judging.whole_number(record["together"])
-    judging.true(
+    together = expect.whole_number(record["together"])
+    expect.true(
         together == pairs,
         f"after the warm-up the two take turns, one of each in every pair; "
         f"yours do in {together} of {pairs} pairs",
@@ -109,7 +109,7 @@ def judge(case: dict[str, Any], record: Record) -> None:
     )
     # the machine's own table, not the clock: what each call really cost
     wanted = np.median(case["baseline"].numpy()[warmup:] / case["candidate"].numpy()[warmup:])
-    judging.close(speedup, float(wanted), tolerance=1e-6, what="the speed-up")
+    expect.close(speedup, float(wanted), tolerance=1e-6, what="the speed-up")
 
 
 def by_turns(baseline: Function, candidate: Function, clock: Clock, *, pairs: int, warmup: int) -> float:

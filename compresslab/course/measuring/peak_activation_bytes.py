@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -43,8 +43,8 @@ def probe(case: dict[str, Any], peak_activation_bytes: Callable[..., Any]) -> di
 
 
 def judge(case: dict[str, Any], record: Record) -> None:
-    peak = judging.whole_number(record["peak"])
-    judging.equal(peak, _simulated(case["shapes"], **case["settings"]), what="the peak in bytes")
+    peak = expect.whole_number(record["peak"])
+    expect.equal(peak, _simulated(case["shapes"], **case["settings"]), what="the peak in bytes")
 
 
 def _simulated(shapes: Shapes, bytes_per_number: int = 4) -> int:

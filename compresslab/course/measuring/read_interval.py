@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -64,17 +64,17 @@ def probe(case: dict[str, Any], read_interval: Callable[..., Any]) -> dict[str, 
 
 
 def judge(case: dict[str, Any], record: Record) -> None:
-    first, second, third = judging.parts(record["reading"], count=3)
-    low, high = judging.number(first, what="low"), judging.number(second, what="high")
-    verdict = judging.choice(third, among=VERDICTS, what="the verdict")
+    first, second, third = expect.parts(record["reading"], count=3)
+    low, high = expect.number(first, what="low"), expect.number(second, what="high")
+    verdict = expect.choice(third, among=VERDICTS, what="the verdict")
     ends = {"low": f"{low:.4g}", "high": f"{high:.4g}"}
-    judging.true(low <= high, f"low is the smaller end; yours are low = {low:.4g}, high = {high:.4g}", **ends)
+    expect.true(low <= high, f"low is the smaller end; yours are low = {low:.4g}, high = {high:.4g}", **ends)
     chosen = case["ratios"].double().numpy()[case["resamples"].numpy()]
     bounds = np.quantile(np.median(chosen, axis=1), [0.025, 0.975])
-    judging.close(torch.tensor([low, high]), torch.from_numpy(bounds), what="(low, high)")
+    expect.close(torch.tensor([low, high]), torch.from_numpy(bounds), what="(low, high)")
     sides = set(np.sign(bounds - 1).tolist())
     wanted = "faster" if sides == {1} else "slower" if sides == {-1} else "no measurable difference"
-    judging.true(
+    expect.true(
         verdict == wanted,
         f"the interval from {low:.4g} to {high:.4g} reads {wanted!r}; yours says {verdict!r}",
         yours=verdict,

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -54,12 +54,12 @@ def probe(case: dict[str, Any], cubic_sparsity: Callable[..., Any]) -> dict[str,
 
 def judge(case: dict[str, Any], record: Record) -> None:
     """A cubic Bézier curve that starts at initial and has its three other points at final: de Casteljau."""
-    yours = judging.number(record["sparsity"], what="the sparsity")
+    yours = expect.number(record["sparsity"], what="the sparsity")
     passed = min(max((case["step"] - case["begin"]) / case["steps"], 0.0), 1.0)
     points = [case["initial"], case["final"], case["final"], case["final"]]
     for _ in range(3):
         points = [a + passed * (b - a) for a, b in itertools.pairwise(points)]
-    judging.close(yours, points[0], tolerance=1e-6, what=f"the sparsity at step {case['step']}")
+    expect.close(yours, points[0], tolerance=1e-6, what=f"the sparsity at step {case['step']}")
 
 
 def by_formula(step: int, *, begin: int, steps: int, initial: float, final: float) -> float:

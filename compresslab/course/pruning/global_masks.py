@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -78,8 +78,8 @@ def judge(case: dict[str, Any], record: Record) -> None:
     """Two laws leave one answer, up to ties: the count, and that nothing dropped outweighs what stays."""
     weights, came = case["weights"], record["masks"]
     items = came.items or ()
-    found = f"a {came.type} of {len(items)} entries" if items else judging.came(came)
-    judging.true(
+    found = f"a {came.type} of {len(items)} entries" if items else expect.came(came)
+    expect.true(
         came.type in ("list", "tuple") and len(items) == len(weights),
         f"the answer is a list of {len(weights)} masks, one for each layer; yours is {found}",
         found=found,
@@ -87,13 +87,13 @@ def judge(case: dict[str, Any], record: Record) -> None:
     gone: list[tuple[float, int, int]] = []  # magnitude, layer, and place in it of each weight that goes
     here: list[tuple[float, int, int]] = []  # and of each that stays
     for at, (w, item) in enumerate(zip(weights, items, strict=True)):
-        mask = judging.tensor(item, shape=w.shape, dtype=torch.bool, what=f"the mask of layer {at}")
+        mask = expect.tensor(item, shape=w.shape, dtype=torch.bool, what=f"the mask of layer {at}")
         for place, (size, stays) in enumerate(
             zip(w.flatten().tolist(), mask.flatten().tolist(), strict=True)
         ):
             (here if stays else gone).append((abs(size), at, place))
     wanted, yours, n = case["drop"], len(gone), len(gone) + len(here)
-    judging.true(
+    expect.true(
         yours == wanted,
         f"{wanted} of all {n} weights go (False in a mask); in yours {yours} do",
         yours=yours,
@@ -101,7 +101,7 @@ def judge(case: dict[str, Any], record: Record) -> None:
         n=n,
     )
     lost, left = _place(weights, max(gone, default=(0.0, 0, 0))), _place(weights, min(here))
-    judging.true(
+    expect.true(
         not gone or max(gone)[0] <= min(here)[0],
         f"you drop {lost} and keep {left}, which is nearer to zero",
         gone=lost,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -72,9 +72,9 @@ def probe(case: dict[str, Any], magnitude_mask: Callable[..., Any]) -> dict[str,
 def judge(case: dict[str, Any], record: Record) -> None:
     """Two laws leave one answer, up to ties: the count, and that nothing dropped outweighs what stays."""
     w, wanted = case["weight"].double(), case["drop"]
-    mask = judging.tensor(record["mask"], shape=w.shape, dtype=torch.bool, what="the mask")
+    mask = expect.tensor(record["mask"], shape=w.shape, dtype=torch.bool, what="the mask")
     yours = int((~mask).sum())
-    judging.true(
+    expect.true(
         yours == wanted,
         f"{wanted} of the {w.numel()} weights go (False in the mask); in yours {yours} do",
         yours=yours,
@@ -83,7 +83,7 @@ def judge(case: dict[str, Any], record: Record) -> None:
     )
     lost, left = torch.where(mask, -1.0, w.abs()), torch.where(mask, w.abs(), math.inf)
     gone, here = (_place(at, w) for at in (lost.argmax(), left.argmin()))
-    judging.true(
+    expect.true(
         bool(lost.max() <= left.min()),
         f"you drop {gone} and keep {here}, which is nearer to zero",
         gone=gone,

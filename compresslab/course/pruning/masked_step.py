@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -65,10 +65,10 @@ def probe(case: dict[str, Any], masked_step: Callable[..., Any]) -> dict[str, An
 
 def judge(case: dict[str, Any], record: Record) -> None:
     """The step of a network that never had the dead weights: its few weights, and zeros around them."""
-    first, second = judging.parts(record["both"], count=2)
+    first, second = expect.parts(record["both"], count=2)
     shape, dtype = case["weight"].shape, case["weight"].dtype
-    weight = judging.tensor(first, shape=shape, dtype=dtype, what="the weight, of two entries the first,")
-    velocity = judging.tensor(second, shape=shape, dtype=dtype, what="the velocity, of two the second,")
+    weight = expect.tensor(first, shape=shape, dtype=dtype, what="the weight, of two entries the first,")
+    velocity = expect.tensor(second, shape=shape, dtype=dtype, what="the velocity, of two the second,")
     alive = [case[name][case["mask"]].double() for name in ("weight", "gradient", "velocity")]
     w, gradient, before = alive
     w = w.clone().requires_grad_()
@@ -76,8 +76,8 @@ def judge(case: dict[str, Any], record: Record) -> None:
     moved = torch.autograd.grad(loss, w)[0] + case["momentum"] * before
     wanted = torch.zeros(2, *shape, dtype=torch.float64)
     wanted[:, case["mask"]] = torch.stack([w.detach() - case["learning_rate"] * moved, moved])
-    judging.close(weight, wanted[0], what="the weight")
-    judging.close(velocity, wanted[1], what="the velocity")
+    expect.close(weight, wanted[0], what="the weight")
+    expect.close(velocity, wanted[1], what="the velocity")
 
 
 def by_products(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -56,13 +56,13 @@ def probe(case: dict[str, Any], obd_score: Callable[..., Any]) -> dict[str, Any]
 def judge(case: dict[str, Any], record: Record) -> None:
     """Autograd goes back through the layer, one sample at a time."""
     w = case["weight"].double().clone().requires_grad_()
-    yours = judging.tensor(record["scores"], shape=w.shape, dtype=case["weight"].dtype, what="the answer")
+    yours = expect.tensor(record["scores"], shape=w.shape, dtype=case["weight"].dtype, what="the answer")
     squares = torch.zeros_like(case["weight"], dtype=torch.float64)
     for x, error in zip(case["inputs"].double(), case["output_gradients"].double(), strict=True):
         (gradient,) = torch.autograd.grad(torch.nn.functional.linear(x, w), w, error)
         squares += gradient**2
     rise = squares / len(case["inputs"]) * w.detach() ** 2 / 2
-    judging.close(yours, rise, what="the score")
+    expect.close(yours, rise, what="the score")
 
 
 def by_samples(weight: Tensor, inputs: Tensor, output_gradients: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -100,17 +100,17 @@ def probe(case: dict[str, Any], obs_step: Callable[..., Any]) -> dict[str, Any]:
 
 def judge(case: dict[str, Any], record: Record) -> None:
     """No Hessian: for each weight in turn, the least squares fit of the others to the same outputs."""
-    first, second = judging.parts(record["both"], count=2)
-    yours = judging.tensor(first, shape=case["weights"].shape, what="the new row, of two entries the first,")
-    index = judging.whole_number(second, what="the index, of two entries the second,")
+    first, second = expect.parts(record["both"], count=2)
+    yours = expect.tensor(first, shape=case["weights"].shape, what="the new row, of two entries the first,")
+    index = expect.whole_number(second, what="the index, of two entries the second,")
     weights, inputs = case["weights"].double(), case["inputs"].double()
     rows = [_refitted(weights, inputs, q) for q in range(len(weights))]
     errors = [float((inputs @ (row - weights)).square().sum()) for row in rows]
     best = errors.index(min(errors))
-    judging.equal(index, best, what="the index of the cheapest weight")
-    judging.close(yours, rows[best], tolerance=1e-4, what="the new row")
+    expect.equal(index, best, what="the index of the cheapest weight")
+    expect.close(yours, rows[best], tolerance=1e-4, what="the new row")
     rest = f"{float(yours[best]):.3g}"
-    judging.true(
+    expect.true(
         rest in ("0", "-0"), f"the deleted weight is exactly 0; yours is {rest}", rest=rest, where=best
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -58,26 +58,26 @@ def probe(case: dict[str, Any], relative_index: Callable[..., Any]) -> dict[str,
 
 def judge(case: dict[str, Any], record: Record) -> None:
     """Decodes: each code skips its gap and puts its value. Then no shorter code may do the same."""
-    both = judging.parts(record["code"], count=2)
+    both = expect.parts(record["code"], count=2)
     dtypes = {"gaps, of two entries the first,": torch.uint8}
     dtypes["values, of two entries the second,"] = case["values"].dtype
     gaps, stored = (
-        judging.tensor(value, shape=value.shape[:1], dtype=dtype, what=what)
+        expect.tensor(value, shape=value.shape[:1], dtype=dtype, what=what)
         for value, (what, dtype) in zip(both, dtypes.items(), strict=True)
     )
     lengths = f"{len(gaps)} gaps and {len(stored)} values do not go together"
-    judging.true(len(gaps) == len(stored), lengths, gaps=len(gaps), values=len(stored))
+    expect.true(len(gaps) == len(stored), lengths, gaps=len(gaps), values=len(stored))
     largest = 2 ** case["bits"] - 1
     high = int(gaps.max()) if len(gaps) else 0
     fits = f"a gap of {case['bits']} bits is at most {largest}; yours has {high}"
-    judging.true(high <= largest, fits, high=high, largest=largest)
+    expect.true(high <= largest, fits, high=high, largest=largest)
     places = (gaps.long() + 1).cumsum(0) - 1
     decoded = _spread(places, stored, at_least=len(case["values"]))
     wanted = _spread(torch.arange(len(case["values"])), case["values"], at_least=len(decoded))
-    judging.close(decoded, wanted, tolerance=0.0, what="the decoded vector")
+    expect.close(decoded, wanted, tolerance=0.0, what="the decoded vector")
     fewest = _fewest(case["values"].tolist(), largest)
     count = f"{fewest} codes are enough for this vector; yours has {len(gaps)}"
-    judging.true(len(gaps) == fewest, count, codes=len(gaps), fewest=fewest)
+    expect.true(len(gaps) == fewest, count, codes=len(gaps), fewest=fewest)
 
 
 def _spread(places: Tensor, values: Tensor, *, at_least: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 from compresslab.checks.record import Recorded
 from compresslab.errors import WrongAnswer
@@ -71,7 +71,7 @@ def probe(case: dict[str, Any], remove_channels: Callable[..., Any]) -> dict[str
 
 def judge(case: dict[str, Any], record: Record) -> None:
     """Shapes first; then both networks run in float64: the smaller one, and the masked one."""
-    found = judging.parts(record["smaller"], count=6, what="the answer")
+    found = expect.parts(record["smaller"], count=6, what="the answer")
     keep, kept = case["keep"], int(case["keep"].sum())
     given = {name: case[name].double() for name in _GIVEN[:-1]}
     yours = {}
@@ -81,14 +81,14 @@ def judge(case: dict[str, Any], record: Record) -> None:
         yours[name] = _read(value, tuple(shape), name)
     z, y = _outputs(given, case["x"].double(), keep)
     your_z, your_y = _outputs(yours, case["x"].double())
-    judging.close(your_z, z[:, keep], what="BatchNorm's output (image, channel, row, column)")
-    judging.close(your_y, y, what="the second convolution's output (image, channel, row, column)")
+    expect.close(your_z, z[:, keep], what="BatchNorm's output (image, channel, row, column)")
+    expect.close(your_y, y, what="the second convolution's output (image, channel, row, column)")
 
 
 def _read(value: Recorded, shape: tuple[int, ...], name: str) -> Tensor:
     """The tensor, in float64; what it raises names it."""
     try:
-        return judging.tensor(value, shape=shape, what=f"the smaller {name}").double()
+        return expect.tensor(value, shape=shape, what=f"the smaller {name}").double()
     except WrongAnswer as wrong:
         raise WrongAnswer(wrong.reason, wrong.hint, name=name, wanted=shape, yours=value.shape) from None
 

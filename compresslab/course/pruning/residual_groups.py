@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 from compresslab.checks.record import Recorded
 
@@ -86,25 +86,25 @@ def judge(case: dict[str, Any], record: Record) -> None:
     names = [name for group in groups for name in group]
     wanted = _together(case["operations"])
     strange = next((name for name in names if name not in wanted), "")
-    judging.true(not strange, f"{strange!r} in your groups is no convolution", strange=strange)
+    expect.true(not strange, f"{strange!r} in your groups is no convolution", strange=strange)
     lost = next((name for name in wanted if name not in names), "")
-    judging.true(not lost, f"the convolution {lost!r} is in none of your groups", lost=lost)
+    expect.true(not lost, f"the convolution {lost!r} is in none of your groups", lost=lost)
     twice = next((name for name in wanted if names.count(name) > 1), "")
-    judging.true(not twice, f"the convolution {twice!r} is in several of your groups", twice=twice)
+    expect.true(not twice, f"the convolution {twice!r} is in several of your groups", twice=twice)
     mine = {name: group for group in groups for name in group}
     for name, group in wanted.items():
         yours, right = ", ".join(mine[name]), ", ".join(group)
         reason = f"the group of {name!r} is {right}; yours is {yours}"
-        judging.true(yours == right, reason, name=name, yours=yours, wanted=right)
+        expect.true(yours == right, reason, name=name, yours=yours, wanted=right)
 
 
 def _entries(value: Recorded, reason: str) -> tuple[Recorded, ...]:
-    judging.true(value.type == "list", f"{reason}; yours is {judging.came(value)}")
+    expect.true(value.type == "list", f"{reason}; yours is {expect.came(value)}")
     return value.items or ()
 
 
 def _name(value: Recorded) -> str:
-    judging.true(value.type == "str", f"a group is a list of names (str); yours has {judging.came(value)}")
+    expect.true(value.type == "str", f"a group is a list of names (str); yours has {expect.came(value)}")
     return value.text
 
 

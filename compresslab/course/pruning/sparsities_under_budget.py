@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -71,23 +71,23 @@ def judge(case: dict[str, Any], record: Record) -> None:
     """Laws first: sparsities that there are, within the budget. Then every layer's own, by ``_wanted``."""
     came, weights, offered = record["sparsities"], case["weights"], case["sparsities"]
     items = came.items or ()
-    found = f"a {came.type} of {len(items)} entries" if items else judging.came(came)
-    judging.true(
+    found = f"a {came.type} of {len(items)} entries" if items else expect.came(came)
+    expect.true(
         came.type in ("list", "tuple") and len(items) == len(weights),
         f"the answer is a list of {len(weights)} sparsities, one for each layer; yours is {found}",
     )
-    given = [judging.number(item, what=f"the sparsity of layer {at}") for at, item in enumerate(items)]
+    given = [expect.number(item, what=f"the sparsity of layer {at}") for at, item in enumerate(items)]
     yours = [min(offered, key=lambda one: abs(one - s)) for s in given]
     strange = next((s for s, one in zip(given, yours, strict=True) if abs(s - one) > 1e-6), None)
     no_choice = f"{strange} is in your list and is none of the sparsities {offered}"
-    judging.true(strange is None, no_choice, strange=strange, offered=offered)
+    expect.true(strange is None, no_choice, strange=strange, offered=offered)
     kept, wanted = sum(n - round(s * n) for n, s in zip(weights, yours, strict=True)), _wanted(case)
     at = next((at for at, s in enumerate(yours) if s != wanted[at]), 0)
     details = {"layer": at, "yours": yours[at], "wanted": wanted[at]}
     over = f"{kept} weights stay with your sparsities, and the budget is {case['budget']}"
-    judging.true(kept <= case["budget"], over, kept=kept, budget=case["budget"], **details)
+    expect.true(kept <= case["budget"], over, kept=kept, budget=case["budget"], **details)
     apart = f"the sparsity of layer {at} is {wanted[at]}; yours is {yours[at]}"
-    judging.true(yours == wanted, apart, **details)
+    expect.true(yours == wanted, apart, **details)
 
 
 def _steps(case: dict[str, Any]) -> Iterator[tuple[Fraction, int, int, int]]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -77,19 +77,19 @@ def probe(case: dict[str, Any], structured_mask: Callable[..., Any]) -> dict[str
 def judge(case: dict[str, Any], record: Record) -> None:
     """Three laws: a group is kept or dropped as one, the count is exact, no kept group is the smaller one."""
     weight = case["weight"].double()
-    mask = judging.tensor(record["mask"], shape=weight.shape, dtype=torch.bool, what="the mask")
+    mask = expect.tensor(record["mask"], shape=weight.shape, dtype=torch.bool, what="the mask")
     kept: list[tuple[float, str]] = []
     dropped: list[tuple[float, str]] = []
     for group in _groups(weight, case["granularity"]):
         count, size = int(mask[group].sum()), mask[group].numel()
         split = f"the group {_name(group)} stays or goes as one; yours keeps {count} of its {size} weights"
-        judging.true(count in (0, size), split, where=_name(group), yours=count, wanted=size)
+        expect.true(count in (0, size), split, where=_name(group), yours=count, wanted=size)
         norm = sum(abs(w) for w in weight[group].flatten().tolist())
         (kept if count else dropped).append((norm, _name(group)))
     wanted = round(case["sparsity"] * len(kept + dropped))
-    judging.equal(len(dropped), wanted, what="the number of dropped groups")
+    expect.equal(len(dropped), wanted, what="the number of dropped groups")
     (small, left), (large, gone) = min(kept), max(dropped)
-    judging.true(
+    expect.true(
         large <= small * 1.00001,
         f"you drop {gone}, of L1 norm {large:.4g}, and keep {left}, of only {small:.4g}",
         where=gone,

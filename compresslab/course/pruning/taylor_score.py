@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -48,10 +48,10 @@ def probe(case: dict[str, Any], taylor_score: Callable[..., Any]) -> dict[str, A
 def judge(case: dict[str, Any], record: Record) -> None:
     """Where the loss is the straight line that the gradient draws, a channel is really taken out."""
     w, g = case["weight"].double(), case["gradient"].double()
-    yours = judging.tensor(record["scores"], shape=w.shape[:1], dtype=case["weight"].dtype, what="the answer")
+    yours = expect.tensor(record["scores"], shape=w.shape[:1], dtype=case["weight"].dtype, what="the answer")
     without = torch.stack([w.index_fill(0, torch.tensor([channel]), 0) for channel in range(len(w))])
     moved = torch.tensordot(without - w, g, dims=g.dim())  # (out,): the loss after, less the loss before
-    judging.close(yours, moved.square(), what="the score")
+    expect.close(yours, moved.square(), what="the score")
 
 
 def by_rows(weight: Tensor, gradient: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -53,7 +53,7 @@ def probe(case: dict[str, Any], two_of_four_mask: Callable[..., Any]) -> dict[st
 def judge(case: dict[str, Any], record: Record) -> None:
     """Brute force: no choice of two in a group, of all six, is larger than the one that was made."""
     weight = case["weight"]
-    mask = judging.tensor(record["mask"], shape=weight.shape, dtype=torch.bool, what="the mask")
+    mask = expect.tensor(record["mask"], shape=weight.shape, dtype=torch.bool, what="the mask")
     for out, *place in itertools.product(*map(range, [len(weight), *weight.shape[2:]])):
         row, kept = (tensor[out].movedim(0, -1)[tuple(place)].tolist() for tensor in (weight, mask))
         for start in range(0, len(row), 4):
@@ -66,7 +66,7 @@ def _judge_group(group: list[float], kept: list[bool], *, where: str) -> None:
     mine = [w for w, stays in zip(group, kept, strict=True) if stays]
     yours, wanted = (", ".join(f"{w:.3g}" for w in pair) or "nothing" for pair in (mine, best))
     right = len(mine) == len(best) and sum(map(abs, mine)) >= sum(map(abs, best)) * 0.99999
-    judging.true(
+    expect.true(
         right,
         f"of {where} the mask keeps {wanted}; yours keeps {yours}",
         where=where,

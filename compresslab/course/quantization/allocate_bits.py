@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -66,18 +66,18 @@ def probe(case: dict[str, Any], allocate_bits: Callable[..., Any]) -> dict[str, 
 def judge(case: dict[str, Any], record: Record) -> None:
     """Laws first: in the table, in the budget, nothing useful left that fits. Then the order of buying."""
     layers, choices = case["sizes"].shape
-    chosen = judging.tensor(
+    chosen = expect.tensor(
         record["chosen"], shape=(layers,), dtype=torch.int64, what="the choice of each layer"
     )
     low, high = int(chosen.min()), int(chosen.max())
     known = f"a choice is an index, 0 … {choices - 1}; yours go from {low:,} to {high:,}"
-    judging.true(low >= 0 and high < choices, known, low=f"{low:,}", high=f"{high:,}")
+    expect.true(low >= 0 and high < choices, known, low=f"{low:,}", high=f"{high:,}")
     left = case["budget"] - int(case["sizes"].gather(1, chosen[:, None]).sum())
-    judging.true(left >= 0, f"your choices take {-left:,} bytes more than the budget", over=f"{-left:,}")
+    expect.true(left >= 0, f"your choices take {-left:,} bytes more than the budget", over=f"{-left:,}")
     layer = min((layer for _, layer in _offers(case, chosen.tolist(), left)), default=None)
     idle = f"{left:,} bytes are left, enough for an upgrade of layer {layer}"
-    judging.true(layer is None, idle, left=f"{left:,}", layer=layer)
-    judging.close(chosen, torch.tensor(_bought(case)), what="the choice of layer")
+    expect.true(layer is None, idle, left=f"{left:,}", layer=layer)
+    expect.close(chosen, torch.tensor(_bought(case)), what="the choice of layer")
 
 
 def _offers(case: dict[str, Any], chosen: list[int], left: int) -> list[tuple[Fraction, int]]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -53,20 +53,20 @@ def probe(case: dict[str, Any], channel_scales: Callable[..., Any]) -> dict[str,
 
 
 def judge(case: dict[str, Any], record: Record) -> None:
-    came = judging.came(record["answer"])
-    judging.true(record["answer"].type == "tuple", f"the answer is a tuple (q, scales); yours is {came}")
-    first, second = judging.parts(record["answer"], count=2)
+    came = expect.came(record["answer"])
+    expect.true(record["answer"].type == "tuple", f"the answer is a tuple (q, scales); yours is {came}")
+    first, second = expect.parts(record["answer"], count=2)
     w = case["weight"].double()
-    q = judging.tensor(first, shape=w.shape, dtype=torch.int8, what="q").double()
-    scales = judging.tensor(second, shape=w.shape[:1], what="scales").double()
+    q = expect.tensor(first, shape=w.shape, dtype=torch.int8, what="q").double()
+    scales = expect.tensor(second, shape=w.shape[:1], what="scales").double()
     largest = torch.tensor([max(map(abs, row)) for row in w.flatten(1).tolist()], dtype=torch.float64)
     highest = 2 ** (case["bits"] - 1) - 1
     wanted = torch.where(largest == 0, 1.0, largest / highest)
     near = torch.isclose(scales, wanted, rtol=1e-5, atol=0)
-    judging.close(torch.where(near, wanted, scales), wanted, tolerance=0, what="scales")
+    expect.close(torch.where(near, wanted, scales), wanted, tolerance=0, what="scales")
     exact = (w.flatten(1) / wanted[:, None]).view(w.shape)
     nearest = (q - exact).abs() < 0.501
-    judging.close(q, torch.where(nearest, q, exact.round()), what="q")
+    expect.close(q, torch.where(nearest, q, exact.round()), what="q")
 
 
 def by_rows(weight: Tensor, *, bits: int) -> Quantized:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -82,15 +82,15 @@ def probe(case: dict[str, Any], codebook: Callable[..., Any]) -> dict[str, Any]:
 
 
 def judge(case: dict[str, Any], record: Record) -> None:
-    first, second = judging.parts(record["both"], count=2)
+    first, second = expect.parts(record["both"], count=2)
     weights, start = case["weights"], case["start"]
-    indices = judging.tensor(
+    indices = expect.tensor(
         first, shape=weights.shape, dtype=torch.int64, what="indices, of two entries the first,"
     )
-    centroids = judging.tensor(second, shape=start.shape, what="centroids, of two entries the second,")
+    centroids = expect.tensor(second, shape=start.shape, what="centroids, of two entries the second,")
     wanted = _rounds(weights, start, case["steps"])[-1]
-    judging.close(centroids, torch.from_numpy(wanted), what="the centroid")
-    judging.close(indices, torch.from_numpy(_owners(weights, wanted)), what="the index")
+    expect.close(centroids, torch.from_numpy(wanted), what="the centroid")
+    expect.close(indices, torch.from_numpy(_owners(weights, wanted)), what="the index")
 
 
 def by_distances(weights: Tensor, start: Tensor, *, steps: int) -> tuple[Tensor, Tensor]:

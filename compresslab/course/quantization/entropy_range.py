@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -62,11 +62,11 @@ def probe(case: dict[str, Any], entropy_range: Callable[..., Any]) -> dict[str, 
 
 def judge(case: dict[str, Any], record: Record) -> None:
     """PyTorch's own divergence of two categorical distributions; of equally good cuts any one will do."""
-    yours = judging.whole_number(record["kept"], what="the cut")
+    yours = expect.whole_number(record["kept"], what="the cut")
     counts, levels = case["counts"].tolist(), case["levels"]
     cuts = range(levels, len(counts) + 1, levels)
     tried = f"{levels}, {2 * levels}, … {cuts[-1]}"
-    judging.true(yours in cuts, f"the cut is one of {tried}; yours is {yours}", outside=yours)
+    expect.true(yours in cuts, f"the cut is one of {tried}; yours is {yours}", outside=yours)
 
     def divergence(cut: int) -> float:
         p, q = counts[:cut], []
@@ -78,7 +78,7 @@ def judge(case: dict[str, Any], record: Record) -> None:
         return float(kl_divergence(*both))
 
     best = min(cuts, key=divergence)
-    judging.true(
+    expect.true(
         divergence(yours) <= divergence(best) * 1.0001 + 1e-9,
         f"{yours} bins have the divergence {divergence(yours):.4g}, and {best} have {divergence(best):.4g}",
         yours=yours,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -63,14 +63,14 @@ def probe(case: dict[str, Any], fold_batch_norm: Callable[..., Any]) -> dict[str
 
 def judge(case: dict[str, Any], record: Record) -> None:
     """The one convolution does what the two layers did, seen on random images, in float64."""
-    first, second = judging.parts(record["both"], count=2)
-    weight = judging.tensor(first, shape=case["weight"].shape, what="the weight, of two entries the first,")
-    bias = judging.tensor(second, shape=case["beta"].shape, what="the bias, of two entries the second,")
+    first, second = expect.parts(record["both"], count=2)
+    weight = expect.tensor(first, shape=case["weight"].shape, what="the weight, of two entries the first,")
+    bias = expect.tensor(second, shape=case["beta"].shape, what="the bias, of two entries the second,")
     given = {name: value.double() for name, value in case.items() if isinstance(value, Tensor)}
     z = F.conv2d(given["x"], given["weight"], given.get("bias"))
     wanted = F.batch_norm(z, given["mean"], given["variance"], given["gamma"], given["beta"], eps=case["eps"])
     yours = F.conv2d(given["x"], weight.double(), bias.double())
-    judging.close(yours, wanted, tolerance=1e-4, what="the output (image, channel, row, column)")
+    expect.close(yours, wanted, tolerance=1e-4, what="the output (image, channel, row, column)")
 
 
 def by_factor(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -93,10 +93,10 @@ def probe(case: dict[str, Any], integer_linear: Callable[..., Any]) -> dict[str,
 
 def judge(case: dict[str, Any], record: Record) -> None:
     x, w = case["q_x"].numpy().astype(np.int64), case["q_w"].numpy().astype(np.int64)
-    q_y = judging.tensor(record["q_y"], shape=(len(x), len(w)), dtype=torch.uint8, what="q_y")
+    q_y = expect.tensor(record["q_y"], shape=(len(x), len(w)), dtype=torch.uint8, what="q_y")
     sums = np.einsum("ni,oi->no", x - case["zero_point_x"], w) + case["bias"].numpy()
     steps = np.floor(sums * case["multiplier"].double().numpy() + 0.5) + case["zero_point_y"]
-    judging.close(q_y, torch.from_numpy(np.clip(steps, 0, 255)), what="q_y")
+    expect.close(q_y, torch.from_numpy(np.clip(steps, 0, 255)), what="q_y")
 
 
 def by_matrix(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -49,7 +49,7 @@ def probe(case: dict[str, Any], least_squares_range: Callable[..., Any]) -> dict
 
 def judge(case: dict[str, Any], record: Record) -> None:
     """Any candidate will do that no other beats: two may be equally good."""
-    yours = judging.number(record["t"], what="the range")
+    yours = expect.number(record["t"], what="the range")
     samples, candidates = case["samples"].float(), case["candidates"].tolist()
     highest = 2 ** (case["bits"] - 1) - 1
 
@@ -59,12 +59,12 @@ def judge(case: dict[str, Any], record: Record) -> None:
 
     best = min(candidates, key=error)
     taken = min(candidates, key=lambda t: abs(t - yours))
-    judging.true(
+    expect.true(
         abs(taken - yours) <= 1e-5 * taken,
         f"the range is one of the candidates; yours, {yours:.4g}, is none of them",
         outside=f"{yours:.4g}",
     )
-    judging.true(
+    expect.true(
         error(taken) <= error(best) * 1.0001,
         f"at t = {yours:.4g} the error is {error(taken):.4g}; at t = {best:.4g} it is {error(best):.4g}",
         yours=f"{yours:.4g}",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -55,11 +55,11 @@ def probe(case: dict[str, Any], quantize: Callable[..., Any]) -> dict[str, Any]:
 
 
 def judge(case: dict[str, Any], record: Record) -> None:
-    read = judging.tensor(record["q"], shape=case["x"].shape, dtype=torch.uint8, what="q")
+    read = expect.tensor(record["q"], shape=case["x"].shape, dtype=torch.uint8, what="q")
     q = read.double()
     exact = (case["x"].double() / case["scale"] + case["zero_point"]).clamp(0, 2 ** case["bits"] - 1)
     nearest = (q - exact).abs() < 0.501
-    judging.close(q, torch.where(nearest, q, exact.round()), what="q")
+    expect.close(q, torch.where(nearest, q, exact.round()), what="q")
 
 
 def by_formula(x: Tensor, scale: float, zero_point: int, *, bits: int) -> Tensor:

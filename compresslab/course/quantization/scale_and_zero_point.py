@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -48,15 +48,13 @@ def probe(case: dict[str, Any], scale_and_zero_point: Callable[..., Any]) -> dic
 
 
 def judge(case: dict[str, Any], record: Record) -> None:
-    came = judging.came(record["grid"])
-    judging.true(
-        record["grid"].type == "tuple", f"the answer is a tuple (scale, zero_point); yours is {came}"
-    )
-    first, second = judging.parts(record["grid"], count=2)
-    scale = judging.number(first, what="the scale")
-    zero_point = judging.whole_number(second, what="the zero point")
+    came = expect.came(record["grid"])
+    expect.true(record["grid"].type == "tuple", f"the answer is a tuple (scale, zero_point); yours is {came}")
+    first, second = expect.parts(record["grid"], count=2)
+    scale = expect.number(first, what="the scale")
+    zero_point = expect.whole_number(second, what="the zero point")
     levels = 2 ** case["bits"] - 1
-    judging.true(
+    expect.true(
         0 <= zero_point <= levels,
         f"the zero point is one of the integers 0 … {levels}; yours is {zero_point}",
         zero_point=zero_point,
@@ -64,9 +62,9 @@ def judge(case: dict[str, Any], record: Record) -> None:
     )
     low, high = min(case["low"], 0.0), max(case["high"], 0.0)
     wanted = (high - low) / levels if high > low else 1.0
-    judging.close(scale, wanted, tolerance=1e-4 * min(wanted, 1.0), what="the scale")
+    expect.close(scale, wanted, tolerance=1e-4 * min(wanted, 1.0), what="the scale")
     below = -low / wanted
-    judging.true(
+    expect.true(
         abs(zero_point - below) < 0.5001,
         f"zero lies {below:.2f} steps above the low end, so the zero point is the whole number nearest to "
         f"that; yours is {zero_point}",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -56,14 +56,14 @@ def probe(case: dict[str, Any], straight_through: Callable[..., Any]) -> dict[st
 
 
 def judge(case: dict[str, Any], record: Record) -> None:
-    y = judging.tensor(record["y"], shape=case["x"].shape, what="y")
-    gradient = judging.tensor(record["gradient"], shape=case["x"].shape, what="the gradient of x")
+    y = expect.tensor(record["y"], shape=case["x"].shape, what="y")
+    gradient = expect.tensor(record["gradient"], shape=case["x"].shape, what="the gradient of x")
     x = case["x"].clone().requires_grad_()
     highest = 2 ** (case["bits"] - 1) - 1
     oracle = torch.fake_quantize_per_tensor_affine(x, case["scale"], 0, -highest, highest)
     oracle.backward(case["g"])
-    judging.close(y, oracle.detach(), what="y")
-    judging.close(gradient, x.grad, what="the gradient of x")
+    expect.close(y, oracle.detach(), what="y")
+    expect.close(gradient, x.grad, what="the gradient of x")
 
 
 def by_mask(x: Tensor, scale: float, *, bits: int) -> Tensor:

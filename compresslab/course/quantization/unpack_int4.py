@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compresslab.checks import expect as judging
+from compresslab.checks import expect
 from compresslab.checks.exercise import Case, Exercise, Hint, Record, mistake
 
 __all__ = ["EXERCISE"]
@@ -38,10 +38,10 @@ def probe(case: dict[str, Any], unpack_int4: Callable[..., Any]) -> dict[str, An
 
 def judge(case: dict[str, Any], record: Record) -> None:
     count = case["count"]
-    integers = judging.tensor(record["integers"], shape=(count,), dtype=torch.int8)
+    integers = expect.tensor(record["integers"], shape=(count,), dtype=torch.int8)
     whole = int.from_bytes(case["packed"].numpy().tobytes(), "little")  # integer i begins at bit 4 i
     digits = [whole // 16**i % 16 for i in range(count)]
-    judging.close(integers, torch.tensor([digit - 16 * (digit // 8) for digit in digits]), what="the integer")
+    expect.close(integers, torch.tensor([digit - 16 * (digit // 8) for digit in digits]), what="the integer")
 
 
 def by_shifting(packed: Tensor, *, count: int) -> Tensor:
