@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from compresslab.data.images import Images, Splits
 from compresslab.errors import BadSetting
 from compresslab.experiments.results import RESULTS, load_weights, read_json, record_settings
+from compresslab.storage.atomic import write_tensors
 from compresslab.training.loop import fast_precision
 
 __all__ = ["TUNING", "Best", "Context", "Derived", "Experiment", "Run"]
@@ -219,4 +219,4 @@ class Context:
     def save_network(self, network: nn.Module) -> None:
         """Write the network's state dict to ``network_path``, if this run's network is kept."""
         if self.run.network:
-            save_file(network.state_dict(), self.network_path)
+            write_tensors(self.network_path, network.state_dict(), durable=True)

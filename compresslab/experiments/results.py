@@ -7,7 +7,6 @@ key is ``GROUP/NAME/…/SEED``. Accuracies are fractions. Networks are ``data/re
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
@@ -20,6 +19,7 @@ from torch import nn
 from compresslab.data.location import DATA
 from compresslab.errors import BadSetting, CompressionError, DamagedFile
 from compresslab.storage import load_model
+from compresslab.storage.atomic import write_json
 
 __all__ = [
     "RESULTS",
@@ -29,7 +29,6 @@ __all__ = [
     "summarize",
     "values",
     "write_results",
-    "write_whole",
 ]
 
 RESULTS = DATA / "results"
@@ -99,15 +98,7 @@ def read_json(path: Path, *, about: str) -> dict[str, Any]:
 
 def write_results(results: Mapping[str, Any], path: Path) -> None:
     """Write the results atomically, as JSON in the order of their keys."""
-    write_whole((json.dumps(dict(sorted(results.items())), indent=1) + "\n").encode(), path)
-
-
-def write_whole(content: bytes, path: Path) -> None:
-    """Write a file atomically: an interruption leaves what was there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+    write_json(path, dict(sorted(results.items())), durable=True)
 
 
 def load_weights(path: Path, *, into: nn.Module) -> nn.Module:

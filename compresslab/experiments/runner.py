@@ -29,8 +29,9 @@ import torch
 from compresslab.data.fashion_mnist import fashion_mnist
 from compresslab.data.images import Splits
 from compresslab.experiments.experiment import TUNING, Context, Experiment, Run
-from compresslab.experiments.results import RESULTS, record_settings, write_results, write_whole
+from compresslab.experiments.results import RESULTS, record_settings, write_results
 from compresslab.jobs.executor import Pool, open_pool, run_all
+from compresslab.storage.atomic import write_bytes
 
 __all__ = ["Unfinished", "estimated_seconds", "forecast", "perform", "run_missing", "training_pool"]
 
@@ -66,7 +67,8 @@ class Unfinished:
     def end(self, run: Run, record: Mapping[str, Any], network: bytes | None) -> None:
         """Store what a run found, its record last; runs that waited for it become ready."""
         if network is not None:
-            write_whole(network, self.experiment.network_path(run.network, self.folder))
+            path = self.experiment.network_path(run.network, self.folder)
+            write_bytes(path, network, durable=True)
         if not run.network_only:
             self.results[run.key] = dict(record)
             write_results(self.results, self.experiment.path(self.folder))

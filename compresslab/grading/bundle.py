@@ -69,7 +69,7 @@ def make_bundle(lab: Lab, out: Path) -> Bundle:
     Raises:
         CompressionError: the folder is not empty, or can't be written.
     """
-    advice = "a bundle needs a folder that can be written; give another --out"
+    advice = "expected a path where a folder can be written; give another --out"
     with new_folder(out, mode=0o700, advice=advice) as unfinished:
         if out.is_dir() and any(out.iterdir()):
             raise BadSetting(f"--out {out} is not empty; expected a new folder; give another one")

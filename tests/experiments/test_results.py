@@ -9,8 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compresslab.errors import BadSetting, DamagedFile
-from compresslab.experiments import results as module
-from compresslab.experiments.results import load_weights, read_json, values, write_results, write_whole
+from compresslab.experiments.results import load_weights, read_json, values, write_results
 from compresslab.storage import save_model
 
 RESULTS = {
@@ -64,12 +63,12 @@ def test_an_interrupted_writing_leaves_what_was_there(tmp_path, monkeypatch):
     def interrupted(*paths):
         raise KeyboardInterrupt
 
-    path = tmp_path / "one.safetensors"
-    write_whole(b"first", path)
-    monkeypatch.setattr(module.os, "replace", interrupted)
+    path = tmp_path / "results.json"
+    write_results({"first": 1}, path)
+    monkeypatch.setattr("compresslab.storage.atomic.os.replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_whole(b"second", path)
-    assert path.read_bytes() == b"first"
+        write_results({"second": 2}, path)
+    assert json.loads(path.read_text()) == {"first": 1}
 
 
 @pytest.mark.parametrize("content", ["{", "7", None])

@@ -186,7 +186,7 @@ def test_where_no_folder_can_be_made_is_told(tmp_path, out, why):
     (tmp_path / "file").write_text("")
     with pytest.raises(
         CompressionError,
-        match=rf"{out} can't be written \({why}\); a bundle needs a folder .* written; give another",
+        match=rf"{out} can't be written \({why}\); expected .* written; give another",
     ):
         make_bundle(LAB, tmp_path / out)
 
