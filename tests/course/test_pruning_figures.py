@@ -144,7 +144,7 @@ def test_weights_that_are_not_the_same_ones_and_a_dead_layer_are_refused():
 LOSSES = {"stem": [0.0, 0.25, 1.0], "head": [-0.0001, 0.04, 0.5]}
 
 
-def test_the_scan_writes_every_damage_beside_the_weights_of_its_layer():
+def test_the_scan_writes_every_loss_beside_the_weights_of_its_layer():
     weights = {"head": 1120, "stem": 144, "other": 7}
     heat, bars = draw_sensitivity(LOSSES, (0.0, 0.5, 0.9), weights=weights, unit="nats").axes
     cells = {text.xy: text.get_text() for text in heat.texts}

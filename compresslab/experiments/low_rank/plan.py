@@ -109,12 +109,12 @@ def _perceptron_ranks() -> dict[str, int]:
 
 
 @functools.cache
-def _ranks(scanned: str, budget: float, damages: str) -> dict[str, Any]:
+def _ranks(scanned: str, budget: float, sensitivities: str) -> dict[str, Any]:
     model = load_baseline()
     found = ranks_under_budget(
         model,
         ONE,
-        json.loads(damages),
+        json.loads(sensitivities),
         shares=SHARES,
         macs_per_sample=int(count_macs(model, ONE) / budget),
         split=SPLITS.get(scanned, CHANNELS),

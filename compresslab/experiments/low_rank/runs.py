@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.analysis.layer_inputs import gram_matrices
-from compresslab.analysis.sensitivity import answers_moved
+from compresslab.analysis.sensitivity import output_sensitivity
 from compresslab.data.images import Images
 from compresslab.errors import Diverged
 from compresslab.experiments.experiment import Context
@@ -83,7 +83,7 @@ def structure(name: str, record: Mapping[str, Any]) -> nn.Module:
 def scan(context: Context, *, way: str, shares: list[float], multiple: int, images: int) -> dict:
     """Scan the sensitivity: factorize each layer alone and return the divergence in nats, one per share."""
     model = load_baseline()
-    moved = answers_moved(model, context.data.validation.first(images).inputs())
+    moved = output_sensitivity(model, context.data.validation.first(images).inputs())
     split = _split(context, model, way, 0)
     return {"damages": scan_ranks(model, moved, shares=shares, split=split, multiple=multiple)}
 

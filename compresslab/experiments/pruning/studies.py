@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compresslab.analysis.sensitivity import answers_moved
+from compresslab.analysis.sensitivity import output_sensitivity
 from compresslab.experiments.experiment import Context
 from compresslab.experiments.pruning.methods import CHANNEL_CHOICES, CRITERIA, GRANULARITIES, choose_masks
 from compresslab.experiments.pruning.runs import LOOKED_AT
@@ -86,7 +86,7 @@ def study_allocation(
 def scan(context: Context, *, sparsities: list[float], images: int) -> dict:
     """Scan the sensitivity: prune each layer alone and return the divergence in nats, one per sparsity."""
     model = load_baseline()
-    moved = answers_moved(model, context.data.validation.first(images).inputs())
+    moved = output_sensitivity(model, context.data.validation.first(images).inputs())
     return {"damages": scan_sensitivity(model, moved, sparsities=sparsities)}
 
 
@@ -165,11 +165,11 @@ def _global(context: Context, model: nn.Module, sparsity: float) -> Masks:
 def _scanned(context: Context, model: nn.Module, sparsity: float) -> Masks:
     """Return masks allocated by the sensitivity scan, with at most as many weights kept in total."""
     scores = magnitudes(model)
-    moved = answers_moved(model, context.data.validation.first(SCAN_IMAGES).inputs())
-    damages = scan_sensitivity(model, moved, sparsities=SCAN_SPARSITIES)
+    moved = output_sensitivity(model, context.data.validation.first(SCAN_IMAGES).inputs())
+    sensitivities = scan_sensitivity(model, moved, sparsities=SCAN_SPARSITIES)
     weights = {name: s.numel() for name, s in scores.items()}
     budget = sum(weights.values()) - round(sparsity * sum(weights.values()))
-    shares = sparsities_under_budget(damages, weights, sparsities=SCAN_SPARSITIES, budget=budget)
+    shares = sparsities_under_budget(sensitivities, weights, sparsities=SCAN_SPARSITIES, budget=budget)
     return local_masks(scores, sparsity=shares)
 
 

@@ -11,8 +11,8 @@ to choose the ranks:
 - **spread**: a greedy choice for the whole network, which adds one rank at a time where the next s² per MAC
   is the largest. Each layer's s² decrease, so the choice is within one step of the optimum; if all ranks cost
   the same, it is the optimum.
-- **scan**: each layer alone is factorized at several ranks, the loss of quality is measured on the network,
-  and a budget of MACs is allocated with the least total loss (``analysis.allocation``).
+- **scan**: each layer alone is factorized at several ranks, the sensitivity is measured on the network, and a
+  budget of MACs is allocated to lose least (``analysis.allocation``).
 
 What it saves: accuracy at the same cost. What it costs: energy and spread take one singular value
 decomposition per layer, the scan as many evaluations as layers times ranks. What is left out: that
@@ -32,10 +32,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from compresslab.analysis.allocation import Choice, least_damage
-from compresslab.analysis.sensitivity import Damage
+from compresslab.analysis.allocation import Choice, allocate_greedily, allocate_units
+from compresslab.analysis.sensitivity import Measure, scan
 from compresslab.errors import BadSetting
 from compresslab.measurement.costs import count_macs
 from compresslab.models.surgery import Layer, evaluating, forward_hooks, weight_layers
@@ -176,31 +175,25 @@ def spread_ranks(spectra: Sequence[Tensor], costs: Sequence[int], *, budget: int
         raise BadSetting(
             f"budget must be at least {sum(costs):,}, rank 1 everywhere, got {budget:,}; leave a layer whole"
         )
-    steps = sorted(  # s² decrease, so those of one layer stay in order
-        (-(float(value) ** 2) / cost, layer, cost)
-        for layer, (s, cost) in enumerate(zip(spectra, costs, strict=True))
-        for value in s[1:]
-    )
-    ranks = [1] * len(spectra)
-    for _, layer, cost in steps:
-        if cost <= left:
-            ranks[layer], left = ranks[layer] + 1, left - cost
-    return ranks
+    squares = [[float(value) ** 2 for value in s[1:]] for s in spectra]  # what each further rank keeps
+    return [1 + further for further in allocate_units(squares, costs, budget=left)]
 
 
 def scan_ranks(
     model: nn.Module,
-    damage: Damage,
+    measure: Measure,
     *,
     shares: Sequence[float],
     split: Split = CHANNELS,
     multiple: int = 1,
 ) -> dict[str, list[float | None]]:
-    """What each layer does when it alone is thin: {layer's name: one damage a share; None if no rank fits}.
+    """Measure the network with each layer thin alone: {layer's name: one sensitivity per share}.
+
+    It is None where no rank fits the share.
 
     Args:
         model: left alone.
-        damage: factorized network → how much worse it is, as ``compresslab.analysis.allocation`` makes it.
+        measure: factorized network → how much worse it is, as ``output_sensitivity`` makes it.
         shares: of the layer's weights that may remain, each 0 < share < 1.
         split: the kind of factorization; layers that it can't factorize are not in the result.
         multiple: ranks are multiples of this.
@@ -209,33 +202,32 @@ def scan_ranks(
         CompressionError: a share is out of range, or the model has no layer.
     """
     layers = _supported(split, model)
-    bar = tqdm(total=len(layers) * len(shares), desc="ranks", unit="run", leave=False)
 
-    def alone(name: str, share: float) -> float | None:
-        bar.update()
+    def thin(name: str, share: float) -> nn.Module | None:
         rank = rank_for_weights(layers[name], share=share, split=split, multiple=multiple)
-        return None if rank is None else damage(factorize(model, {name: rank}, split=split))
+        return None if rank is None else factorize(model, {name: rank}, split=split)
 
-    with bar:
-        return {name: [alone(name, share) for share in shares] for name in layers}
+    return scan(layers, shares, thin, measure)
 
 
 def ranks_under_budget(
     model: nn.Module,
     inputs: Tensor,
-    damages: Mapping[str, Sequence[float | None]],
+    sensitivities: Mapping[str, Sequence[float | None]],
     *,
     shares: Sequence[float],
     macs_per_sample: int,
     split: Split = CHANNELS,
     multiple: int = 1,
 ) -> dict[str, Rank]:
-    """A rank for each layer, of little summed damage within the budget of MACs; layers left out stay whole.
+    """A rank for each layer, with a small sum of sensitivities within the budget of MACs.
+
+    Layers that are not in the result stay whole.
 
     Args:
         model: not changed.
         inputs: at least one image, (n, 1, 28, 28): MACs depend on its size.
-        damages: from ``scan_ranks`` with these shares, this split and multiple.
+        sensitivities: from ``scan_ranks`` with these shares, this split and multiple.
         shares: of a layer's weights.
         macs_per_sample: the budget of the whole network.
         split: the kind of factorization.
@@ -247,16 +239,16 @@ def ranks_under_budget(
     layers, shapes = weight_layers(model), _input_shapes(model, inputs)
     choices: dict[str, list[Choice]] = {}
     ranks: dict[str, list[Rank | None]] = {}
-    for name, row in damages.items():
+    for name, row in sensitivities.items():
         choices[name], ranks[name] = [Choice(_macs(layers[name], shapes[name]), 0.0)], [None]
-        for share, damage in zip(shares, row, strict=True):
+        for share, found in zip(shares, row, strict=True):
             rank = rank_for_weights(layers[name], share=share, split=split, multiple=multiple)
-            if rank is not None and damage is not None:
+            if rank is not None and found is not None:
                 thin = thin_layers(split, name, layers[name], rank, filled=False)
-                choices[name].append(Choice(_macs(thin, shapes[name]), damage))
+                choices[name].append(Choice(_macs(thin, shapes[name]), found))
                 ranks[name].append(rank)
     fixed = count_macs(model, inputs) - sum(layer[0].cost for layer in choices.values())
-    picks = least_damage({**choices, "all else": [Choice(fixed, 0.0)]}, budget=macs_per_sample)
+    picks = allocate_greedily({**choices, "all else": [Choice(fixed, 0.0)]}, budget=macs_per_sample)
     chosen = {name: ranks[name][picks[name]] for name in ranks}
     return {name: rank for name, rank in chosen.items() if rank is not None}
 

@@ -1,7 +1,7 @@
 """Pruning: fewer weights, by criterion (which), granularity (what together) and schedule (when)."""
 
 from compresslab.analysis.layer_inputs import gram_matrices, output_error
-from compresslab.analysis.sensitivity import accuracy_lost, answers_moved
+from compresslab.analysis.sensitivity import accuracy_sensitivity, output_sensitivity
 from compresslab.techniques.pruning.channel_groups import Group, Member, dependency_groups
 from compresslab.techniques.pruning.channel_removal import (
     empty_like,
@@ -79,8 +79,7 @@ __all__ = [
     "Pruned",
     "SparseConv2d",
     "SparseLinear",
-    "accuracy_lost",
-    "answers_moved",
+    "accuracy_sensitivity",
     "as_sparse_product",
     "batch_norm_scale",
     "channel",
@@ -118,6 +117,7 @@ __all__ = [
     "n_of_m_mask",
     "optimal_brain_damage",
     "output_error",
+    "output_sensitivity",
     "prunable_layers",
     "prune_by_magnitude",
     "prune_iteratively",

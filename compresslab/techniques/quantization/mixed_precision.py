@@ -1,19 +1,18 @@
 """Mixed precision: not every layer needs the same bits.
 
-Some layers bear two bits, others suffer at four. Quantize one layer at a time, to each number of bits, and
-see how far the network's answers move (its *sensitivity*); then spend a budget of bytes where it helps most.
+Some layers bear two bits, others lose accuracy at four. Quantize one layer at a time, to each number of bits,
+and see how far the network's outputs move (its *sensitivity*); then spend a budget of bytes where it helps
+most.
 
     e[l, b] = mean over images of KL(softmax z ‖ softmax z'),   z' with only layer l in b bits
 
     choose b[l]:   Σ e[l, b[l]] least,   Σ bytes[l, b[l]] ≤ budget
 
-Choosing is the *knapsack problem*, and as bytes are whole numbers, dynamic programming solves it exactly:
-the best choice for the first l layers in B bytes needs only the best ones for the first l - 1. (The greedy
-rule, which always buys the upgrade of the most error per byte, comes close and needs no table.)
+Bytes are small whole numbers, so the choice is exact (``analysis.allocation.allocate_exactly``).
 
 What it saves: accuracy at the same bytes, or bytes at the same accuracy. What it costs: as many evaluations
 as layers times choices; and an engine that has kernels for all those widths, which few have. What is left
-out: that errors of several layers need not add up.
+out: that the sensitivities of several layers need not add up.
 
 Source: sensitivity and a budget: Dong et al. 2019, "HAWQ", arXiv:1905.03696, which takes the Hessian for the
 sensitivity; here: the divergence itself, measured, because the network is small. The sum over layers as a
@@ -26,26 +25,13 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from tqdm.auto import tqdm
 
-from compresslab.data.images import check_some_images
-from compresslab.errors import BadSetting
-from compresslab.models.surgery import Layer, evaluating
+from compresslab.analysis.allocation import Choice, allocate_exactly
+from compresslab.analysis.sensitivity import output_sensitivity, scan
+from compresslab.models.surgery import Layer, check_layer_names, weight_layers
 from compresslab.techniques.quantization.weight_only import quantize_layer, replace_layers
 
-__all__ = ["allocate_bits", "divergence", "layer_bytes", "quantize_mixed", "sensitivity"]
-
-Layer = Layer
-
-
-def divergence(z: Tensor, changed: Tensor) -> Tensor:
-    """How far answers moved, in nats: the mean of KL(softmax z ‖ softmax changed); logits (batch, classes).
-
-    >>> divergence(torch.tensor([[0.0, 1.0]]), torch.tensor([[5.0, 6.0]])).abs() < 1e-6
-    tensor(True)
-    """
-    return F.kl_div(changed.log_softmax(dim=1), z.log_softmax(dim=1), reduction="batchmean", log_target=True)
+__all__ = ["allocate_bits", "layer_bytes", "quantize_mixed", "sensitivity"]
 
 
 def layer_bytes(layer: Layer, *, bits: int) -> int:
@@ -53,9 +39,8 @@ def layer_bytes(layer: Layer, *, bits: int) -> int:
     return sum(part.nbytes for part in quantize_layer(layer, bits=bits).parts().values())
 
 
-@torch.no_grad()
 def sensitivity(model: nn.Module, inputs: Tensor, *, choices: Sequence[int]) -> dict[str, list[float]]:
-    """What each layer does to the answers when it alone has so few bits: {name: one divergence a choice}.
+    """Measure the outputs with each layer quantized alone: {layer's name: one divergence in nats per choice}.
 
     Args:
         model: with at least one Conv2d or Linear layer; it runs in evaluation mode and is left alone.
@@ -65,20 +50,11 @@ def sensitivity(model: nn.Module, inputs: Tensor, *, choices: Sequence[int]) -> 
     Raises:
         CompressionError: bits out of range, no images, no layer at all.
     """
-    check_some_images("inputs", len(inputs), hint="validation.first(500).inputs()")
-    names = _layer_names(model)
-    with evaluating(model):
-        z = model(inputs)
-    bar = tqdm(total=len(names) * len(choices), desc="sensitivity", unit="run", leave=False)
 
-    def moved(name: str, bits: int) -> float:
-        changed = quantize_mixed(model, bits={name: bits})
-        with evaluating(changed):
-            bar.update()
-            return float(divergence(z, changed(inputs)))
+    def quantize(name: str, bits: int) -> nn.Module:
+        return quantize_mixed(model, bits={name: bits})
 
-    with bar:
-        return {name: [moved(name, bits) for bits in choices] for name in names}
+    return scan(weight_layers(model), choices, quantize, output_sensitivity(model, inputs))
 
 
 def allocate_bits(errors: Tensor, sizes: Tensor, budget: int) -> Tensor:
@@ -96,24 +72,11 @@ def allocate_bits(errors: Tensor, sizes: Tensor, budget: int) -> Tensor:
     >>> allocate_bits(errors, torch.tensor([[1, 2], [1, 2]]), 3)
     tensor([1, 0])
     """
-    least = int(sizes.min(dim=1).values.sum())
-    if budget < least:
-        raise BadSetting(f"budget must be at least {least:,} bytes here, got {budget:,}; allow fewer bits")
-    best = torch.zeros(budget + 1, dtype=torch.float64)  # best[B]: of the layers so far, in B bytes
-    picks = []
-    for layer_errors, layer_sizes in zip(errors.double(), sizes.tolist(), strict=True):
-        # (choices, budget + 1): a choice of n bytes leaves B - n to the layers before
-        with_choice = torch.full((len(layer_sizes), budget + 1), torch.inf, dtype=torch.float64)
-        for choice, size in enumerate(layer_sizes):
-            if size <= budget:
-                with_choice[choice, size:] = best[: budget + 1 - size] + layer_errors[choice]
-        best, pick = with_choice.min(dim=0)
-        picks.append(pick)
-    chosen = []
-    for pick, layer_sizes in zip(reversed(picks), reversed(sizes.tolist()), strict=True):
-        chosen.append(int(pick[budget]))
-        budget -= layer_sizes[chosen[-1]]
-    return torch.tensor(chosen[::-1])
+    choices = {
+        layer: [Choice(*pair) for pair in zip(*row, strict=True)]
+        for layer, row in enumerate(zip(sizes.tolist(), errors.double().tolist(), strict=True))
+    }
+    return torch.tensor(list(allocate_exactly(choices, budget=budget).values()))
 
 
 def quantize_mixed(model: nn.Module, *, bits: Mapping[str, int]) -> nn.Module:
@@ -128,16 +91,9 @@ def quantize_mixed(model: nn.Module, *, bits: Mapping[str, int]) -> nn.Module:
     Raises:
         CompressionError: bits out of range, a name that is no layer's, no layer at all.
     """
-    names = _layer_names(model)
-    for name in bits:
-        if name not in names:
-            raise BadSetting(f"bits has names of layers ({', '.join(names)}), got {name!r}; leave it out")
+    check_layer_names("bits", bits, weight_layers(model))
 
     def make(name: str, layer: Layer) -> nn.Module:
         return quantize_layer(layer, bits=bits[name]) if name in bits else layer
 
     return replace_layers(model, make)
-
-
-def _layer_names(model: nn.Module) -> list[str]:
-    return [name for name, layer in model.named_modules() if isinstance(layer, Layer)]

@@ -52,7 +52,7 @@ def network():
 
 
 def moved(model):
-    """Damage: how far the outputs move."""
+    """A measure: how far the outputs move."""
     wanted = model(X).detach()
     return lambda changed: float((changed(X).detach() - wanted).norm())
 
@@ -217,24 +217,24 @@ def test_the_scan_leaves_the_model_alone():
 @pytest.mark.parametrize(("split", "multiple"), [(CHANNELS, 1), (SPACE, 2), (TUCKER, 1), (TUCKER, 4)])
 def test_the_budget_is_met_as_count_macs_counts_and_the_choice_near_the_best(split, multiple):
     model, settings = network(), {"shares": SHARES, "split": split, "multiple": multiple}
-    damages = scan_ranks(model, moved(model), **settings)
-    del damages["7"]  # stays whole
-    rows = [[(0.0, None), *zip(row, SHARES, strict=True)] for row in damages.values()]
-    every = {}  # {ranks: (summed damage, MACs)}
+    sensitivities = scan_ranks(model, moved(model), **settings)
+    del sensitivities["7"]  # stays whole
+    rows = [[(0.0, None), *zip(row, SHARES, strict=True)] for row in sensitivities.values()]
+    every = {}  # {ranks: (summed sensitivity, MACs)}
     for picks in itertools.product(*([pick for pick in row if pick[0] is not None] for row in rows)):
         ranks = {
             name: rank_for_weights(model[int(name)], share=share, split=split, multiple=multiple)
-            for name, (_, share) in zip(damages, picks, strict=True)
+            for name, (_, share) in zip(sensitivities, picks, strict=True)
             if share is not None
         }
         every[str(ranks)] = sum(d for d, _ in picks), count_macs(factorize(model, ranks, split=split), X)
-    step = max(d for row in damages.values() for d in row if d is not None)
+    step = max(d for row in sensitivities.values() for d in row if d is not None)
     whole, least = count_macs(model, X), min(macs for _, macs in every.values())
     for budget in torch.linspace(least, whole, 6).int().tolist():
-        ranks = ranks_under_budget(model, X, damages, macs_per_sample=budget, **settings)
-        damage, macs = every[str(ranks)]
+        ranks = ranks_under_budget(model, X, sensitivities, macs_per_sample=budget, **settings)
+        total, macs = every[str(ranks)]
         assert macs <= budget
-        assert damage <= min(d for d, macs in every.values() if macs <= budget) + step
+        assert total <= min(d for d, macs in every.values() if macs <= budget) + step
     assert ranks == {}  # the whole budget
 
 
@@ -252,11 +252,11 @@ class Odd(nn.Module):
 def test_a_layer_costs_what_all_of_its_calls_cost():
     model, x = Odd(), torch.randn(1, 8, 9, 9)
     thin = count_macs(factorize(model, {"twice": 2}), x)  # share 0.3
-    damages = {"twice": [0.5], "never": [0.0]}
-    found = ranks_under_budget(model, x, damages, shares=(0.3,), macs_per_sample=thin)
+    sensitivities = {"twice": [0.5], "never": [0.0]}
+    found = ranks_under_budget(model, x, sensitivities, shares=(0.3,), macs_per_sample=thin)
     assert found == {"twice": 2}
     with refuses(f"budget must be at least {thin:,} here, got {thin - 1:,}; try stronger choices"):
-        ranks_under_budget(model, x, damages, shares=(0.3,), macs_per_sample=thin - 1)
+        ranks_under_budget(model, x, sensitivities, shares=(0.3,), macs_per_sample=thin - 1)
 
 
 @pytest.mark.parametrize(

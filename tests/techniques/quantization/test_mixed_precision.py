@@ -1,18 +1,14 @@
-"""Mixed precision: brute force over all choices is the oracle of the knapsack, the file that of the bytes."""
-
-import itertools
+"""Mixed precision: each layer has its own bits, and the file says how many bytes they take."""
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from compresslab.errors import CompressionError
 from compresslab.models.residual import student
 from compresslab.storage import save_model
 from compresslab.techniques.quantization.mixed_precision import (
     allocate_bits,
-    divergence,
     layer_bytes,
     quantize_mixed,
     sensitivity,
@@ -20,48 +16,11 @@ from compresslab.techniques.quantization.mixed_precision import (
 from compresslab.techniques.quantization.weight_only import quantize_weights
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_the_choice_is_the_best_of_all_within_the_budget(seed):
-    rng = torch.Generator().manual_seed(seed)
-    errors, sizes = torch.rand(5, 3, generator=rng), torch.randint(0, 30, (5, 3), generator=rng)
-    budget = int(sizes.min(dim=1).values.sum()) + 5 * seed
-    rows = torch.arange(5)
-
-    def error(choice):
-        return float(errors[rows, choice].sum())
-
-    allowed = [
-        torch.tensor(choice)
-        for choice in itertools.product(range(3), repeat=5)
-        if int(sizes[rows, torch.tensor(choice)].sum()) <= budget
-    ]
-    chosen = allocate_bits(errors, sizes, budget)
-    assert int(sizes[rows, chosen].sum()) <= budget
-    assert error(chosen) == pytest.approx(min(map(error, allowed)))
-
-
-def test_a_small_step_does_not_hide_a_large_one():
+def test_the_bits_are_those_of_the_exact_allocation_in_the_order_of_the_layers():
     """Where buying by the best price alone would take the other layer first, and then lack the bytes."""
     errors, sizes = torch.tensor([[60.0, 59.0, 9.0], [8.0, 3.0, 1.0]]), torch.tensor([[10, 20, 30]] * 2)
-    assert allocate_bits(errors, sizes, 40).tolist() == [2, 0]
-
-
-def test_a_choice_may_take_the_whole_budget():
-    assert allocate_bits(torch.tensor([[5.0, 1.0]]), torch.tensor([[1, 3]]), 3).tolist() == [1]
-
-
-def test_a_budget_below_the_smallest_choices_is_refused():
-    with pytest.raises(
-        CompressionError, match="budget must be at least 20 bytes here, got 19; allow fewer bits"
-    ):
-        allocate_bits(torch.ones(2, 2), torch.tensor([[10, 20]] * 2), 19)
-
-
-def test_the_divergence_is_that_of_the_probabilities():
-    z, changed = torch.randn(7, 5), torch.randn(7, 5)
-    p, q = F.softmax(z, 1).double(), F.softmax(changed, 1).double()
-    assert float(divergence(z, changed)) == pytest.approx(float((p * (p / q).log()).sum(1).mean()), rel=1e-5)
-    assert float(divergence(z, z + 3)) == pytest.approx(0, abs=1e-6)
+    assert torch.equal(allocate_bits(errors, sizes, 40), torch.tensor([2, 0]))
+    assert torch.equal(allocate_bits(errors.flip(0), sizes, 40), torch.tensor([0, 2]))
 
 
 def test_the_bytes_of_the_layers_are_those_of_the_file(tmp_path):
@@ -111,7 +70,9 @@ def test_only_the_layer_in_question_is_quantized():
 
 
 def test_bad_names_bits_and_no_images_are_refused():
-    with pytest.raises(CompressionError, match=r"names of layers \(stem.0, .*\), got 'tail'; leave it out"):
+    with pytest.raises(
+        CompressionError, match=r"bits must name layers of the model \(stem.0, .*\), got 'tail'"
+    ):
         quantize_mixed(student(), bits={"tail": 4})
     with pytest.raises(CompressionError, match="bits must be a whole number from 2 to 8, got 16"):
         quantize_mixed(student(), bits={"head": 16})
