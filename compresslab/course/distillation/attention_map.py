@@ -200,7 +200,7 @@ EXERCISE = Exercise(
     cases=cases,
     probe=probe,
     judge=judge,
-    right=(by_normalize, by_division, by_loop),
+    right=(by_division, by_normalize, by_loop),
     mistakes=(
         raw_values,
         absolute_values,

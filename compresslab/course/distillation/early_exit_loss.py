@@ -78,8 +78,8 @@ def by_kl_div(logits: list[Tensor], labels: Tensor, *, temperature: float, weigh
     target = (deepest.detach() / temperature).softmax(dim=1)  # a constant
     loss = nn.functional.cross_entropy(deepest, labels)
     for z in logits[:-1]:
-        log_p = (z / temperature).log_softmax(dim=1)
-        kl = nn.functional.kl_div(log_p, target, reduction="batchmean")
+        log_q = (z / temperature).log_softmax(dim=1)
+        kl = nn.functional.kl_div(log_q, target, reduction="batchmean")
         loss = loss + (1 - weight) * nn.functional.cross_entropy(z, labels) + weight * temperature**2 * kl
     return loss
 

@@ -121,8 +121,9 @@ def _together(operations: list[Operation]) -> dict[str, list[str]]:
 
 
 def by_sets(operations: list[Operation]) -> list[list[str]]:
-    writers: dict[str, set[str]] = {"input": set()}
-    groups: list[set[str]] = []
+    writers: dict[str, set[str]]
+    groups: list[set[str]]
+    writers, groups = {"input": set()}, []
     for name, kind, inputs in operations:
         writers[name] = {name} if kind == "conv" else set().union(*(writers[x] for x in inputs))
         if kind in ("conv", "add"):
