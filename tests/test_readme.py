@@ -87,7 +87,7 @@ def test_filling_changes_the_blocks_and_nothing_else():
 
 
 def test_a_block_that_nothing_generates_is_refused():
-    with pytest.raises(CompressionError, match="nothing generates the block 'b'; there are a"):
+    with pytest.raises(CompressionError, match="the block 'b' must be a generated one; there are a"):
         readme.fill("<!-- generated: b -->\n<!-- end -->", {"a": ""})
 
 
