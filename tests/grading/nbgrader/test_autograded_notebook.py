@@ -145,7 +145,8 @@ def test_what_is_no_ordinary_file_is_not_opened(tmp_path, what):
     elif what == "a link":
         place.symlink_to(handed_in(tmp_path).rename(tmp_path / "eve.ipynb"))
     book = autograded_notebook(place, score(), LAB, RELEASED)
-    assert f"ann.ipynb is {'no file' if what == 'nothing' else what}" in book.cells[0].source
+    told = "ann.ipynb does not exist" if what == "nothing" else f"ann.ipynb is {what}"
+    assert told in book.cells[0].source
     assert ANSWER not in {c.source for c in book.cells}
 
 
