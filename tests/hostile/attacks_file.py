@@ -32,7 +32,7 @@ def a_folder(folder: Path) -> Path:
     return place
 
 
-@handed_in("no file", status="needs-review")
+@handed_in("does not exist", status="needs-review")
 def no_file(folder: Path) -> Path:
     """Hands in a path at which nothing lies."""
     return folder / "none.ipynb"
