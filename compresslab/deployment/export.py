@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from compresslab.deployment.runtime import read_onnx
 from compresslab.errors import Unsupported
-from compresslab.models.graph import INPUT, ActivationGrid, Add, StepNetwork, plain_layer, trace
+from compresslab.models.graph import INPUT, ActivationGrid, Add, GraphNetwork, plain_layer, trace
 from compresslab.models.surgery import Layer
 from compresslab.storage.atomic import write_bytes
 
@@ -54,14 +54,14 @@ def write_onnx(model: nn.Module, path: str | Path, *, image_shape: Sequence[int]
     """
     from onnx import TensorProto, helper
 
-    network = model if isinstance(model, StepNetwork) else trace(model)
+    network = model if isinstance(model, GraphNetwork) else trace(model)
     graph = _Graph()
-    for step, operation in network.walk():
-        before = getattr(network, step.inputs[0], None)
+    for node, operation in network.walk():
+        before = getattr(network, node.inputs[0], None)
         input_scale = before.scale if isinstance(before, ActivationGrid) else None
-        _write_step(graph, step.name, step.inputs, operation, input_scale)
+        _write_operation(graph, node.name, node.inputs, operation, input_scale)
     images = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", *image_shape])
-    logits = helper.make_tensor_value_info(network.steps[-1].name, TensorProto.FLOAT, ["n", "classes"])
+    logits = helper.make_tensor_value_info(network.nodes[-1].name, TensorProto.FLOAT, ["n", "classes"])
     whole = helper.make_graph(graph.nodes, "compresslab", [images], [logits], graph.tensors)
     versions = {"opset_imports": [helper.make_opsetid("", OPSET)], "ir_version": IR_VERSION}
     content = helper.make_model(whole, **versions).SerializeToString()
@@ -117,7 +117,7 @@ class _Graph:
         return self.node("DequantizeLinear", stored, name, axis=0)
 
 
-def _write_step(
+def _write_operation(
     graph: _Graph, name: str, inputs: Sequence[str], operation: nn.Module, input_scale: Tensor | None
 ) -> None:
     """Add the nodes of one operation, the last one called ``name``; no grid precedes: input_scale is None."""

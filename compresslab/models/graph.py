@@ -1,13 +1,12 @@
-"""A network written out as steps: which operation reads which values, in the order in which they run.
+"""The network as a computation graph (traced with torch.fx): its operations in execution order.
 
-A PyTorch network says what it does only by doing it: ``forward`` may add, branch and reuse at will. To put
-something *between* two operations (a grid for the activations), or to write the network down for another
-engine, one needs that as data. ``trace`` runs the network once on a placeholder (``torch.fx``) and notes what
-happens; the result is a network again, with the same outputs.
+The structure of a PyTorch network is in its ``forward``, which may add, branch and reuse values at will. To
+insert something *between* two operations (a grid for the activations), or to export the network to another
+engine, one needs the structure as data. ``trace`` runs the network once on a placeholder and records its
+operations; the result is a network again, with the same outputs.
 
-Known are the operations that the kit's networks are made of: Conv2d, Linear, ReLU, the sum of two values,
-the global average pool, Flatten, and what does nothing in evaluation mode. Any other is an error that names
-it.
+Supported are the operations of the kit's networks: Conv2d, Linear, ReLU, the sum of two values, the global
+average pool, Flatten, and what does nothing in evaluation mode. Any other is an error that names it.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from torch.overrides import TorchFunctionMode
 from compresslab.errors import Unsupported
 from compresslab.models.surgery import Layer, conv_settings
 
-__all__ = ["INPUT", "ActivationGrid", "Add", "Step", "StepNetwork", "fx_graph", "plain_layer", "trace"]
+__all__ = ["INPUT", "ActivationGrid", "Add", "GraphNetwork", "Node", "fx_graph", "plain_layer", "trace"]
 
-INPUT = "input"  # what steps call the value that the network is called with
+INPUT = "input"  # the name of the network's own input
 
 
 @dataclass(frozen=True)
-class Step:
-    """One operation: the ``name`` of the value it makes, and the names of its ``inputs``, in order."""
+class Node:
+    """One operation of the graph: the ``name`` of its output, and the names of its ``inputs``, in order."""
 
     name: str
     inputs: tuple[str, ...]
@@ -71,38 +70,38 @@ class ActivationGrid(nn.Module):
         return f"scale={float(self.scale):.4g}, zero_point={int(self.zero_point)}"
 
 
-class StepNetwork(nn.Module):
-    """A network that runs its steps one after the other; the last one's value is its output.
+class GraphNetwork(nn.Module):
+    """A network that runs the nodes of a graph in order; the last node's output is its own.
 
-    The operations are its children, called as their steps are.
+    The operations are its children, under the names of their nodes.
 
     Args:
-        steps: in an order in which every value is made before it is read.
-        operations: {step's name: module}.
+        nodes: in an order in which every value is computed before it is read.
+        operations: {node's name: module}.
     """
 
-    def __init__(self, steps: Sequence[Step], operations: Mapping[str, nn.Module]) -> None:
+    def __init__(self, nodes: Sequence[Node], operations: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.steps = tuple(steps)
-        for step in self.steps:
-            self.add_module(step.name, operations[step.name])
+        self.nodes = tuple(nodes)
+        for node in self.nodes:
+            self.add_module(node.name, operations[node.name])
 
-    def walk(self) -> Iterator[tuple[Step, nn.Module]]:
-        """Each step with its operation, in order."""
-        for step in self.steps:
-            yield step, getattr(self, step.name)
+    def walk(self) -> Iterator[tuple[Node, nn.Module]]:
+        """Each node with its operation, in execution order."""
+        for node in self.nodes:
+            yield node, getattr(self, node.name)
 
     def values(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Each (name, value) as it is made, the input first; a value is let go after its last reader."""
-        last_reader = {name: step.name for step in self.steps for name in step.inputs}
+        last_reader = {name: node.name for node in self.nodes for name in node.inputs}
         alive = {INPUT: x}
         yield INPUT, x
-        for step, operation in self.walk():
-            alive[step.name] = operation(*(alive[name] for name in step.inputs))
-            for name in set(step.inputs):
-                if last_reader[name] == step.name:
+        for node, operation in self.walk():
+            alive[node.name] = operation(*(alive[name] for name in node.inputs))
+            for name in set(node.inputs):
+                if last_reader[name] == node.name:
                     del alive[name]
-            yield step.name, alive[step.name]
+            yield node.name, alive[node.name]
 
     def forward(self, x: Tensor) -> Tensor:
         for _, value in self.values(x):
@@ -110,8 +109,8 @@ class StepNetwork(nn.Module):
         return x
 
 
-def trace(model: nn.Module) -> StepNetwork:
-    """The model as steps, in evaluation mode; the given model is left alone and nothing is shared with it.
+def trace(model: nn.Module) -> GraphNetwork:
+    """The model as a graph, in evaluation mode; the given model is left alone and nothing is shared with it.
 
     Left out is what does nothing (Identity, Dropout) or only moves activations to a grid: a module whose
     class says ``only_rounds = True``. Layers become plain: see ``plain_layer``.
@@ -120,7 +119,7 @@ def trace(model: nn.Module) -> StepNetwork:
         CompressionError: an operation that is not known here, or a forward that can't be followed.
     """
     model = copy.deepcopy(model).eval()
-    modules, steps, operations = dict(model.named_modules()), [], {}
+    modules, nodes, operations = dict(model.named_modules()), [], {}
     called: dict[object, str] = {}  # what the value of each node is called
     for node in fx_graph(model).nodes:
         if node.op == "placeholder":
@@ -133,14 +132,14 @@ def trace(model: nn.Module) -> StepNetwork:
                 continue
             if isinstance(operation, Layer):
                 operation = plain_layer(operation)
-            steps.append(Step(node.name, tuple(called[argument] for argument in node.args)))
+            nodes.append(Node(node.name, tuple(called[argument] for argument in node.args)))
             operations[node.name] = operation
-    if not steps:
+    if not nodes:
         raise Unsupported(
-            f"{type(model).__name__} does nothing with its input; a network of steps has at least one: "
+            f"{type(model).__name__} does nothing with its input; a graph must have at least one operation: "
             "give the whole network"
         )
-    return StepNetwork(steps, operations).eval()
+    return GraphNetwork(nodes, operations).eval()
 
 
 def fx_graph(model: nn.Module) -> fx.Graph:
@@ -155,13 +154,13 @@ def fx_graph(model: nn.Module) -> fx.Graph:
         graph.eliminate_dead_code()
     except Exception as error:  # the model's own code runs here: anything may come
         raise Unsupported(
-            f"{kind} can't be written down as steps ({(str(error).splitlines() or [''])[0]}); its forward "
+            f"{kind} can't be traced ({(str(error).splitlines() or [''])[0]}); its forward "
             "does the same whatever the values are: try it without if, loops over tensors, or numpy"
         ) from error
     inputs = sum(node.op == "placeholder" for node in graph.nodes)
     if inputs != 1 or not isinstance(graph.output_node().args[0], fx.Node):
         raise Unsupported(
-            f"{kind} has {inputs} inputs, or several outputs; a network of steps has one of each: "
+            f"{kind} has {inputs} inputs, or several outputs; a graph must have one of each: "
             "give the part that maps images to logits"
         )
     return graph
@@ -189,8 +188,8 @@ def plain_layer(layer: Layer) -> Layer:
         layer(sample)
     if [w.shape for w in products.weights] != [plain.weight.shape]:
         raise Unsupported(
-            f"{type(layer).__name__} multiplies with weights {[tuple(w.shape) for w in products.weights]}; "
-            f"as a step it multiplies once, with a weight {tuple(plain.weight.shape)}: replace it afterwards"
+            f"{type(layer).__name__} must multiply once, with a weight {tuple(plain.weight.shape)}, in a graph, "
+            f"got weights {[tuple(w.shape) for w in products.weights]}; replace it afterwards"
         )
     w, b = products.weights[0], layer.bias
     plain.weight = nn.Parameter(w.detach().clone(), layer.weight.requires_grad)
@@ -264,7 +263,7 @@ def _unknown(node: fx.Node, operation: nn.Module | None) -> Unsupported:
     what = operation if operation is not None else getattr(node.target, "__name__", node.target)
     norm = isinstance(operation, nn.BatchNorm2d)
     return Unsupported(
-        f"{called} is {what}; steps are Conv2d (padded with zeros), Linear, ReLU, the sum of two values, "
-        "AdaptiveAvgPool2d(1) and Flatten: "
+        f"{called} is {what}; a graph can have Conv2d (padded with zeros), Linear, ReLU, the sum of two "
+        "values, AdaptiveAvgPool2d(1) and Flatten: "
         + ("fold it with fold_batch_norm(model)" if norm else "build the network of these")
     )

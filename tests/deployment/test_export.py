@@ -64,7 +64,7 @@ def stored(quantized, tmp_path):
 
 def steps_apart(network, a, b):
     """By how many steps of the last grid each output differs."""
-    last = getattr(network, network.steps[-1].name)
+    last = getattr(network, network.nodes[-1].name)
     return ((a - b) / last.scale).round().abs()
 
 

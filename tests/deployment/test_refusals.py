@@ -11,7 +11,7 @@ from torch import nn
 
 from compresslab.deployment import load_deployed, read_onnx, write_onnx
 from compresslab.errors import CompressionError
-from compresslab.models.graph import StepNetwork, trace
+from compresslab.models.graph import GraphNetwork, trace
 from compresslab.techniques.quantization.batch_norm_folding import fold_batch_norm
 from compresslab.techniques.quantization.static import quantize_static
 
@@ -37,10 +37,10 @@ def stored(model, tmp_path):
 
 def test_an_operation_that_can_not_be_written_is_named(tmp_path):
     model = fold_batch_norm(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh()))
-    with pytest.raises(CompressionError, match=r"^1 is Tanh\(\); steps are Conv2d"):
+    with pytest.raises(CompressionError, match=r"^1 is Tanh\(\); a graph can have Conv2d"):
         write_onnx(model, tmp_path / "m.onnx")
     network = trace(nn.Sequential(nn.ReLU()))
-    replaced = StepNetwork(network.steps, {"_0": nn.Tanh()})
+    replaced = GraphNetwork(network.nodes, {"_0": nn.Tanh()})
     with pytest.raises(
         CompressionError, match=r"^_0 is Tanh\(\), which can't be written; a deployed network is"
     ):

@@ -9,8 +9,8 @@ from compresslab.models.graph import (
     INPUT,
     ActivationGrid,
     Add,
-    Step,
-    StepNetwork,
+    GraphNetwork,
+    Node,
     fx_graph,
     plain_layer,
     trace,
@@ -57,13 +57,13 @@ def test_the_steps_answer_like_the_model_in_evaluation_mode(model):
     assert not any(operation.training for _, operation in traced.walk())
 
 
-def test_the_steps_say_what_reads_what(model):
-    steps = {step.name: step for step in trace(model).steps}
-    assert steps["first"].inputs == (INPUT,)
-    assert steps["second"].inputs == ("relu",)
-    assert steps["add"].inputs == ("relu", "second")
-    assert steps["add_1"].inputs == ("relu_1", "relu_1")
-    assert not any("dropout" in name or "rest_0" in name for name in steps)
+def test_the_nodes_say_what_reads_what(model):
+    nodes = {node.name: node for node in trace(model).nodes}
+    assert nodes["first"].inputs == (INPUT,)
+    assert nodes["second"].inputs == ("relu",)
+    assert nodes["add"].inputs == ("relu", "second")
+    assert nodes["add_1"].inputs == ("relu_1", "relu_1")
+    assert not any("dropout" in name or "rest_0" in name for name in nodes)
 
 
 def test_the_given_model_is_left_alone_and_nothing_is_shared(model):
@@ -81,13 +81,13 @@ def test_a_forward_that_differs_in_training_is_written_down_as_in_evaluation():
         def forward(self, x):
             return (x + torch.randn_like(x) if self.training else x).relu()
 
-    assert [step.name for step in trace(Noisy().train()).steps] == ["relu"]
+    assert [node.name for node in trace(Noisy().train()).nodes] == ["relu"]
 
 
 def test_tracing_again_changes_nothing(model):
     once = trace(model)
     assert torch.equal(trace(once)(X), once(X))
-    assert len(trace(once).steps) == len(once.steps)
+    assert len(trace(once).nodes) == len(once.nodes)
 
 
 def test_values_are_let_go_after_their_last_reader():
@@ -151,7 +151,8 @@ def test_a_layer_of_two_products_is_refused():
             return nn.functional.linear(nn.functional.linear(x, self.weight[:1]), self.weight[:, :1])
 
     with pytest.raises(
-        CompressionError, match=r"^Factored multiplies with weights \[\(1, 3\), \(2, 1\)\]; as a"
+        CompressionError,
+        match=r"^Factored must multiply once, .*, got weights \[\(1, 3\), \(2, 1\)\]; replace",
     ):
         plain_layer(Factored(3, 2))
 
@@ -180,16 +181,22 @@ class Pair(nn.Module):
     ("model", "says"),
     [
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), r"^1 is BatchNorm2d\(2.* fold_batch_norm\("),
-        (nn.Sequential(nn.ReLU(), nn.Tanh()), r"^1 is Tanh\(\); steps are .*: build the network of these$"),
+        (
+            nn.Sequential(nn.ReLU(), nn.Tanh()),
+            r"^1 is Tanh\(\); a graph can have .*: build the network of these$",
+        ),
         (nn.Sequential(nn.Flatten(0)), r"^0 is Flatten"),
-        (nn.Sequential(nn.AdaptiveAvgPool2d(2)), r"^0 is AdaptiveAvgPool2d\(output_size=2\); steps are"),
+        (
+            nn.Sequential(nn.AdaptiveAvgPool2d(2)),
+            r"^0 is AdaptiveAvgPool2d\(output_size=2\); a graph can have",
+        ),
         (nn.Conv2d(1, 1, 3, padding="same"), "Conv2d"),
         (nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular")), r"^0 is Conv2d\(.*circular"),
-        (Scaled(), r"^mul is mul; steps are"),
-        (Deciding(), r"^Deciding can't be written down as steps \(.*\); its forward does the same"),
-        (Two(), r"^Two has 2 inputs, or several outputs; a network of steps has one of each"),
+        (Scaled(), r"^mul is mul; a graph can have"),
+        (Deciding(), r"^Deciding can't be traced \(.*\); its forward does the same"),
+        (Two(), r"^Two has 2 inputs, or several outputs; a graph must have one of each"),
         (Pair(), r"^Pair has 1 inputs, or several outputs"),
-        (nn.Sequential(nn.Identity()), r"^Sequential does nothing with its input; a network of steps has at"),
+        (nn.Sequential(nn.Identity()), r"^Sequential does nothing with its input; a graph must have at"),
     ],
 )
 def test_what_can_not_be_written_down_is_named(model, says):
@@ -215,6 +222,6 @@ def test_the_wide_multilayer_perceptron_is_made_of_steps():
 
 
 def test_a_network_can_be_written_by_hand():
-    steps = [Step("twice", (INPUT, INPUT)), Step("positive", ("twice",))]
-    network = StepNetwork(steps, {"twice": Add(), "positive": nn.ReLU()})
+    nodes = [Node("twice", (INPUT, INPUT)), Node("positive", ("twice",))]
+    network = GraphNetwork(nodes, {"twice": Add(), "positive": nn.ReLU()})
     assert torch.equal(network(X), (2 * X).relu())

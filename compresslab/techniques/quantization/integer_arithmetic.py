@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compresslab.errors import BadSetting, Unsupported
-from compresslab.models.graph import INPUT, ActivationGrid, Add, StepNetwork
+from compresslab.models.graph import INPUT, ActivationGrid, Add, GraphNetwork
 from compresslab.techniques.quantization.affine import dequantize, quantize
 from compresslab.techniques.quantization.weight_only import QuantizedConv2d, QuantizedLinear
 
@@ -170,7 +170,7 @@ def integer_linear(q: Tensor, w: Tensor, b: Tensor | None = None, *, zero_point:
 
 
 @torch.no_grad()
-def run_in_integers(network: StepNetwork, x: Tensor, *, to_grid: ToGrid = in_fixed_point) -> Tensor:
+def run_in_integers(network: GraphNetwork, x: Tensor, *, to_grid: ToGrid = in_fixed_point) -> Tensor:
     """Run the quantized network with all operations in integers; return logits (n, classes), floats.
 
     Args:
@@ -182,20 +182,20 @@ def run_in_integers(network: StepNetwork, x: Tensor, *, to_grid: ToGrid = in_fix
         Unsupported: the network is not quantized.
     """
     alive: dict[str, Terms] = {}
-    for step, operation in network.walk():
-        if step.inputs != (INPUT,):
-            alive[step.name] = _do(operation, [alive[name] for name in step.inputs], to_grid)
+    for node, operation in network.walk():
+        if node.inputs != (INPUT,):
+            alive[node.name] = _do(operation, [alive[name] for name in node.inputs], to_grid)
         elif isinstance(operation, ActivationGrid):
             scale, zero_point = operation.scale, int(operation.zero_point)
-            alive[step.name] = (
+            alive[node.name] = (
                 Integers(quantize(x, scale, zero_point, bits=8, signed=False), scale, zero_point),
             )
         else:
             raise Unsupported(
-                f"{step.name} reads the images as floats; a network on integers begins with a grid: "
+                f"{node.name} reads the images as floats; a network on integers begins with a grid: "
                 "try quantize_static(model, inputs)"
             )
-    (last,) = alive[network.steps[-1].name]
+    (last,) = alive[network.nodes[-1].name]
     return dequantize(last.q, last.scale, last.zero_point)
 
 

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.errors import BadSetting
-from compresslab.models.graph import INPUT, ActivationGrid, Step, StepNetwork, trace
+from compresslab.models.graph import INPUT, ActivationGrid, GraphNetwork, Node, trace
 from compresslab.models.surgery import Layer
 from compresslab.techniques.quantization.affine import channel_range, scale_and_zero_point
 from compresslab.techniques.quantization.batch_norm_folding import fold_batch_norm
@@ -48,7 +48,7 @@ Calibrate = Callable[[Tensor], Range]  # samples of one activation, any shape â†
 
 
 @torch.no_grad()
-def observe(network: StepNetwork, inputs: Tensor, *, calibrate: Calibrate = min_max) -> dict[str, Range]:
+def observe(network: GraphNetwork, inputs: Tensor, *, calibrate: Calibrate = min_max) -> dict[str, Range]:
     """Return the range {name: (low, high)} of every activation except those that only a ReLU reads.
 
     Args:
@@ -69,7 +69,7 @@ def observe(network: StepNetwork, inputs: Tensor, *, calibrate: Calibrate = min_
 
 def quantize_static(
     model: nn.Module, inputs: Tensor, *, calibrate: Calibrate = min_max, reduce_range: bool = False
-) -> StepNetwork:
+) -> GraphNetwork:
     """Return the model with int8 weights, one scale per channel, and uint8 activations; simulated in floats.
 
     BatchNorms are folded first. The given model is not changed and shares nothing with the result.
@@ -85,21 +85,21 @@ def quantize_static(
     """
     network = trace(fold_batch_norm(model))
     ranges = observe(network, inputs, calibrate=calibrate)
-    input_grid = Step(f"{INPUT}_grid", (INPUT,))
-    steps, operations = [input_grid], dict[str, Any]({input_grid.name: _grid(ranges[INPUT])})
+    input_grid = Node(f"{INPUT}_grid", (INPUT,))
+    nodes, operations = [input_grid], dict[str, Any]({input_grid.name: _grid(ranges[INPUT])})
     called = {INPUT: input_grid.name}  # value â†’ its quantized version, which later operations read
-    for step, operation in network.walk():
-        reads = tuple(called[name] for name in step.inputs)
+    for node, operation in network.walk():
+        reads = tuple(called[name] for name in node.inputs)
         if isinstance(operation, Layer):
             input_scale = operations[reads[0]].scale
             operation = integer_layer(operation, input_scale=input_scale, bits=7 if reduce_range else 8)
-        steps.append(Step(step.name, reads))
-        operations[step.name], called[step.name] = operation, step.name
-        if step.name in ranges:
-            called[step.name] = f"{step.name}_grid"
-            steps.append(Step(called[step.name], (step.name,)))
-            operations[called[step.name]] = _grid(ranges[step.name])
-    return StepNetwork(steps, operations).eval()
+        nodes.append(Node(node.name, reads))
+        operations[node.name], called[node.name] = operation, node.name
+        if node.name in ranges:
+            called[node.name] = f"{node.name}_grid"
+            nodes.append(Node(called[node.name], (node.name,)))
+            operations[called[node.name]] = _grid(ranges[node.name])
+    return GraphNetwork(nodes, operations).eval()
 
 
 @torch.no_grad()
@@ -128,10 +128,10 @@ def _grid(low_and_high: Range) -> ActivationGrid:
     return ActivationGrid(*scale_and_zero_point(low, high, bits=8, symmetric=False))
 
 
-def _read_only_by_relu(network: StepNetwork) -> set[str]:
+def _read_only_by_relu(network: GraphNetwork) -> set[str]:
     """The values that only ReLUs read: they need no grid, because the ReLU's own grid clamps them."""
     readers: dict[str, list[nn.Module]] = {}
-    for step, operation in network.walk():
-        for name in step.inputs:
+    for node, operation in network.walk():
+        for name in node.inputs:
             readers.setdefault(name, []).append(operation)
     return {name for name, all_of_them in readers.items() if all(isinstance(r, nn.ReLU) for r in all_of_them)}

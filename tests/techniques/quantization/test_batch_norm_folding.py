@@ -145,5 +145,5 @@ def test_a_forward_that_can_not_be_followed_is_refused():
         def forward(self, x):
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(CompressionError, match=r"^Deciding can't be written down as steps \("):
+    with pytest.raises(CompressionError, match=r"^Deciding can't be traced \("):
         fold_batch_norm(Deciding())

@@ -23,11 +23,11 @@ def model():
 
 
 def grids(network):
-    return {step.name: op for step, op in network.walk() if isinstance(op, ActivationGrid)}
+    return {node.name: op for node, op in network.walk() if isinstance(op, ActivationGrid)}
 
 
 def layers(network):
-    return {step.name: op for step, op in network.walk() if isinstance(op, nn.Conv2d | nn.Linear)}
+    return {node.name: op for node, op in network.walk() if isinstance(op, nn.Conv2d | nn.Linear)}
 
 
 @torch.no_grad()
@@ -84,7 +84,7 @@ def test_a_grid_of_a_rectified_value_begins_at_zero_so_its_clamp_is_the_relu(mod
 
 def test_weights_are_whole_numbers_of_steps_one_step_a_channel_and_biases_lie_on_the_grid_of_the_sums(model):
     network = quantize_static(model, X)
-    inputs = {step.name: step.inputs[0] for step in network.steps}
+    inputs = {node.name: node.inputs[0] for node in network.nodes}
     folded = trace(fold_batch_norm(model))
     for name, layer in layers(network).items():
         scale = layer.grid.scale.flatten()
@@ -122,13 +122,13 @@ def test_a_flattened_value_keeps_its_grid():
 
 def test_a_network_may_begin_with_a_relu():
     network = quantize_static(nn.Sequential(nn.ReLU(), nn.Conv2d(1, 1, 3)), X)
-    assert [step.name for step in network.steps] == ["input_grid", "_0", "_0_grid", "_1", "_1_grid"]
+    assert [node.name for node in network.nodes] == ["input_grid", "_0", "_0_grid", "_1", "_1_grid"]
 
 
 def test_quantizing_a_quantized_network_finds_the_same_integers(model):
     once = quantize_static(model, X)
     again = quantize_static(once, X)
-    assert len(again.steps) == len(once.steps)
+    assert len(again.nodes) == len(once.nodes)
     for a, b in zip(layers(once).values(), layers(again).values(), strict=True):
         assert torch.equal(a.grid.integers(a.weight), b.grid.integers(b.weight))
 
@@ -159,5 +159,5 @@ def test_no_images_are_refused(model):
 
 
 def test_an_unknown_operation_is_named():
-    with pytest.raises(CompressionError, match=r"^1 is Tanh\(\); steps are Conv2d"):
+    with pytest.raises(CompressionError, match=r"^1 is Tanh\(\); a graph can have Conv2d"):
         quantize_static(nn.Sequential(nn.Conv2d(1, 1, 3), nn.Tanh()), X)
