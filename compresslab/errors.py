@@ -1,7 +1,11 @@
-"""The errors of the kit, by kind: what a caller can decide by, without reading a text."""
+"""The errors of the kit, by kind: what a caller can decide by, without reading a text.
+
+``check_fraction`` raises the error that most techniques need: a share out of range, or a percentage.
+"""
 
 from __future__ import annotations
 
+import numbers
 import textwrap
 
 __all__ = [
@@ -14,6 +18,7 @@ __all__ = [
     "Unsupported",
     "Unwritten",
     "WrongAnswer",
+    "check_fraction",
 ]
 
 
@@ -46,6 +51,36 @@ class NotAvailable(CompressionError):
 
 class BadSource(CompressionError):
     """A lab's source, exercise or README that its author has to correct."""
+
+
+def check_fraction(name: str, value: object, *, within: str = "[0, 1)", hint: str) -> None:
+    """Raise if a setting is not a fraction in an interval from 0 to 1; a percentage gets its fraction told.
+
+    Args:
+        name: the setting, for the message.
+        value: what it was given.
+        within: the interval; a square bracket includes its end, a round one does not.
+        hint: what to try.
+
+    Raises:
+        BadSetting: another value, or no number.
+
+    >>> check_fraction("sparsity", 50, hint="try 0.5")
+    Traceback (most recent call last):
+    compresslab.errors.BadSetting: sparsity must be a fraction in [0, 1), got 50; did you mean 0.5?
+    """
+    if not _is_within(value, within):
+        fraction = float(value) / 100 if isinstance(value, numbers.Real) and value > 1 else None
+        advice = f"did you mean {fraction:g}?" if _is_within(fraction, within) else hint
+        raise BadSetting(f"{name} must be a fraction in {within}, got {value}; {advice}")
+
+
+def _is_within(value: object, interval: str) -> bool:
+    """Whether this is a number in an interval from 0 to 1, such as "(0, 1]"."""
+    if not isinstance(value, numbers.Real):
+        return False
+    number = float(value)
+    return 0 <= number <= 1 and (number > 0 or interval[0] == "[") and (number < 1 or interval[-1] == "]")
 
 
 class WrongAnswer(Exception):

@@ -1,9 +1,11 @@
 """The errors speak to a person by their text and to a program by their kind."""
 
+import math
 import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -27,6 +29,7 @@ from compresslab.errors import (
     Unsupported,
     Unwritten,
     WrongAnswer,
+    check_fraction,
 )
 from compresslab.jobs.executor import dask_cluster
 from compresslab.models.graph import trace
@@ -99,7 +102,7 @@ def test_each_refusal_is_of_its_kind(what, tmp_path, monkeypatch):
 
 
 def test_every_kind_is_raised_somewhere_above():
-    offered = {getattr(errors, name) for name in errors.__all__}
+    offered = {value for value in vars(errors).values() if isinstance(value, type)}
     assert {kind for kind in offered if issubclass(kind, CompressionError)} == {CompressionError, *KINDS}
     assert {kind for kind, _ in RAISED.values()} == set(KINDS)
 
@@ -147,3 +150,32 @@ def test_a_wrong_answer_keeps_the_values_that_a_mistakes_message_names():
 
 def test_an_answer_that_is_missing_is_shown_as_one_grey_line():
     assert Unwritten("not written yet")._render_traceback_() == ["\x1b[90mnot written yet\x1b[0m"]
+
+
+@pytest.mark.parametrize("within", ["[0, 1)", "(0, 1]", "(0, 1)", "[0, 1]"])
+def test_a_fraction_may_be_the_ends_of_its_interval_that_have_a_square_bracket_and_all_between(within):
+    allowed = [5e-324, 0.5, np.float32(0.25), 1 - 2**-53]
+    allowed += [0.0] * within.startswith("[") + [1] * within.endswith("]")
+    refused = [-0.1, 1.1, math.nan, math.inf, None, "0.5"]
+    refused += [0] * within.startswith("(") + [1.0] * within.endswith(")")
+    for value in allowed:
+        check_fraction("share", value, within=within, hint="try 0.5")
+    for value in refused:
+        says = f"^{re.escape(f'share must be a fraction in {within}, got {value}; ')}"
+        with pytest.raises(BadSetting, match=says):
+            check_fraction("share", value, within=within, hint="try 0.5")
+
+
+@pytest.mark.parametrize(
+    ("value", "within", "advice"),
+    [
+        (50, "[0, 1)", "did you mean 0.5?"),
+        (100, "[0, 1)", "try 0.9"),
+        (100, "(0, 1]", "did you mean 1?"),
+        (0.0, "(0, 1]", "try 0.9"),
+        (1000, "[0, 1]", "try 0.9"),
+    ],
+)
+def test_a_percentage_gets_its_fraction_told_where_that_is_allowed(value, within, advice):
+    with pytest.raises(BadSetting, match=f"; {re.escape(advice)}$"):
+        check_fraction("share", value, within=within, hint="try 0.9")

@@ -188,8 +188,8 @@ def plain_layer(layer: Layer) -> Layer:
         layer(sample)
     if [w.shape for w in products.weights] != [plain.weight.shape]:
         raise Unsupported(
-            f"{type(layer).__name__} must multiply once, with a weight {tuple(plain.weight.shape)}, in a graph, "
-            f"got weights {[tuple(w.shape) for w in products.weights]}; replace it afterwards"
+            f"{type(layer).__name__} must multiply once in a graph, with a weight "
+            f"{tuple(plain.weight.shape)}, got weights {[tuple(w.shape) for w in products.weights]}; replace it afterwards"
         )
     w, b = products.weights[0], layer.bias
     plain.weight = nn.Parameter(w.detach().clone(), layer.weight.requires_grad)

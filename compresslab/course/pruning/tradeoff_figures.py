@@ -11,7 +11,7 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from compresslab.course.figures.gains import STYLES, TINT, apart, draw_intervals
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_fraction
 from compresslab.measurement.statistics import Interval
 from compresslab.measurement.tables import new_figure
 from compresslab.techniques.pruning.granularity import check_sparsity
@@ -66,11 +66,7 @@ def draw_accuracies(
     """
     for name, curve in [*curves.items(), ("the baseline", [(0.0, baseline)])]:
         for accuracy in (as_interval(value).value for _, value in curve):
-            if not 0 <= accuracy <= 1:
-                hint = f"did you mean {accuracy / 100:g}?" if 1 < accuracy <= 100 else "divide right by all"
-                raise BadSetting(
-                    f"an accuracy is a fraction in [0, 1], got {accuracy:g} for {name!r}; {hint}"
-                )
+            check_fraction(f"accuracy of {name!r}", accuracy, within="[0, 1]", hint="divide right by all")
     axes.margins(y=0.1)  # space for the baseline's name
     axes.axhline(100 * baseline, color="black", linestyle="--", linewidth=1, zorder=1)
     above: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 9}

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_fraction
 
 __all__ = [
     "UNLABELLED",
@@ -124,8 +124,7 @@ def kd_loss(
     Raises:
         BadSetting: shapes do not fit, or labels, temperature or weight are out of range.
     """
-    if not 0 <= weight <= 1:
-        raise BadSetting(f"weight must be the teacher's share, in [0, 1], got {weight}; try 0.9")
+    check_fraction("weight", weight, within="[0, 1]", hint="try 0.9")
     response = response_loss(logits, teacher_logits, temperature=temperature)
     return (1 - weight) * labelled_cross_entropy(logits, labels) + weight * response
 

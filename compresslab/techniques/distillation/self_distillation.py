@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_fraction
 from compresslab.models.residual import ResidualBlock, ResidualNetwork
 from compresslab.techniques.distillation.response import (
     UNLABELLED,
@@ -227,8 +227,7 @@ def confident_labels(logits: Tensor, *, threshold: float) -> Tensor:
     >>> confident_labels(torch.tensor([[4.0, 0.0], [0.1, 0.0]]), threshold=0.9)
     tensor([ 0, -1])
     """
-    if not 0 <= threshold <= 1:
-        raise BadSetting(f"threshold must be a probability in [0, 1], got {threshold}; try 0.9")
+    check_fraction("threshold", threshold, within="[0, 1]", hint="try 0.9")
     probability, label = logits.detach().softmax(dim=1).max(dim=1)
     return label.where(probability >= threshold, UNLABELLED)
 

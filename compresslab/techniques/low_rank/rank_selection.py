@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from compresslab.analysis.allocation import Choice, allocate_greedily, allocate_units
 from compresslab.analysis.sensitivity import Measure, scan
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_fraction
 from compresslab.measurement.costs import count_macs
 from compresslab.models.surgery import Layer, evaluating, forward_hooks, weight_layers
 from compresslab.techniques.low_rank.factorization import factorize
@@ -80,9 +80,7 @@ def rank_for_energy(s: Tensor, *, energy: float) -> int:
     >>> rank_for_energy(torch.tensor([3.0, 1.0, 1.0]), energy=0.9)
     2
     """
-    if not 0 < energy <= 1:
-        hint = f"; did you mean {energy / 100:g}?" if 1 < energy <= 100 else "; 0.9 keeps most of a layer"
-        raise BadSetting(f"energy must be a fraction in (0, 1], got {energy}{hint}")
+    check_fraction("energy", energy, within="(0, 1]", hint="0.9 keeps most of a layer")
     if s.dim() != 1 or len(s) == 0:
         raise BadSetting(
             f"s must be a list of singular values, got shape {tuple(s.shape)}; try torch.linalg.svdvals(w)"
@@ -122,9 +120,7 @@ def rank_for_weights(
     Raises:
         CompressionError: share is out of range.
     """
-    if not 0 < share < 1:
-        hint = f"; did you mean {share / 100:g}?" if 1 < share < 100 else "; 0.5 halves the weights"
-        raise BadSetting(f"share must be a fraction in (0, 1), got {share}{hint}")
+    check_fraction("share", share, within="(0, 1)", hint="0.5 halves the weights")
     if split.why_not(layer):
         return None
     ranks = split.ranks(layer, multiple=multiple)

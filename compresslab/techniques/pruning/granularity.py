@@ -32,13 +32,12 @@ n of m: Mishra et al. 2021, "Accelerating sparse deep neural networks", arXiv:21
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import BadSetting, Unsupported
+from compresslab.errors import BadSetting, Unsupported, check_fraction
 from compresslab.techniques.pruning.criteria import magnitude
 from compresslab.techniques.pruning.masks import Masks, masked, prunable_layers
 
@@ -272,16 +271,12 @@ def prune_by_magnitude(model: nn.Module, *, sparsity: float, granularity: Granul
 
 
 def check_sparsity(sparsity: float) -> None:
-    """Nothing, if sparsity is a fraction in [0, 1).
+    """Raise if a sparsity is not a fraction in [0, 1).
 
     Raises:
         BadSetting: it isn't.
     """
-    if isinstance(sparsity, int | float) and 0 <= sparsity < 1:
-        return
-    percent = isinstance(sparsity, int | float) and 1 < sparsity < 100 and math.isfinite(sparsity)
-    hint = f"did you mean {sparsity / 100:g}?" if percent else "try 0.5"
-    raise BadSetting(f"sparsity must be a fraction in [0, 1), got {sparsity}; {hint}")
+    check_fraction("sparsity", sparsity, hint="try 0.5")
 
 
 def _kernels(scores: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_fraction
 from compresslab.techniques.quantization.affine import (
     fake_quantize,
     integer_range,
@@ -72,8 +72,7 @@ def moving_average(batches: Iterable[Tensor], *, momentum: float = 0.9) -> Range
     Raises:
         BadSetting: momentum is out of range, there are no batches, or a value is not finite.
     """
-    if not 0 <= momentum < 1:
-        raise BadSetting(f"momentum must be a fraction in [0, 1), got {momentum}; try 0.9")
+    check_fraction("momentum", momentum, hint="try 0.9")
     ranges = [torch.stack(min_max(batch)) for batch in batches]
     if not ranges:
         raise BadSetting("batches must have at least one tensor, got none; run the network on a few images")
@@ -98,9 +97,7 @@ def percentile(samples: Tensor, *, share: float = 0.9999) -> Range:
     >>> percentile(torch.arange(100.0), share=0.9)
     (tensor(5.), tensor(94.))
     """
-    if not 0 < share <= 1:
-        hint = f"did you mean {share / 100:g}?" if 1 < share <= 100 else "try 0.9999"
-        raise BadSetting(f"share must be a fraction in (0, 1], got {share}; {hint}")
+    check_fraction("share", share, within="(0, 1]", hint="try 0.9999")
     in_order = _checked(samples).sort().values
     cut = min(round(len(in_order) * (1 - share) / 2), (len(in_order) - 1) // 2)
     return in_order[cut], in_order[-1 - cut]

@@ -226,7 +226,7 @@ def test_two_shapes_of_logits_are_refused(loss):
 
 
 def test_a_weight_beyond_one_is_refused():
-    with pytest.raises(CompressionError, match=r"weight .*in \[0, 1\], got 9; try 0\.9"):
+    with pytest.raises(CompressionError, match=r"weight .*in \[0, 1\], got 9; did you mean 0.09"):
         kd_loss(*drawn(), weight=9)
 
 

@@ -261,7 +261,7 @@ def test_a_higher_threshold_only_takes_labels_away():
 
 @pytest.mark.parametrize("threshold", [90, -0.1, float("nan")])
 def test_a_threshold_is_a_probability(threshold):
-    text = rf"threshold must be a probability in \[0, 1\], got {threshold}; try 0.9"
+    text = rf"threshold must be a fraction in \[0, 1\], got {threshold}; (try 0.9|did you mean .*\?)"
     with pytest.raises(CompressionError, match=text):
         confident_labels(torch.zeros(1, 2), threshold=threshold)
 
