@@ -70,7 +70,7 @@ def check_fraction(name: str, value: object, *, within: str = "[0, 1)", hint: st
     compresslab.errors.BadSetting: sparsity must be a fraction in [0, 1), got 50; did you mean 0.5?
     """
     if not _is_within(value, within):
-        fraction = float(value) / 100 if isinstance(value, numbers.Real) and value > 1 else None
+        fraction = float(value) / 100 if isinstance(value, numbers.Real) and float(value) > 1 else None
         advice = f"did you mean {fraction:g}?" if _is_within(fraction, within) else hint
         raise BadSetting(f"{name} must be a fraction in {within}, got {value}; {advice}")
 

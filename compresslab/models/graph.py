@@ -189,7 +189,8 @@ def plain_layer(layer: Layer) -> Layer:
     if [w.shape for w in products.weights] != [plain.weight.shape]:
         raise Unsupported(
             f"{type(layer).__name__} must multiply once in a graph, with a weight "
-            f"{tuple(plain.weight.shape)}, got weights {[tuple(w.shape) for w in products.weights]}; replace it afterwards"
+            f"{tuple(plain.weight.shape)}, got weights {[tuple(w.shape) for w in products.weights]}; "
+            "replace it afterwards"
         )
     w, b = products.weights[0], layer.bias
     plain.weight = nn.Parameter(w.detach().clone(), layer.weight.requires_grad)

@@ -81,11 +81,9 @@ def test_a_chosen_point_is_ringed_and_limits_that_were_set_stay():
 
 @pytest.mark.parametrize(("accuracy", "hint"), [(93.2, "did you mean 0.932?"), (-0.1, "divide right by all")])
 def test_an_accuracy_that_is_no_fraction_is_refused(accuracy, hint):
-    with pytest.raises(
-        CompressionError, match=rf"accuracy of 'a' must be a fraction in .*, got {accuracy}; {hint}"
-    ):
+    with pytest.raises(CompressionError, match=rf"accuracy of 'a' must .*, got {accuracy}; {hint}"):
         draw_accuracy_by_sparsity({"a": [(0.5, accuracy)]}, baseline=0.9)
-    with pytest.raises(CompressionError, match="for 'the baseline'"):
+    with pytest.raises(CompressionError, match="accuracy of 'the baseline' must"):
         draw_accuracy_by_sparsity(CURVES, baseline=accuracy)
 
 
