@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import compresslab
+from compresslab.course import all_labs
 
 ROOT = Path(compresslab.__file__).parents[1]
 PACKAGE = ROOT / "compresslab"
@@ -158,6 +159,25 @@ def test_files_are_written_by_the_atomic_writers():
     }
     found = {dotted(file) for file in MODULES if plain.search(file.read_text(encoding="utf-8"))}
     assert found == free
+
+
+def test_the_name_of_a_lab_is_written_once():
+    code = "".join(strings(file.read_text(encoding="utf-8")) for file in MODULES)
+    for lab in all_labs():
+        assert code.count(f"{lab.name!r}") == 1, f"{lab.name} is written more than once, or its parts are"
+        package = importlib.import_module(f"compresslab.course.{lab.name.partition('_')[2]}")
+        assert package.LAB is lab
+        modules = [f"{package.__name__}.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
+        own = [getattr(importlib.import_module(name), "EXERCISE", None) for name in modules]
+        assert {exercise.name for exercise in own if exercise} == {each.name for each in lab.exercises}
+
+
+def strings(source: str) -> str:
+    """Return the string constants of a module, less its docstrings, as Python writes them."""
+    tree = ast.parse(source)
+    words = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in words]
+    return "".join(repr(node.value) for node in found if isinstance(node.value, str))
 
 
 # public names

@@ -14,7 +14,7 @@ A module of a lab's folder in ``course`` holds one exercise, from top to bottom 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,7 +55,6 @@ class Exercise:
 
     Args:
         name: of the function that the student writes.
-        lab: the lab's folder, such as ``00_measuring``.
         points: what a right answer earns.
         minutes: how long the average student takes.
         difficulty: 1 (a line that follows from the text) to 5 (an evening).
@@ -72,10 +71,10 @@ class Exercise:
         choices: of a why-question, letter → text; printed above the hole.
         bonus: on top of the lab's points and minutes, for students who want more.
         explanation: what a passed check prints where the statement is a question.
+        lab: the lab's folder; the ``Lab`` that lists the exercise sets it.
     """
 
     name: str
-    lab: str
     points: int
     minutes: int
     difficulty: int
@@ -90,6 +89,7 @@ class Exercise:
     choices: tuple[tuple[str, str], ...] = ()
     bonus: bool = False
     explanation: str = ""
+    lab: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,10 @@ class Lab:
     prerequisites: tuple[str, ...]
     exercises: tuple[Exercise, ...]
     answers: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        exercises = tuple(replace(exercise, lab=self.name) for exercise in self.exercises)
+        object.__setattr__(self, "exercises", exercises)
 
     @property
     def minutes(self) -> int:

@@ -21,7 +21,6 @@ __all__ = ["question"]
 def question(
     *,
     name: str,
-    lab: str,
     asks: str,
     key: str,
     choices: dict[str, tuple[str, str]],
@@ -35,7 +34,6 @@ def question(
 
     Args:
         name: of the function that returns the letter.
-        lab: the lab's folder.
         asks: the question, one sentence.
         key: the right letter.
         choices: letter → (the option, the reason why it is wrong); at least five.
@@ -47,7 +45,6 @@ def question(
     """
     return Exercise(
         name=name,
-        lab=lab,
         points=points,
         minutes=minutes,
         difficulty=difficulty,

@@ -56,7 +56,6 @@ def adds(x):
 
 EXERCISE = Exercise(
     name="double",
-    lab="90_made",
     points=2,
     minutes=5,
     difficulty=2,

@@ -121,7 +121,6 @@ def tiny(*names: str, seconds: float = 0.5) -> Lab:
     exercises = tuple(
         Exercise(
             name,
-            "99_tiny",
             2,
             1,
             1,

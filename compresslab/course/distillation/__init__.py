@@ -17,11 +17,12 @@ from compresslab.course.distillation import (
     why_t_squared,
     why_wrong_answers_teach,
 )
+from compresslab.experiments.distillation.plan import EXPERIMENT
 
 __all__ = ["LAB"]
 
 LAB = Lab(
-    name="02_distillation",
+    name=EXPERIMENT.lab,
     title="Teacher and student",
     about="response / feature / relation × offline / online / self, on one student",
     objectives=(

@@ -192,7 +192,6 @@ def zero_by_zero(features):
 
 EXERCISE = Exercise(
     name="attention_map",
-    lab="02_distillation",
     points=2,
     minutes=8,
     difficulty=2,

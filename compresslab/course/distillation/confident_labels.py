@@ -247,7 +247,6 @@ def overflows(logits, *, threshold):
 
 EXERCISE = Exercise(
     name="confident_labels",
-    lab="02_distillation",
     points=2,
     minutes=8,
     difficulty=2,

@@ -265,7 +265,6 @@ def log_of_softmax(logits, labels, *, temperature, weight):
 
 EXERCISE = Exercise(
     name="early_exit_loss",
-    lab="02_distillation",
     points=3,
     minutes=12,
     difficulty=3,

@@ -260,7 +260,6 @@ def fixed_student(hidden, teacher_hidden, projection):
 
 EXERCISE = Exercise(
     name="hidden_state_loss",
-    lab="02_distillation",
     points=3,
     minutes=15,
     difficulty=4,

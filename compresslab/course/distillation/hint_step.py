@@ -284,7 +284,6 @@ def ships_regressor(student, regressor, *given, **rate):
 
 EXERCISE = Exercise(
     name="hint_step",
-    lab="02_distillation",
     points=3,
     minutes=15,
     difficulty=3,

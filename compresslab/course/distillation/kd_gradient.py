@@ -228,7 +228,6 @@ def overflows(logits, teacher_logits, *, temperature):
 
 EXERCISE = Exercise(
     name="kd_gradient",
-    lab="02_distillation",
     points=2,
     minutes=10,
     difficulty=3,

@@ -273,7 +273,6 @@ def logarithm_of_softmax(logits, teacher_logits, labels, *, temperature, weight)
 
 EXERCISE = Exercise(
     name="kd_loss",
-    lab="02_distillation",
     points=3,
     minutes=12,
     difficulty=2,

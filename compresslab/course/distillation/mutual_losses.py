@@ -264,7 +264,6 @@ def plain_numbers(a, b, labels):
 
 EXERCISE = Exercise(
     name="mutual_losses",
-    lab="02_distillation",
     points=3,
     minutes=12,
     difficulty=3,

@@ -274,7 +274,6 @@ def teacher_learns(embeddings, teacher_embeddings):
 
 EXERCISE = Exercise(
     name="pkt_loss",
-    lab="02_distillation",
     points=3,
     minutes=12,
     difficulty=3,

@@ -268,7 +268,6 @@ def teacher_learns(embeddings, teacher_embeddings):
 
 EXERCISE = Exercise(
     name="rkd_angle",
-    lab="02_distillation",
     points=3,
     minutes=15,
     difficulty=4,

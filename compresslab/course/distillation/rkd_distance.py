@@ -250,7 +250,6 @@ def teacher_learns(embeddings, teacher_embeddings):
 
 EXERCISE = Exercise(
     name="rkd_distance",
-    lab="02_distillation",
     points=3,
     minutes=15,
     difficulty=3,

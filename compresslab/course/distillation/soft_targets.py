@@ -162,7 +162,6 @@ def one_hot(logits, *, temperature):
 
 EXERCISE = Exercise(
     name="soft_targets",
-    lab="02_distillation",
     points=2,
     minutes=6,
     difficulty=1,

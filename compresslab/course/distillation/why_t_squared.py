@@ -9,7 +9,6 @@ __all__ = ["EXERCISE"]
 
 EXERCISE = question(
     name="why_t_squared",
-    lab="02_distillation",
     bonus=True,
     asks="Why is the soft part of the loss multiplied by T²?",
     key="d",

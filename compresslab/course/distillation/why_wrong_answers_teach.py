@@ -9,7 +9,6 @@ __all__ = ["EXERCISE"]
 
 EXERCISE = question(
     name="why_wrong_answers_teach",
-    lab="02_distillation",
     asks="A teacher gives a shirt 0.7 for shirt, 0.2 for coat, 0.0001 for sneaker: why do the probabilities "
     "of the wrong classes help a student?",
     key="b",

@@ -18,11 +18,12 @@ from compresslab.course.low_rank import (
     why_fewer_macs_are_not_less_time,
     why_half_rank_is_no_smaller,
 )
+from compresslab.experiments.low_rank.plan import EXPERIMENT
 
 __all__ = ["LAB"]
 
 LAB = Lab(
-    name="04_low_rank",
+    name=EXPERIMENT.lab,
     title="Thinner layers",
     about="SVD, activation-aware SVD, Tucker, CP, choosing ranks",
     objectives=(

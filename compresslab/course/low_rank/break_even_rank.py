@@ -225,7 +225,6 @@ def float_floor(outputs, inputs):
 
 EXERCISE = Exercise(
     name="break_even_rank",
-    lab="04_low_rank",
     points=1,
     minutes=5,
     difficulty=1,

@@ -185,7 +185,6 @@ def added(outputs, inputs, rows, columns):
 
 EXERCISE = Exercise(
     name="cp_kernel",
-    lab="04_low_rank",
     points=1,
     minutes=6,
     difficulty=2,

@@ -204,7 +204,6 @@ def transposed(tensor, b, c):
 
 EXERCISE = Exercise(
     name="cp_step",
-    lab="04_low_rank",
     points=2,
     minutes=12,
     difficulty=4,

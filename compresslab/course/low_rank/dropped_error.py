@@ -217,7 +217,6 @@ def as_list(weight):
 
 EXERCISE = Exercise(
     name="dropped_error",
-    lab="04_low_rank",
     points=1,
     minutes=7,
     difficulty=2,

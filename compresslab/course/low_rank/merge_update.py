@@ -166,7 +166,6 @@ def in_place(weight, a, b, *, alpha):
 
 EXERCISE = Exercise(
     name="merge_update",
-    lab="04_low_rank",
     points=1,
     minutes=6,
     difficulty=1,

@@ -264,7 +264,6 @@ def keeps_zeros(weight, *, energy):
 
 EXERCISE = Exercise(
     name="rank_for_energy",
-    lab="04_low_rank",
     points=1,
     minutes=7,
     difficulty=2,

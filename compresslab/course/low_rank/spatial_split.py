@@ -246,7 +246,6 @@ def rank_first(kernel, *, rank):
 
 EXERCISE = Exercise(
     name="spatial_split",
-    lab="04_low_rank",
     points=2,
     minutes=10,
     difficulty=3,

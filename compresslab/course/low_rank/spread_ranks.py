@@ -274,7 +274,6 @@ def same_rank(spectra, costs, budget):
 
 EXERCISE = Exercise(
     name="spread_ranks",
-    lab="04_low_rank",
     points=2,
     minutes=12,
     difficulty=3,

@@ -281,7 +281,6 @@ def product(weight, *, rank):
 
 EXERCISE = Exercise(
     name="truncated_svd",
-    lab="04_low_rank",
     points=2,
     minutes=10,
     difficulty=2,

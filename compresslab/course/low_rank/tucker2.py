@@ -278,7 +278,6 @@ def core_last(kernel, *, ranks):
 
 EXERCISE = Exercise(
     name="tucker2",
-    lab="04_low_rank",
     points=3,
     minutes=15,
     difficulty=3,

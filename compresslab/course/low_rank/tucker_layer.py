@@ -331,7 +331,6 @@ def rebuilt(conv, core, u_out, u_in):
 
 EXERCISE = Exercise(
     name="tucker_layer",
-    lab="04_low_rank",
     points=3,
     minutes=15,
     difficulty=3,

@@ -192,7 +192,6 @@ def cyclic(tensor, *, mode):
 
 EXERCISE = Exercise(
     name="unfold",
-    lab="04_low_rank",
     points=1,
     minutes=5,
     difficulty=2,

@@ -258,7 +258,6 @@ def two_layers(weight, moments, *, rank):
 
 EXERCISE = Exercise(
     name="whitened_svd",
-    lab="04_low_rank",
     points=3,
     minutes=14,
     difficulty=4,

@@ -13,7 +13,6 @@ __all__ = ["EXERCISE"]
 
 EXERCISE = question(
     name="why_fewer_macs_are_not_less_time",
-    lab="04_low_rank",
     asks="Split by CP or Tucker, a convolution needs several times fewer MACs, and yet its time falls far "
     "less: why?",
     key="c",

@@ -12,7 +12,6 @@ __all__ = ["EXERCISE"]
 
 EXERCISE = question(
     name="why_half_rank_is_no_smaller",
-    lab="04_low_rank",
     asks="A linear layer with n inputs and n outputs becomes two layers, split at rank n / 2: how many "
     "weights do the two have together?",
     key="e",

@@ -215,7 +215,6 @@ def one_output_channel(i: Shape, w: Shape, *, stride: Pair, padding: Pair, group
 
 EXERCISE = Exercise(
     name="conv_macs",
-    lab="00_measuring",
     points=2,
     minutes=10,
     difficulty=2,

@@ -135,7 +135,6 @@ def outer_only(model: nn.Module) -> int:
 
 EXERCISE = Exercise(
     name="count_parameters",
-    lab="00_measuring",
     points=1,
     minutes=5,
     difficulty=1,

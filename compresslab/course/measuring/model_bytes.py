@@ -185,7 +185,6 @@ def no_integers(model: nn.Module, *, bits: int) -> int:
 
 EXERCISE = Exercise(
     name="model_bytes",
-    lab="00_measuring",
     points=2,
     minutes=8,
     difficulty=2,

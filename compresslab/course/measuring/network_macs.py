@@ -248,7 +248,6 @@ def mode_left(model: nn.Module, image: Tensor) -> int:
 
 EXERCISE = Exercise(
     name="network_macs",
-    lab="00_measuring",
     points=3,
     minutes=15,
     difficulty=3,

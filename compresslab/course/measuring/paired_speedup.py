@@ -269,7 +269,6 @@ lower_median = mistake(
 
 EXERCISE = Exercise(
     name="paired_speedup",
-    lab="00_measuring",
     points=3,
     minutes=15,
     difficulty=3,

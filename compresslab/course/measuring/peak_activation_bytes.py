@@ -166,7 +166,6 @@ def no_pairs(shapes: Shapes, *, bytes_per_number: int = 4) -> int:
 
 EXERCISE = Exercise(
     name="peak_activation_bytes",
-    lab="00_measuring",
     points=2,
     minutes=10,
     difficulty=2,

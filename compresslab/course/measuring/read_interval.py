@@ -224,7 +224,6 @@ def touching(ratios: Tensor, resamples: Tensor) -> Reading:
 
 EXERCISE = Exercise(
     name="read_interval",
-    lab="00_measuring",
     points=2,
     minutes=10,
     difficulty=2,

@@ -9,7 +9,6 @@ __all__ = ["EXERCISE"]
 
 EXERCISE = question(
     name="why_zeros_cost",
-    lab="00_measuring",
     asks="90 % of the weights are zero, the file is as large and the network as fast as before: why?",
     key="d",
     choices={

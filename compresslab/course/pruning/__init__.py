@@ -19,11 +19,12 @@ from compresslab.course.pruning import (
     why_masks_save_nothing,
     why_small_gradients_mislead,
 )
+from compresslab.experiments.pruning.plan import EXPERIMENT
 
 __all__ = ["LAB"]
 
 LAB = Lab(
-    name="03_pruning",
+    name=EXPERIMENT.lab,
     title="Fewer weights",
     about="criteria × granularity × schedule; channels really removed",
     objectives=(

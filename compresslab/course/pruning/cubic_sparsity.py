@@ -195,7 +195,6 @@ def density(step, **settings):
 
 EXERCISE = Exercise(
     name="cubic_sparsity",
-    lab="03_pruning",
     points=2,
     minutes=8,
     difficulty=2,

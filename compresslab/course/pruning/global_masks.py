@@ -283,7 +283,6 @@ one_mask = mistake(
 
 EXERCISE = Exercise(
     name="global_masks",
-    lab="03_pruning",
     points=2,
     minutes=10,
     difficulty=2,

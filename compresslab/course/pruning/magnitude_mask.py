@@ -281,7 +281,6 @@ def pruned(weight, *, sparsity):
 
 EXERCISE = Exercise(
     name="magnitude_mask",
-    lab="03_pruning",
     points=2,
     minutes=10,
     difficulty=2,

@@ -272,7 +272,6 @@ def swapped(*tensors, **rates):
 
 EXERCISE = Exercise(
     name="masked_step",
-    lab="03_pruning",
     points=3,
     minutes=12,
     difficulty=3,

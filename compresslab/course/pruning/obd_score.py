@@ -245,7 +245,6 @@ def divides(weight, inputs, output_gradients):
 
 EXERCISE = Exercise(
     name="obd_score",
-    lab="03_pruning",
     points=3,
     minutes=15,
     difficulty=3,

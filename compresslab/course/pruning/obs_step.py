@@ -275,7 +275,6 @@ centred = mistake(
 
 EXERCISE = Exercise(
     name="obs_step",
-    lab="03_pruning",
     points=3,
     minutes=18,
     difficulty=4,

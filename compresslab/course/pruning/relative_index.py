@@ -281,7 +281,6 @@ def loses_dtype(values, *, bits):
 
 EXERCISE = Exercise(
     name="relative_index",
-    lab="03_pruning",
     points=3,
     minutes=15,
     difficulty=3,

@@ -257,7 +257,6 @@ def zeros(weight, gamma, beta, mean, variance, next_weight, keep):
 
 EXERCISE = Exercise(
     name="remove_channels",
-    lab="03_pruning",
     points=3,
     minutes=12,
     difficulty=2,

@@ -272,7 +272,6 @@ readers = mistake(
 
 EXERCISE = Exercise(
     name="residual_groups",
-    lab="03_pruning",
     points=3,
     minutes=12,
     difficulty=3,

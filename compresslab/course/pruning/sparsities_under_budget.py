@@ -279,7 +279,6 @@ def places(damages, weights, sparsities, budget):
 
 EXERCISE = Exercise(
     name="sparsities_under_budget",
-    lab="03_pruning",
     points=3,
     minutes=18,
     difficulty=4,

@@ -270,7 +270,6 @@ def pruned_weight(weight, *, granularity, sparsity):
 
 EXERCISE = Exercise(
     name="structured_mask",
-    lab="03_pruning",
     points=3,
     minutes=15,
     difficulty=3,

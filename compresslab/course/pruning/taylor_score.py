@@ -199,7 +199,6 @@ def sums_first(weight, gradient):
 
 EXERCISE = Exercise(
     name="taylor_score",
-    lab="03_pruning",
     points=2,
     minutes=8,
     difficulty=2,

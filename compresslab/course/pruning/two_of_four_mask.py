@@ -233,7 +233,6 @@ def pruned_weight(weight):
 
 EXERCISE = Exercise(
     name="two_of_four_mask",
-    lab="03_pruning",
     points=2,
     minutes=10,
     difficulty=2,

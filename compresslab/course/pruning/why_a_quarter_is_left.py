@@ -9,7 +9,6 @@ __all__ = ["EXERCISE"]
 
 EXERCISE = question(
     name="why_a_quarter_is_left",
-    lab="03_pruning",
     asks="Half of the channels of every layer are really removed: how many of the network's parameters are "
     "left?",
     key="c",

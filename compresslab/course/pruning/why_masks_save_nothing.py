@@ -13,7 +13,6 @@ __all__ = ["EXERCISE"]
 
 EXERCISE = question(
     name="why_masks_save_nothing",
-    lab="03_pruning",
     asks="A mask sets 90 % of a network's weights to zero, and its file is as long and its answers take as "
     "long as before: why?",
     key="b",

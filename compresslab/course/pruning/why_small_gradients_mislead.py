@@ -13,7 +13,6 @@ __all__ = ["EXERCISE"]
 
 EXERCISE = question(
     name="why_small_gradients_mislead",
-    lab="03_pruning",
     asks="After training the mean gradient of nearly every weight is close to 0: why does that not mean that "
     "the weights are unimportant?",
     key="e",

@@ -15,11 +15,12 @@ from compresslab.course.quantization import (
     unpack_int4,
     why_dynamic_is_slow,
 )
+from compresslab.experiments.quantization.plan import EXPERIMENT
 
 __all__ = ["LAB"]
 
 LAB = Lab(
-    name="01_quantization",
+    name=EXPERIMENT.lab,
     title="Fewer bits",
     about="formats, affine, per-channel, calibration, dynamic, static, QAT, codebooks, int4, mixed precision",
     objectives=(

@@ -259,7 +259,6 @@ def returns_bytes(errors, sizes, budget):
 
 EXERCISE = Exercise(
     name="allocate_bits",
-    lab="01_quantization",
     points=3,
     minutes=20,
     difficulty=4,

@@ -211,7 +211,6 @@ def floats(weight: Tensor, *, bits: int) -> Quantized:
 
 EXERCISE = Exercise(
     name="channel_scales",
-    lab="01_quantization",
     points=2,
     minutes=10,
     difficulty=2,

@@ -229,7 +229,6 @@ def rebuilt(weights, start, *, steps):
 
 EXERCISE = Exercise(
     name="codebook",
-    lab="01_quantization",
     points=3,
     minutes=15,
     difficulty=3,

@@ -244,7 +244,6 @@ def number_of_the_try(counts: Tensor, *, levels: int) -> int:
 
 EXERCISE = Exercise(
     name="entropy_range",
-    lab="01_quantization",
     points=3,
     minutes=25,
     difficulty=4,

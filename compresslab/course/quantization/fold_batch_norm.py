@@ -201,7 +201,6 @@ def scaled_beta(weight, bias, mean, variance, gamma, beta, *, eps):
 
 EXERCISE = Exercise(
     name="fold_batch_norm",
-    lab="01_quantization",
     points=2,
     minutes=12,
     difficulty=2,

@@ -222,7 +222,6 @@ def one_multiplier(q_x, zero_point_x, q_w, bias, multiplier, zero_point_y):
 
 EXERCISE = Exercise(
     name="integer_linear",
-    lab="01_quantization",
     points=3,
     minutes=15,
     difficulty=3,

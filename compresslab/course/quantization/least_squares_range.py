@@ -223,7 +223,6 @@ def the_place(samples: Tensor, *, bits: int, candidates: Tensor) -> float:
 
 EXERCISE = Exercise(
     name="least_squares_range",
-    lab="01_quantization",
     points=2,
     minutes=12,
     difficulty=3,

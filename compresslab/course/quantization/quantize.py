@@ -206,7 +206,6 @@ def dequantized(x: Tensor, scale: float, zero_point: int, *, bits: int) -> Tenso
 
 EXERCISE = Exercise(
     name="quantize",
-    lab="01_quantization",
     points=2,
     minutes=6,
     difficulty=1,

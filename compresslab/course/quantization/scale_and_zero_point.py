@@ -209,7 +209,6 @@ def unguarded(low: float, high: float, *, bits: int) -> Grid:
 
 EXERCISE = Exercise(
     name="scale_and_zero_point",
-    lab="01_quantization",
     points=2,
     minutes=8,
     difficulty=2,

@@ -188,7 +188,6 @@ def lowest_too(x, scale, *, bits):
 
 EXERCISE = Exercise(
     name="straight_through",
-    lab="01_quantization",
     points=3,
     minutes=15,
     difficulty=3,

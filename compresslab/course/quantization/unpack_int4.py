@@ -147,7 +147,6 @@ def stays_unsigned(packed, *, count):
 
 EXERCISE = Exercise(
     name="unpack_int4",
-    lab="01_quantization",
     points=2,
     minutes=10,
     difficulty=2,

@@ -9,7 +9,6 @@ __all__ = ["EXERCISE"]
 
 EXERCISE = question(
     name="why_dynamic_is_slow",
-    lab="01_quantization",
     asks="Dynamic int8 made the wide MLP much faster and the convolutional network slower than float32: why?",
     key="c",
     choices={

@@ -56,6 +56,7 @@ __all__ = [
     "torch_prunings_channels",
 ]
 
+LAB = "03_pruning"
 Criterion = Callable[[nn.Module, Images, int], dict[str, Tensor]]  # (model, images, seed) → {layer: scores}
 
 
@@ -149,7 +150,7 @@ def torch_prunings_channels(*, folder: Path = RESULTS) -> dict[str, list[int]]:
     Raises:
         CompressionError: they are not there, or can't be read.
     """
-    path = folder / "03_pruning" / "torch_pruning_keeps.json"
+    path = folder / LAB / "torch_pruning_keeps.json"
     return read_json(path, about="it says which channels torch-pruning keeps")
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from compresslab.experiments.experiment import TUNING, Best, Experiment, Run
-from compresslab.experiments.pruning.methods import CRITERIA, GRANULARITIES
+from compresslab.experiments.pruning.methods import CRITERIA, GRANULARITIES, LAB
 from compresslab.experiments.pruning.runs import (
     LOOKED_AT,
     prune_channels,
@@ -138,7 +138,7 @@ def _studies() -> Iterator[Run]:
 
 
 EXPERIMENT = Experiment(
-    lab="03_pruning",
+    lab=LAB,
     plan=(
         *FINE_TRIES,
         *TWO_IN_FOUR_TRIES,
