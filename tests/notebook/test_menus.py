@@ -161,4 +161,5 @@ def test_a_lab_that_does_not_exist_names_those_that_do():
 
 def test_the_exercise_made_up_here_is_the_one_on_the_desk(desk):
     assert desk.check.double is not None
-    assert EXERCISE in LAB.exercises
+    assert [exercise.judge for exercise in LAB.exercises] == [EXERCISE.judge]
+    assert [exercise.lab for exercise in LAB.exercises] == [LAB.name]
