@@ -50,7 +50,7 @@ alone: .venv/installed-test
 notebooks: .venv/installed-test
 	@test -n "$(NOTEBOOKS)" || { echo "solutions/ holds no notebook: run compresslab build"; exit 1; }
 	$(call timed,solution notebooks,480,python -m pytest -n $(JOBS) --dist loadscope --nbval-lax --nbval-current-env \
-		--nbval-cell-timeout=300 -p no:cacheprovider -o addopts=-q -o filterwarnings=default --durations=3 $(NOTEBOOKS))
+		--nbval-cell-timeout=600 -p no:cacheprovider -o addopts=-q -o filterwarnings=default --durations=3 $(NOTEBOOKS))
 
 # All that compresslab verify finds in the labs, on more seeds: the rest of it is tests/test_labs.py, a unit test.
 proofs: .venv/installed-test

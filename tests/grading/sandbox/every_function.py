@@ -28,8 +28,9 @@ from compresslab.errors import WrongAnswer
 from compresslab.grading.sandbox.package_copy import copy_package
 
 PACKAGE = Path(compresslab.__file__).parent
-ACTS_ON_THE_PROCESS = (
-    "compresslab.grading.sandbox"  # changes its limits, users and pipes, and returns no value
+ACTS_ON_THE_PROCESS = (  # they change limits, users, pipes and the temporary folder, and return no value
+    "compresslab.grading.sandbox",
+    "compresslab.jobs",
 )
 SECONDS = 0.5  # for the first case: every right answer needs far less
 
@@ -41,12 +42,10 @@ def main(name: str, *hidden: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy_package(PACKAGE, Path(folder) / "compresslab", hidden=hidden or lab.answers)
         found = dict(callables(Path(folder) / "compresslab"))
-    passed = [
-        [exercise.name, path]
-        for exercise in lab.exercises
-        if not exercise.choices
-        for path in accepted(exercise, found)
-    ]
+    coded = [exercise for exercise in lab.exercises if not exercise.choices]
+    for exercise in coded:  # imports what probes and judges need, before anything can spoil this process
+        assert right(exercise, draw_cases(exercise, 0), exercise.right[0]), exercise.name
+    passed = [[exercise.name, path] for exercise in coded for path in accepted(exercise, found)]
     print(json.dumps({"tried": len(found), "passed": passed}))
 
 
