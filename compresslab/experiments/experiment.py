@@ -2,7 +2,8 @@
 
 A ``Run`` names its function by a string, which is looked up in its experiment's table, and gives it JSON
 values, so a plan can be read, tested and sent to another computer. Settings that other runs decide, such as
-the learning rate that did best on validation, are data too: ``Best`` names the runs. Runs of the group
+the learning rate that did best on validation, are data too: ``Best`` names the runs. So is whether a run is
+needed at all: ``BestIs`` asks whether the best value so far lies at the edge of a grid. Runs of the group
 ``tries`` are tuning runs; they get no test images, so nothing can be chosen by them.
 """
 
@@ -22,7 +23,7 @@ from compresslab.experiments.results import RESULTS, load_weights, read_json, re
 from compresslab.storage.atomic import write_tensors
 from compresslab.training.loop import fast_precision
 
-__all__ = ["TUNING", "Best", "Context", "Derived", "Experiment", "Run"]
+__all__ = ["TUNING", "Best", "BestIs", "Context", "Derived", "Experiment", "Run"]
 
 TUNING = "tries"  # the group of tuning runs
 
@@ -42,6 +43,8 @@ class Derived(Protocol):
 class Best:
     """A setting's value in the run that did best on validation; of equals, in the first.
 
+    A run that was not needed has no result and is left out.
+
     >>> a, b = ({"rate": rate, "validation_accuracy": 0.7 + rate} for rate in (0.1, 0.2))
     >>> Best("rate", ("a", "b")).value({"a": a, "b": b})
     0.2
@@ -51,8 +54,29 @@ class Best:
     after: tuple[str, ...]
 
     def value(self, results: Mapping[str, Any]) -> Any:
-        best = max(self.after, key=lambda key: results[key]["validation_accuracy"])
+        ended = [key for key in self.after if key in results]
+        best = max(ended, key=lambda key: results[key]["validation_accuracy"])
         return results[best][self.setting]
+
+
+@dataclass(frozen=True)
+class BestIs:
+    """Whether a setting's best value is this one: if it is the last of a grid, the next one is needed.
+
+    >>> a, b = ({"rate": rate, "validation_accuracy": 0.7 + rate} for rate in (0.1, 0.2))
+    >>> BestIs(0.2, Best("rate", ("a", "b"))).value({"a": a, "b": b})
+    True
+    """
+
+    edge: Any
+    best: Best
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        return self.best.after
+
+    def value(self, results: Mapping[str, Any]) -> bool:
+        return bool(self.best.value(results) == self.edge)
 
 
 @dataclass(frozen=True)
@@ -68,6 +92,7 @@ class Run:
         after: further runs that it depends on: it is given their networks.
         network: the name of the file that keeps its network, "" if none is kept.
         network_only: whether that file is all that it leaves, without a record among the results.
+        needed: whether it runs at all, if other runs decide that; None for a run that is always needed.
     """
 
     key: str
@@ -78,6 +103,7 @@ class Run:
     after: tuple[str, ...] = ()
     network: str = ""
     network_only: bool = False
+    needed: Derived | None = None
 
     @property
     def group(self) -> str:
@@ -87,7 +113,8 @@ class Run:
     @property
     def depends_on(self) -> set[str]:
         """The keys of all runs that must have ended before it can begin."""
-        return {*self.after, *(key for setting in self.derived.values() for key in setting.after)}
+        decided = [*self.derived.values(), *([self.needed] if self.needed else [])]
+        return {*self.after, *(key for each in decided for key in each.after)}
 
     def resolve(self, results: Mapping[str, Any]) -> dict[str, Any]:
         """All its settings, once what it depends on has ended."""

@@ -1,9 +1,11 @@
 """Run what is missing of an experiment, on local processes or on a Dask cluster.
 
 A run is missing unless a result with its key and just its settings is stored, so an interrupted experiment
-goes on, and a changed setting is run again. A run begins when those that it depends on have ended; its
-network and its record are written as soon as it ends, by this process alone, so the workers of a cluster
-share no files. On this computer an interrupted training goes on from its last epoch.
+goes on, and a changed setting is run again. A run that others make needless, such as the next value of a
+grid whose best lies inside, is not started, and no result of it is kept. A run begins when those that it
+depends on have ended, the first of the plan first; its network and its record are written as soon as it ends,
+by this process alone, so the workers of a cluster share no files. On this computer an interrupted training
+goes on from its last epoch.
 
 Each worker uses one thread: with networks of this size two such processes do more than one with two threads.
 """
@@ -48,8 +50,9 @@ class Unfinished:
 
     Attributes:
         results: {key: record}; ``end`` adds to them and stores them.
-        ready: (run, its settings) of those that can begin; the caller takes them out.
+        ready: (run, its settings) of those that can begin, in the plan's order; the caller takes them out.
         waiting: those that depend on others which have not ended.
+        needless: those that others have made needless.
     """
 
     def __init__(self, experiment: Experiment, *, folder: Path = RESULTS, small: bool = False) -> None:
@@ -57,6 +60,8 @@ class Unfinished:
         self.results = experiment.load_results(folder=folder)
         self.ready: deque[tuple[Run, dict[str, Any]]] = deque()
         self.waiting, self._ended = list(experiment.plan), set[str]()
+        self.needless = list[Run]()
+        self._number = {run.key: number for number, run in enumerate(experiment.plan)}
         self._release()
 
     @property
@@ -95,11 +100,22 @@ class Unfinished:
         for run in list(self.waiting):  # in the plan's order: a stored run may free one that comes later
             if run.depends_on <= self._ended:
                 self.waiting.remove(run)
-                settings = run.resolve(self.results)
-                if self._is_stored(run, settings):
-                    self._ended.add(run.key)
-                else:
-                    self.ready.append((run, settings))
+                self._begin_or_pass_over(run)
+        in_order = sorted(self.ready, key=lambda item: self._number[item[0].key])
+        self.ready.clear()  # the caller holds this very deque
+        self.ready.extend(in_order)
+
+    def _begin_or_pass_over(self, run: Run) -> None:
+        if run.needed is not None and not run.needed.value(self.results):
+            self.needless.append(run)
+            self.results.pop(run.key, None)  # of other settings: nothing may be chosen by it
+            self._ended.add(run.key)
+            return
+        settings = run.resolve(self.results)
+        if self._is_stored(run, settings):
+            self._ended.add(run.key)
+        else:
+            self.ready.append((run, settings))
 
     def _is_stored(self, run: Run, settings: Mapping[str, Any]) -> bool:
         if run.network and not self.experiment.network_path(run.network, self.folder).exists():
@@ -200,13 +216,16 @@ def estimated_seconds(run: Run, results: Mapping[str, Any]) -> float | None:
 
 def forecast(unfinished: Unfinished) -> str:
     """Return how many runs are missing, and how long one worker would take, in one line."""
-    runs, every = unfinished.runs, len(unfinished.experiment.plan)
+    runs = unfinished.runs
+    every = len(unfinished.experiment.plan) - len(unfinished.needless)
     if not runs:
         return f"{unfinished.experiment.lab}: all {every} runs are stored, none is missing"
     estimates = [estimated_seconds(run, unfinished.results) for run in runs]
     hours = sum(seconds or 0 for seconds in estimates) / 3600
     unknown = sum(seconds is None for seconds in estimates)
     length = f"about {hours:.1f} hours of one worker" + (f", {unknown} of unknown length" if unknown else "")
+    if perhaps := sum(run.needed is not None for run in runs):
+        length += f"; {perhaps} of them run only if the best of a grid lies at its edge"
     return f"{unfinished.experiment.lab}: {len(runs)} of {every} runs are missing: {length}"
 
 

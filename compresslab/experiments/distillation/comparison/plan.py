@@ -1,0 +1,125 @@
+"""Plan of lab 02's comparison, which is under way: ``compresslab train 02_distillation/comparison``.
+
+Two tasks (``task``), each with its rows. Every row is tuned alike, at a third of the length and with a seed
+of its own: four learning rates, then three values of its own settings at the best, each grid extended while
+the best lies at an edge (``tuning``). Choices are by validation; test is read once per reported run. The
+headlines have five seeds, the other rows three.
+
+The teacher has the baseline's architecture and is trained without label smoothing; its twin, which differs
+in label smoothing alone, has a row of its own. One recipe was tried, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from compresslab.experiments.distillation.comparison.runs import structure, teach, train_teacher
+from compresslab.experiments.distillation.comparison.task import ALL_LABELS, THIRDS
+from compresslab.experiments.distillation.plan import EXPERIMENT as LAB
+from compresslab.experiments.experiment import TUNING, Derived, Experiment, Run
+from compresslab.experiments.tuning import Grid, Tuning, tune
+
+__all__ = ["EXPERIMENT", "ROWS", "TEACHER", "TWIN", "Row"]
+
+TEACHER, TWIN = "teachers/unsmoothed/0", "teachers/smoothed/0"  # keys of their runs
+HEADLINE, ELSEWHERE, TRIED_AT = 5, 3, 100  # numbers of seeds; the seed of the tries
+KEPT_SEED = 0  # the seed of the stored students
+
+RATES = Grid("learning_rate", (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2), (0.1, 0.2, 0.4, 0.8))
+TEMPERATURES = Grid("temperature", (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0), (1.0, 2.0, 4.0), 2.0)
+SHARES = Grid("share", (0.1, 0.3, 0.5, 0.9, 1.0), (0.5, 0.9, 1.0), 0.9, bounds=(1.0,))
+SMOOTHINGS = Grid("smoothing", (0.0, 0.025, 0.05, 0.1, 0.2, 0.4), (0.05, 0.1, 0.2), 0.1, bounds=(0.0,))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a task's table: a method, how it is tuned, and with how many seeds it is reported.
+
+    Attributes:
+        task: a name in TASKS.
+        name: of the row; rows may share a method.
+        method: a name in METHODS.
+        tuning: its tries; None for a row whose settings other rows have tuned.
+        seeds: how many.
+        settings: those that nothing decides.
+        derived: those that other rows' tries decide.
+        teacher: the key of its run, "" for a method without one.
+    """
+
+    task: str
+    name: str
+    method: str
+    tuning: Tuning | None
+    seeds: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    derived: dict[str, Derived] = field(default_factory=dict)
+    teacher: str = ""
+
+    @property
+    def chosen(self) -> dict[str, Derived]:
+        """All settings that tries decide, its own and other rows'."""
+        return {**self.derived, **(self.tuning.chosen if self.tuning else {})}
+
+    def run(self, seed: int) -> Run:
+        """Return its reported run with this seed."""
+        settings = {"task": self.task, "method": self.method, "thirds": THIRDS, **self.settings}
+        after = (self.teacher,) if self.teacher else ()
+        network = f"{self.task}_{self.name}" if seed == KEPT_SEED else ""
+        key = f"{self.task}/{self.name}/{seed}"
+        return Run(key, "teach", settings, seed, self.chosen, after, network)
+
+
+def tuned(
+    task: str,
+    name: str,
+    method: str,
+    *grids: Grid,
+    seeds: int = ELSEWHERE,
+    teacher: str = TEACHER,
+    derived: dict[str, Derived] | None = None,
+    **settings: Any,
+) -> Row:
+    """Return a row with tries of its own: of the learning rate, then along the other grids."""
+    given, after = derived or {}, (teacher,) if teacher else ()
+    tried = {"task": task, "method": method, "thirds": 1, **settings}
+    template = Run(f"{TUNING}/{task}/{name}", "teach", tried, TRIED_AT, given, after)
+    return Row(task, name, method, tune(template, (RATES, *grids)), seeds, settings, given, teacher)
+
+
+def _headlines(task: str) -> Iterator[Row]:
+    """The student alone, KD, and the controls that could explain KD's gain."""
+    yield tuned(task, "alone", "alone", seeds=HEADLINE, teacher="")
+    kd = tuned(task, "kd", "kd", TEMPERATURES, SHARES, seeds=HEADLINE)
+    yield kd
+    yield tuned(task, "smoothed", "alone", SMOOTHINGS, seeds=HEADLINE, teacher="")
+    yield tuned(task, "hard_labels", "hard_labels", seeds=HEADLINE)
+    likewise = {name: kd.chosen[name] for name in ("temperature", "share")}
+    yield tuned(task, "permuted", "permuted", seeds=HEADLINE, derived=likewise)
+
+
+def _runs(rows: tuple[Row, ...]) -> Iterator[Run]:
+    """The tries of some rows, then their reported runs, seed by seed."""
+    for row in rows:
+        yield from row.tuning.runs if row.tuning else ()
+    for seed in range(max(row.seeds for row in rows)):
+        yield from (row.run(seed) for row in rows if seed < row.seeds)
+
+
+def _teacher(key: str, label_smoothing: float) -> Run:
+    settings = {"epochs": 14, "learning_rate": 0.1, "label_smoothing": label_smoothing}
+    return Run(key, "train_teacher", settings, 0, network=f"{key.split('/')[1]}_teacher")
+
+
+A_HEADLINES = tuple(_headlines(ALL_LABELS))
+ROWS = (*A_HEADLINES,)  # in the order of the runs
+
+EXPERIMENT = Experiment(
+    lab=f"{LAB.lab}/comparison",
+    plan=(_teacher(TEACHER, 0.0), *_runs(A_HEADLINES)),
+    functions={function.__name__: function for function in (teach, train_teacher)},
+    structure=structure,
+    summary=(ALL_LABELS, "test_accuracy"),
+    chosen={"chosen": {f"{row.task}/{row.name}": row.chosen for row in ROWS}},
+)
