@@ -1,6 +1,11 @@
 """Knowledge distillation: response, feature and relation losses; offline, online and self-distillation."""
 
 from compresslab.models.surgery import layer_outputs
+from compresslab.techniques.distillation.controls import (
+    hard_labels,
+    permute_wrong_classes,
+    smoothed_cross_entropy,
+)
 from compresslab.techniques.distillation.feature import (
     Regressor,
     attention_loss,
@@ -46,6 +51,7 @@ from compresslab.techniques.distillation.response import (
     labelled_cross_entropy,
     response_loss,
     soften,
+    warm_up,
 )
 from compresslab.techniques.distillation.retrieval import one_shot_accuracy, recall_at_1
 from compresslab.techniques.distillation.self_distillation import (
@@ -81,6 +87,7 @@ __all__ = [
     "ensemble_logits",
     "ensemble_losses",
     "exit_hint_loss",
+    "hard_labels",
     "hidden_state_loss",
     "hint_loss",
     "kd_loss",
@@ -95,12 +102,15 @@ __all__ = [
     "one_shot_accuracy",
     "own_teacher_loss",
     "peer_losses",
+    "permute_wrong_classes",
     "pkt_loss",
     "recall_at_1",
     "response_loss",
     "rkd_angle_loss",
     "rkd_distance_loss",
     "similarity_loss",
+    "smoothed_cross_entropy",
     "soften",
+    "warm_up",
     "without_labels",
 ]

@@ -20,7 +20,8 @@ term for the distribution among the other classes (hats: softmax over all classe
     KL(p ‖ q) = KL([p_t, 1 - p_t] ‖ [q_t, 1 - q_t]) + (1 - p_t) · KL(p̂ ‖ q̂) = TCKD + (1 - p_t) · NCKD
 
 A confident teacher (p_t near 1) gives the second term almost no weight, although it contains the knowledge
-about the other classes; DKD gives the two terms separate weights, alpha and beta.
+about the other classes; DKD gives the two terms separate weights, alpha and beta. Its weights are large, so
+they rise from 0 in the first twelfth of the training (``warm_up``).
 
 What it saves: nothing itself; it improves a small student. What it costs: a run of the teacher per image, or
 a file of its logits. What is left out: networks with different classes. Labels may be missing
@@ -48,6 +49,7 @@ __all__ = [
     "labelled_cross_entropy",
     "response_loss",
     "soften",
+    "warm_up",
 ]
 
 UNLABELLED = -1  # the label of an image without one
@@ -162,6 +164,24 @@ def decoupled_loss(
     (target_z, others_z), (target_t, others_t) = _split(z, target), _split(t, target)
     images = alpha * _divergence(target_z, target_t) + beta * _divergence(others_z, others_t)  # (images,)
     return temperature**2 * images.mean()
+
+
+def warm_up(step: int, *, steps: int) -> float:
+    """Return the share of its weight that a loss has in a step: a linear rise to 1, which it keeps.
+
+    Args:
+        step: its number, from 1.
+        steps: the length of the rise, at least 1.
+
+    Raises:
+        BadSetting: steps is out of range.
+
+    >>> [warm_up(step, steps=4) for step in (1, 2, 4, 5)]
+    [0.25, 0.5, 1.0, 1.0]
+    """
+    if steps < 1:
+        raise BadSetting(f"steps must be a whole number from 1 up, got {steps}; a twelfth of all does well")
+    return min(step / steps, 1.0)
 
 
 def _split(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,12 +11,12 @@ in label smoothing alone, has a row of its own. One recipe was tried, once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from compresslab.experiments.distillation.comparison.runs import structure, teach, train_teacher
-from compresslab.experiments.distillation.comparison.task import ALL_LABELS, THIRDS
+from compresslab.experiments.distillation.comparison.task import ALL_LABELS, FEW_LABELS, THIRDS
 from compresslab.experiments.distillation.plan import EXPERIMENT as LAB
 from compresslab.experiments.experiment import TUNING, Derived, Experiment, Run
 from compresslab.experiments.tuning import Grid, Tuning, tune
@@ -24,6 +24,7 @@ from compresslab.experiments.tuning import Grid, Tuning, tune
 __all__ = ["EXPERIMENT", "ROWS", "TEACHER", "TWIN", "Row"]
 
 TEACHER, TWIN = "teachers/unsmoothed/0", "teachers/smoothed/0"  # keys of their runs
+LABEL_SMOOTHING = {TEACHER: 0.0, TWIN: 0.05}
 HEADLINE, ELSEWHERE, TRIED_AT = 5, 3, 100  # numbers of seeds; the seed of the tries
 KEPT_SEED = 0  # the seed of the stored students
 
@@ -31,6 +32,23 @@ RATES = Grid("learning_rate", (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2
 TEMPERATURES = Grid("temperature", (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0), (1.0, 2.0, 4.0), 2.0)
 SHARES = Grid("share", (0.1, 0.3, 0.5, 0.9, 1.0), (0.5, 0.9, 1.0), 0.9, bounds=(1.0,))
 SMOOTHINGS = Grid("smoothing", (0.0, 0.025, 0.05, 0.1, 0.2, 0.4), (0.05, 0.1, 0.2), 0.1, bounds=(0.0,))
+BETAS = Grid("beta", (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0), (2.0, 4.0, 8.0), 4.0)
+THRESHOLDS = Grid("threshold", (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.99), (0.6, 0.8, 0.9), 0.8, bounds=(0.0,))
+
+
+def weights(default: float) -> Grid:
+    """Return a grid of a term's weight in steps of about three, the default in the middle."""
+    values = tuple(float(f"{default * 10 ** (step / 2):.1g}") for step in range(-4, 5))
+    return Grid("weight", values, values[3:6], default)
+
+
+FEATURES = {
+    "fitnet": 1.0,
+    "attention": 10.0,
+    "rkd": 10.0,
+    "pkt": 300.0,
+    "sp": 3000.0,
+}  # weights
 
 
 @dataclass(frozen=True)
@@ -88,15 +106,64 @@ def tuned(
     return Row(task, name, method, tune(template, (RATES, *grids)), seeds, settings, given, teacher)
 
 
-def _headlines(task: str) -> Iterator[Row]:
+def headlines(task: str) -> Iterator[Row]:
     """The student alone, KD, and the controls that could explain KD's gain."""
     yield tuned(task, "alone", "alone", seeds=HEADLINE, teacher="")
     kd = tuned(task, "kd", "kd", TEMPERATURES, SHARES, seeds=HEADLINE)
     yield kd
     yield tuned(task, "smoothed", "alone", SMOOTHINGS, seeds=HEADLINE, teacher="")
     yield tuned(task, "hard_labels", "hard_labels", seeds=HEADLINE)
-    likewise = {name: kd.chosen[name] for name in ("temperature", "share")}
-    yield tuned(task, "permuted", "permuted", seeds=HEADLINE, derived=likewise)
+    yield tuned(task, "permuted", "permuted", seeds=HEADLINE, derived=_likewise(kd, "temperature", "share"))
+
+
+def twins(task: str, alone: Row) -> Iterator[Row]:
+    """The student alone for three times as long, and KD from the teacher with label smoothing."""
+    rate = _likewise(alone, "learning_rate")
+    yield Row(task, "alone_longer", "alone", None, ELSEWHERE, {"longer": 3}, rate)
+    yield tuned(task, "kd_smoothed_teacher", "kd", TEMPERATURES, SHARES, teacher=TWIN)
+
+
+def losses(task: str, kd: Row) -> Iterator[Row]:
+    """DKD, and every feature and relation loss, alone and on top of KD, where it keeps its weight."""
+    yield tuned(task, "dkd", "dkd", BETAS, derived=_likewise(kd, "temperature"))
+    yield tuned(task, "fitnet_in_stages", "fitnet_in_stages", derived=_likewise(kd, "temperature", "share"))
+    for name, default in FEATURES.items():
+        row = tuned(task, name, name, weights(default))
+        yield row
+        both = {**_likewise(kd, "temperature", "share"), **_likewise(row, "weight")}
+        yield tuned(task, f"{name}_kd", name, derived=both)
+
+
+def peers_and_self(task: str) -> Iterator[Row]:
+    """Two peers, and born-again generations."""
+    yield tuned(task, "mutual", "mutual", weights(1.0), teacher="")
+    yield tuned(task, "born_again", "born_again", SHARES, teacher="")
+
+
+def only_few_labels(task: str, mutual: Row) -> Iterator[Row]:
+    """What is compared with few labels alone: more peers, exits, Noisy Student, smoothed hard labels."""
+    weight = _likewise(mutual, "weight")
+    yield tuned(task, "hard_labels_smoothed", "hard_labels", SMOOTHINGS)
+    yield tuned(task, "mutual_four", "mutual", teacher="", derived=weight, peers=4)
+    yield tuned(task, "mutual_ensemble", "mutual", teacher="", derived=weight, peers=4, ensemble=True)
+    yield tuned(task, "deep_alone", "deep_alone", teacher="")
+    yield tuned(task, "own_teacher", "own_teacher", SHARES, teacher="")
+    yield tuned(task, "noisy_student", "noisy_student", THRESHOLDS, teacher="")
+
+
+def stages(task: str) -> Iterator[tuple[Row, ...]]:
+    """The rows of a task in groups, the most telling first."""
+    first, last = tuple(headlines(task)), tuple(peers_and_self(task))
+    yield first
+    yield tuple(twins(task, first[0]))
+    yield tuple(losses(task, first[1]))
+    yield last
+    if task == FEW_LABELS:
+        yield tuple(only_few_labels(task, last[0]))
+
+
+def _likewise(row: Row, *names: str) -> dict[str, Derived]:
+    return {name: row.chosen[name] for name in names}
 
 
 def _runs(rows: tuple[Row, ...]) -> Iterator[Run]:
@@ -107,17 +174,27 @@ def _runs(rows: tuple[Row, ...]) -> Iterator[Run]:
         yield from (row.run(seed) for row in rows if seed < row.seeds)
 
 
-def _teacher(key: str, label_smoothing: float) -> Run:
-    settings = {"epochs": 14, "learning_rate": 0.1, "label_smoothing": label_smoothing}
+def _plan(stages: Iterable[tuple[Row, ...]]) -> Iterator[Run]:
+    """All runs: a teacher before the first row that learns from it."""
+    trained = set[str]()
+    for rows in stages:
+        for key in {row.teacher: None for row in rows if row.teacher and row.teacher not in trained}:
+            trained.add(key)
+            yield _teacher(key)
+        yield from _runs(rows)
+
+
+def _teacher(key: str) -> Run:
+    settings = {"epochs": 14, "learning_rate": 0.1, "label_smoothing": LABEL_SMOOTHING[key]}
     return Run(key, "train_teacher", settings, 0, network=f"{key.split('/')[1]}_teacher")
 
 
-A_HEADLINES = tuple(_headlines(ALL_LABELS))
-ROWS = (*A_HEADLINES,)  # in the order of the runs
+STAGES = (*stages(ALL_LABELS), *stages(FEW_LABELS))
+ROWS = tuple(row for stage in STAGES for row in stage)
 
 EXPERIMENT = Experiment(
     lab=f"{LAB.lab}/comparison",
-    plan=(_teacher(TEACHER, 0.0), *_runs(A_HEADLINES)),
+    plan=tuple(_plan(STAGES)),
     functions={function.__name__: function for function in (teach, train_teacher)},
     structure=structure,
     summary=(ALL_LABELS, "test_accuracy"),

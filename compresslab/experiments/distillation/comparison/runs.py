@@ -18,22 +18,27 @@ from torch import nn
 from compresslab.data.fashion_mnist import fashion_mnist
 from compresslab.data.images import Splits
 from compresslab.errors import Diverged
-from compresslab.experiments.distillation.comparison.methods import METHODS, Learned, fresh
+from compresslab.experiments.distillation.comparison.feature_and_relation import ATTENTION
+from compresslab.experiments.distillation.comparison.learning import Learned, fresh
+from compresslab.experiments.distillation.comparison.methods import METHODS
+from compresslab.experiments.distillation.comparison.peers_and_self import deep_student
 from compresslab.experiments.distillation.comparison.task import SMALL, TASKS, Task, draw_task
 from compresslab.experiments.experiment import Context
 from compresslab.models.residual import baseline, student
 from compresslab.techniques.distillation.offline import Knowledge, know
 from compresslab.training.loop import accuracy, cross_entropy, fast_precision, fit
 
-__all__ = ["ATTENTION", "FEW", "structure", "teach", "train_teacher"]
+__all__ = ["FEW", "structure", "teach", "train_teacher"]
 
-ATTENTION = {"blocks.0": "blocks.2", "blocks.1": "blocks.4"}  # layers of one resolution: student's, teacher's
+DEEP = ("deep_alone", "own_teacher")  # methods
 FEW = 500  # validation images that a task of few labels could afford
 
 
 def structure(name: str, record: Mapping[str, Any]) -> nn.Module:
     """Return an untrained network of a stored one's structure."""
-    return baseline() if "label_smoothing" in record else student()
+    if "label_smoothing" in record:
+        return baseline()
+    return deep_student() if record["method"] in DEEP else student()
 
 
 def train_teacher(
@@ -90,10 +95,14 @@ def teach(
     except Diverged as error:
         learned = Learned(fresh(seed).eval(), {"diverged": str(error)})
     found = {"seconds": round(time.perf_counter() - start, 1)} | cost
+    context.save_network(learned.network)
+    for name, network in learned.beside.items():
+        found |= {f"{name}_{key}": value for key, value in _measured(context, network).items()}
     return found | _measured(context, learned.network) | learned.details
 
 
 def _measured(context: Context, network: nn.Module) -> dict[str, float]:
+    """Return its accuracy on validation, on few images of it and, if nothing is tuned, on test."""
     validation = context.data.validation
     few = validation.first(min(FEW, len(validation)))
     found = {
@@ -102,7 +111,6 @@ def _measured(context: Context, network: nn.Module) -> dict[str, float]:
     }
     if not context.is_tuning:
         found["test_accuracy"] = accuracy(network, context.data.test)
-    context.save_network(network)
     return found
 
 
