@@ -5,7 +5,7 @@ import torch
 
 from compresslab.data.images import Images, Splits
 from compresslab.experiments import experiment as module
-from compresslab.experiments.experiment import TUNING, Best, Context, Run
+from compresslab.experiments.experiment import TUNING, Best, BestIs, Context, Run
 
 NOISE = torch.randint(0, 256, (300, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 ALL = Images(NOISE, torch.arange(300) % 10)
@@ -54,10 +54,19 @@ def test_the_best_is_chosen_by_validation_alone_and_is_the_first_of_equals():
     assert best.value(results) == "tries/b/100"
 
 
+def test_the_best_is_one_of_the_runs_that_were_needed():
+    best = Best("rate", ("tries/a/100", "tries/b/100"))
+    results = {"tries/b/100": {"rate": 0.2, "validation_accuracy": 0.9}}
+    assert best.value(results) == 0.2
+    assert [BestIs(edge, best).value(results) for edge in (0.2, 0.1)] == [True, False]
+    assert BestIs(0.2, best).after == best.after
+
+
 def test_a_run_depends_on_what_decides_its_settings_and_on_what_it_names():
     tries = (f"{TUNING}/x/100", f"{TUNING}/y/100")
     run = Run("methods/x/0", "teach", {"epochs": 2}, 0, {"rate": Best("rate", tries)}, after=("teacher",))
     assert run.depends_on == {*tries, "teacher"}
+    assert Run("x", "teach", needed=BestIs(1, Best("rate", tries))).depends_on == {*tries}
     results = {key: {"rate": n, "validation_accuracy": n} for n, key in enumerate(tries)}
     assert run.resolve(results) == {"epochs": 2, "rate": 1, "seed": 0}
     assert Run("scan", "scan", {"images": 5}).resolve({}) == {"images": 5}

@@ -1,4 +1,4 @@
-"""Laws of every lab's plan, as data; and all its runs are among the stored results."""
+"""Laws of every plan, as data; and all its runs are stored; of one under way, those stored are its own."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from compresslab.errors import BadSetting
-from compresslab.experiments import all_experiments, find_experiment
+from compresslab.experiments import all_experiments, experiments_under_way, find_experiment
 from compresslab.experiments.distillation.methods import METHODS
 from compresslab.experiments.experiment import TUNING, Best
 from compresslab.experiments.pruning.methods import CHANNEL_CHOICES, CRITERIA, GRANULARITIES
@@ -20,6 +20,10 @@ from compresslab.models.pretrained import load_baseline
 from compresslab.techniques.pruning.channel_removal import remove_channels
 
 EXPERIMENTS = all_experiments()
+UNDER_WAY = experiments_under_way()
+EVERY = {**EXPERIMENTS, **UNDER_WAY}
+every_experiment = pytest.mark.parametrize("experiment", EVERY.values(), ids=EVERY.keys())
+under_way = pytest.mark.parametrize("experiment", UNDER_WAY.values(), ids=UNDER_WAY.keys())
 every_lab = pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
 
 
@@ -33,7 +37,7 @@ def bests(chosen):
         yield from [each] if isinstance(each, Best) else bests(each)
 
 
-@every_lab
+@every_experiment
 def test_keys_and_networks_are_unique(experiment):
     keys = [run.key for run in experiment.plan]
     networks = [run.network for run in experiment.plan if run.network]
@@ -41,7 +45,7 @@ def test_keys_and_networks_are_unique(experiment):
     assert len(set(networks)) == len(networks)
 
 
-@every_lab
+@every_experiment
 def test_settings_are_json_and_functions_exist(experiment):
     for run in experiment.plan:
         assert json.loads(json.dumps(run.settings)) == run.settings, run.key
@@ -49,7 +53,7 @@ def test_settings_are_json_and_functions_exist(experiment):
         assert not run.settings.keys() & run.derived.keys()
 
 
-@every_lab
+@every_experiment
 def test_what_a_run_depends_on_comes_before_it_and_has_a_network_where_that_is_needed(experiment):
     before = {}
     for run in experiment.plan:
@@ -58,14 +62,14 @@ def test_what_a_run_depends_on_comes_before_it_and_has_a_network_where_that_is_n
         before[run.key] = run
 
 
-@every_lab
+@every_experiment
 def test_a_key_ends_with_the_seed(experiment):
     for run in experiment.plan:
         if run.seed is not None and not run.network_only:
             assert run.key.rpartition("/")[2] == str(run.seed)
 
 
-@every_lab
+@every_experiment
 def test_seeds_are_complete(experiment):
     seeds = defaultdict(set)
     for run in experiment.plan:
@@ -75,7 +79,7 @@ def test_seeds_are_complete(experiment):
         assert there == set(range(len(there))), name
 
 
-@every_lab
+@every_experiment
 def test_tuning_runs_have_a_seed_of_their_own_and_only_they_choose(experiment):
     tries = {run.key: run for run in experiment.plan if run.group == TUNING}
     reported = {run.seed for run in experiment.plan if run.group != TUNING}
@@ -84,11 +88,11 @@ def test_tuning_runs_have_a_seed_of_their_own_and_only_they_choose(experiment):
     chosen += [each for run in experiment.plan for each in run.derived.values() if isinstance(each, Best)]
     for best in chosen:
         assert set(best.after) <= tries.keys()
-        assert all(best.setting in tries[key].settings for key in best.after)
+        assert all(best.setting in tries[key].settings | tries[key].derived for key in best.after)
     assert {key for best in chosen for key in best.after} == tries.keys()
 
 
-@every_lab
+@every_experiment
 def test_tries_among_which_is_chosen_differ_only_in_what_is_chosen(experiment):
     plan = {run.key: run for run in experiment.plan}
     choices = defaultdict(set)
@@ -96,11 +100,14 @@ def test_tries_among_which_is_chosen_differ_only_in_what_is_chosen(experiment):
         choices[best.after].add(best.setting)
     for keys, settings in choices.items():
         tries = [plan[key] for key in keys]
-        points = [tuple(run.settings[name] for name in sorted(settings)) for run in tries]
+        points = [
+            tuple(str((run.settings | run.derived)[name]) for name in sorted(settings)) for run in tries
+        ]
         assert len(set(points)) == len(points) > 1
-        alike = [{k: v for k, v in run.settings.items() if k not in settings} for run in tries]
-        assert all(each == alike[0] for each in alike)
-        assert len({(run.function, *map(str, run.derived.items())) for run in tries}) == 1
+        for part in ("settings", "derived"):
+            alike = [{k: v for k, v in getattr(run, part).items() if k not in settings} for run in tries]
+            assert all(each == alike[0] for each in alike)
+        assert len({(run.function, run.seed, run.after) for run in tries}) == 1
 
 
 @every_lab
@@ -130,6 +137,23 @@ def test_every_stored_network_is_named_in_the_plan_and_loads(experiment):
         experiment.load_network("x")
 
 
+@under_way
+def test_stored_runs_of_an_experiment_under_way_are_its_own_and_none_is_started_again(experiment):
+    stored, unfinished = experiment.load_results(), Unfinished(experiment)
+    assert stored == unfinished.results  # none has become needless
+    recorded = {run.key for run in experiment.plan if not run.network_only}
+    assert stored.keys() <= recorded | experiment.chosen.keys()
+    assert stored.keys() & {run.key for run in unfinished.runs} == set()
+
+
+@under_way
+def test_stored_networks_of_an_experiment_under_way_are_those_of_stored_runs_and_load(experiment):
+    stored = experiment.load_results()
+    kept = {run.network for run in experiment.plan if run.network and run.key in stored}
+    assert {file.stem for file in experiment.network_path("x", RESULTS).parent.glob("*.safetensors")} == kept
+    assert not any(experiment.load_network(name).training for name in kept)
+
+
 @every_lab
 def test_what_the_command_line_prints_has_a_row_per_run_of_its_group(experiment):
     group, *keys = experiment.summary
@@ -138,7 +162,7 @@ def test_what_the_command_line_prints_has_a_row_per_run_of_its_group(experiment)
     assert all(len(row) == 1 + len(keys) for row in rows)
 
 
-@every_lab
+@every_experiment
 def test_tries_have_no_result_of_test_images(experiment):
     for key, record in experiment.load_results().items():
         if key.startswith(TUNING):
@@ -148,8 +172,10 @@ def test_tries_have_no_result_of_test_images(experiment):
 def test_an_experiment_is_found_by_its_lab_its_number_or_its_topic():
     for name in ("03_pruning", "03", "pruning"):
         assert find_experiment(name).lab == "03_pruning"
-    for name in ("", "0", "resnet"):
-        text = f"NAME must be one of mlp, {', '.join(EXPERIMENTS)}, or a lab's number, got '{name}'"
+    for name, experiment in UNDER_WAY.items():
+        assert find_experiment(name) is experiment  # by its whole name alone
+    for name in ("", "0", "resnet", "comparison"):
+        text = f"NAME must be one of mlp, {', '.join(EVERY)}, or a lab's number, got '{name}'"
         with pytest.raises(BadSetting, match=f"^{re.escape(text)}$"):
             find_experiment(name, beside=("mlp",))
 

@@ -113,6 +113,14 @@ def test_every_run_ends_once_after_those_that_it_depends_on(run, lines, tmp_path
     assert lines == []
 
 
+def test_of_those_that_can_begin_the_first_of_the_plan_begins(run, lines):
+    first, second, third = TRIES
+    waits = Run("methods/kd/1", "teach", {}, 1, {"rate": Best("rate", (first.key,))}, ("teacher",))
+    plan = (PLAN[3], first, waits, second, third)
+    run(replace(TINY, plan=plan, chosen={}))
+    assert ended(lines) == [each.key for each in plan]
+
+
 def test_a_record_has_what_was_found_and_its_settings(run):
     record = run()["methods/kd/1"]
     assert record["rate"] == 0.4  # what did best on validation

@@ -13,6 +13,7 @@ from compresslab.techniques.distillation.response import (
     labelled_cross_entropy,
     response_loss,
     soften,
+    warm_up,
 )
 
 every_temperature = pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
@@ -243,3 +244,18 @@ def test_labels_that_are_no_class_or_too_few_are_refused(loss):
         loss(z, t, torch.full_like(labels, 5))
     with pytest.raises(CompressionError, match=r"got \(6,\) for \(7, 5\); give one label per image"):
         loss(z, t, labels[1:])
+
+
+# the warm-up of a weight
+
+
+def test_a_weight_rises_in_equal_steps_to_its_full_size_and_stays():
+    shares = [warm_up(step, steps=5) for step in range(1, 9)]
+    assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0, 1.0])
+    assert warm_up(1, steps=1) == 1.0
+
+
+def test_a_rise_of_no_step_is_refused():
+    text = r"^steps must be a whole number from 1 up, got 0; a twelfth of all does well$"
+    with pytest.raises(CompressionError, match=text):
+        warm_up(1, steps=0)

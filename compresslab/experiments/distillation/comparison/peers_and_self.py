@@ -10,6 +10,7 @@ the last layer beside the augmentation; the paper's stochastic depth has no plac
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 
 import torch
@@ -107,9 +108,11 @@ def noisy_student(task: Task, *, seed: int, threshold: float) -> Learned:
 
 def _pseudo_labelled(task: Task, logits: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
     """Return the views of a round and their labels: the labelled ones, and those of a balanced choice."""
-    count = len(task.unlabelled)
-    chosen = balanced_choice(logits, found, per_class=-(-count // len(found[found >= 0].unique())))
     known = (task.views.labels != UNLABELLED).nonzero().squeeze(1)
+    count, classes = len(task.unlabelled), len(found[found != UNLABELLED].unique())
+    if classes == 0:
+        return known, task.views.labels[known]
+    chosen = balanced_choice(logits, found, per_class=math.ceil(count / classes))
     rounds = (len(task.views) - len(known)) // count
     more = [len(known) + count * number + chosen for number in range(rounds)]
     return torch.cat([known, *more]), torch.cat([task.views.labels[known], *[found[chosen]] * rounds])
