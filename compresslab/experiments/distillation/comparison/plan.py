@@ -36,7 +36,7 @@ BETAS = Grid("beta", (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0), (2.0, 4.0, 8.0), 4.0
 THRESHOLDS = Grid("threshold", (0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 0.99), (0.6, 0.8, 0.9), 0.8, bounds=(0.0,))
 
 
-def weights(default: float) -> Grid:
+def _weights(default: float) -> Grid:
     """Return a grid of a term's weight in steps of about three, the default in the middle."""
     values = tuple(float(f"{default * 10 ** (step / 2):.1g}") for step in range(-4, 5))
     return Grid("weight", values, values[3:6], default)
@@ -89,7 +89,7 @@ class Row:
         return Run(key, "teach", settings, seed, self.chosen, after, network)
 
 
-def tuned(
+def _tuned(
     task: str,
     name: str,
     method: str,
@@ -106,60 +106,60 @@ def tuned(
     return Row(task, name, method, tune(template, (RATES, *grids)), seeds, settings, given, teacher)
 
 
-def headlines(task: str) -> Iterator[Row]:
+def _headlines(task: str) -> Iterator[Row]:
     """The student alone, KD, and the controls that could explain KD's gain."""
-    yield tuned(task, "alone", "alone", seeds=HEADLINE, teacher="")
-    kd = tuned(task, "kd", "kd", TEMPERATURES, SHARES, seeds=HEADLINE)
+    yield _tuned(task, "alone", "alone", seeds=HEADLINE, teacher="")
+    kd = _tuned(task, "kd", "kd", TEMPERATURES, SHARES, seeds=HEADLINE)
     yield kd
-    yield tuned(task, "smoothed", "alone", SMOOTHINGS, seeds=HEADLINE, teacher="")
-    yield tuned(task, "hard_labels", "hard_labels", seeds=HEADLINE)
-    yield tuned(task, "permuted", "permuted", seeds=HEADLINE, derived=_likewise(kd, "temperature", "share"))
+    yield _tuned(task, "smoothed", "alone", SMOOTHINGS, seeds=HEADLINE, teacher="")
+    yield _tuned(task, "hard_labels", "hard_labels", seeds=HEADLINE)
+    yield _tuned(task, "permuted", "permuted", seeds=HEADLINE, derived=_likewise(kd, "temperature", "share"))
 
 
-def twins(task: str, alone: Row) -> Iterator[Row]:
+def _twins(task: str, alone: Row) -> Iterator[Row]:
     """The student alone for three times as long, and KD from the teacher with label smoothing."""
     rate = _likewise(alone, "learning_rate")
     yield Row(task, "alone_longer", "alone", None, ELSEWHERE, {"longer": 3}, rate)
-    yield tuned(task, "kd_smoothed_teacher", "kd", TEMPERATURES, SHARES, teacher=TWIN)
+    yield _tuned(task, "kd_smoothed_teacher", "kd", TEMPERATURES, SHARES, teacher=TWIN)
 
 
-def losses(task: str, kd: Row) -> Iterator[Row]:
+def _losses(task: str, kd: Row) -> Iterator[Row]:
     """DKD, and every feature and relation loss, alone and on top of KD, where it keeps its weight."""
-    yield tuned(task, "dkd", "dkd", BETAS, derived=_likewise(kd, "temperature"))
-    yield tuned(task, "fitnet_in_stages", "fitnet_in_stages", derived=_likewise(kd, "temperature", "share"))
+    yield _tuned(task, "dkd", "dkd", BETAS, derived=_likewise(kd, "temperature"))
+    yield _tuned(task, "fitnet_in_stages", "fitnet_in_stages", derived=_likewise(kd, "temperature", "share"))
     for name, default in FEATURES.items():
-        row = tuned(task, name, name, weights(default))
+        row = _tuned(task, name, name, _weights(default))
         yield row
         both = {**_likewise(kd, "temperature", "share"), **_likewise(row, "weight")}
-        yield tuned(task, f"{name}_kd", name, derived=both)
+        yield _tuned(task, f"{name}_kd", name, derived=both)
 
 
-def peers_and_self(task: str) -> Iterator[Row]:
+def _peers_and_self(task: str) -> Iterator[Row]:
     """Two peers, and born-again generations."""
-    yield tuned(task, "mutual", "mutual", weights(1.0), teacher="")
-    yield tuned(task, "born_again", "born_again", SHARES, teacher="")
+    yield _tuned(task, "mutual", "mutual", _weights(1.0), teacher="")
+    yield _tuned(task, "born_again", "born_again", SHARES, teacher="")
 
 
-def only_few_labels(task: str, mutual: Row) -> Iterator[Row]:
+def _only_few_labels(task: str, mutual: Row) -> Iterator[Row]:
     """What is compared with few labels alone: more peers, exits, Noisy Student, smoothed hard labels."""
     weight = _likewise(mutual, "weight")
-    yield tuned(task, "hard_labels_smoothed", "hard_labels", SMOOTHINGS)
-    yield tuned(task, "mutual_four", "mutual", teacher="", derived=weight, peers=4)
-    yield tuned(task, "mutual_ensemble", "mutual", teacher="", derived=weight, peers=4, ensemble=True)
-    yield tuned(task, "deep_alone", "deep_alone", teacher="")
-    yield tuned(task, "own_teacher", "own_teacher", SHARES, teacher="")
-    yield tuned(task, "noisy_student", "noisy_student", THRESHOLDS, teacher="")
+    yield _tuned(task, "hard_labels_smoothed", "hard_labels", SMOOTHINGS)
+    yield _tuned(task, "mutual_four", "mutual", teacher="", derived=weight, peers=4)
+    yield _tuned(task, "mutual_ensemble", "mutual", teacher="", derived=weight, peers=4, ensemble=True)
+    yield _tuned(task, "deep_alone", "deep_alone", teacher="")
+    yield _tuned(task, "own_teacher", "own_teacher", SHARES, teacher="")
+    yield _tuned(task, "noisy_student", "noisy_student", THRESHOLDS, teacher="")
 
 
-def stages(task: str) -> Iterator[tuple[Row, ...]]:
+def _stages(task: str) -> Iterator[tuple[Row, ...]]:
     """The rows of a task in groups, the most telling first."""
-    first, last = tuple(headlines(task)), tuple(peers_and_self(task))
+    first, last = tuple(_headlines(task)), tuple(_peers_and_self(task))
     yield first
-    yield tuple(twins(task, first[0]))
-    yield tuple(losses(task, first[1]))
+    yield tuple(_twins(task, first[0]))
+    yield tuple(_losses(task, first[1]))
     yield last
     if task == FEW_LABELS:
-        yield tuple(only_few_labels(task, last[0]))
+        yield tuple(_only_few_labels(task, last[0]))
 
 
 def _likewise(row: Row, *names: str) -> dict[str, Derived]:
@@ -189,7 +189,7 @@ def _teacher(key: str) -> Run:
     return Run(key, "train_teacher", settings, 0, network=f"{key.split('/')[1]}_teacher")
 
 
-STAGES = (*stages(ALL_LABELS), *stages(FEW_LABELS))
+STAGES = (*_stages(ALL_LABELS), *_stages(FEW_LABELS))
 ROWS = tuple(row for stage in STAGES for row in stage)
 
 EXPERIMENT = Experiment(
