@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from compresslab.grading.sandbox import self_test
+from compresslab.grading.submission.inbox import find_submissions
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "TEACHING.md").read_text(encoding="utf-8")
@@ -68,6 +69,33 @@ def test_the_feedback_says_what_to_do_and_shows_no_solution(school):
     feedback = (school / "results" / "students" / "ben" / "feedback.html").read_text()
     assert "not written yet" in feedback
     assert "parameter.numel()" not in feedback
+
+
+def exports() -> dict[str, tuple[list[str], str]]:
+    """Return the exports that the page shows: {platform: (paths, the student)}."""
+    shown: dict[str, tuple[list[str], str]] = {}
+    for line in re.search(r"```text\n(Moodle.*?)```", PAGE, re.DOTALL)[1].splitlines():
+        platform, path, student = re.fullmatch(r"(\w*) +(.+?)(?: +→ (.+))?", line).groups()
+        if platform:
+            shown[platform] = ([], student)
+        shown[list(shown)[-1]][0].append(path)
+    return shown
+
+
+def test_the_page_shows_an_export_of_each_kind():
+    assert list(exports()) == ["Moodle", "Blackboard", "Brightspace", "Canvas", "ILIAS"]
+    assert all(len(paths) == 2 for paths, _ in exports().values())
+
+
+@pytest.mark.parametrize("platform", exports())
+def test_an_export_that_the_page_shows_is_one_row_by_that_name(tmp_path, platform):
+    paths, student = exports()[platform]
+    for path in paths:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    (found,) = find_submissions(tmp_path, "00_measuring")
+    assert (found.student, found.problem) == (student, "")
+    assert bool(found.note) == (platform == "Canvas")
 
 
 def test_the_gradebook_has_the_scores(school):

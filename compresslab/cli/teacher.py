@@ -48,7 +48,7 @@ def sandbox(
 @command(Audience.TEACHERS)
 def grade(
     lab_name: LabName,
-    submission: Annotated[Path, typer.Argument(help="a notebook, or a folder of them; read, never run")],
+    submission: Annotated[Path, typer.Argument(help="a notebook, or a folder or zip of them; never run")],
     out: Annotated[Path, typer.Option("--out", help="the folder for the results")],
     bundle: Annotated[Path | None, typer.Option(help="what compresslab bundle made")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="processes; by default one per processor")] = None,

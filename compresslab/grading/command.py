@@ -16,7 +16,7 @@ from rich.text import Text
 
 from compresslab.checks.exercise import Lab
 from compresslab.course import find_lab
-from compresslab.errors import BadSetting, DamagedFile, NotAvailable
+from compresslab.errors import BadSetting, CompressionError, DamagedFile, NotAvailable
 from compresslab.grading.bundle import Bundle, make_bundle, open_bundle
 from compresslab.grading.class_task import close_graders
 from compresslab.grading.grade import grade
@@ -25,8 +25,10 @@ from compresslab.grading.reports.feedback import feedback_html
 from compresslab.grading.sandbox.self_test import run_self_test
 from compresslab.grading.sandbox.worker_client import WorkerClient
 from compresslab.grading.scores import Score, Status, plain, write_results, write_whole
-from compresslab.grading.submission.inbox import find_submissions
+from compresslab.grading.submission.entries import entry_at
+from compresslab.grading.submission.inbox import Submitted, find_submissions
 from compresslab.jobs.executor import open_pool
+from compresslab.storage.atomic import write_bytes
 
 __all__ = [
     "ClassOptions",
@@ -52,7 +54,7 @@ class Request:
 
     Args:
         lab_name: the lab, or the beginning or end of its name.
-        submission: a notebook, or a folder with a notebook or folder for each student.
+        submission: a notebook, or a folder or zip with a notebook or folder for each student.
         out: the folder of the results.
         bundle: the folder that ``compresslab bundle`` made; None to make one.
         trusted: whether students' code may run without a sandbox.
@@ -66,8 +68,10 @@ class Request:
 
     @property
     def is_class(self) -> bool:
-        """Whether it is a folder of submissions; a link to one is taken for a submission, and refused."""
-        return self.submission.is_dir() and not self.submission.is_symlink()
+        """Whether it is a folder or a zip of submissions; a link to one is a submission, and refused."""
+        return not self.submission.is_symlink() and (
+            self.submission.is_dir() or entry_at(self.submission).is_zip
+        )
 
 
 @dataclass(frozen=True)
@@ -176,9 +180,22 @@ def push_class(graded: GradedClass, inbox: Path, course: Path) -> list[str]:
     from compresslab.grading.nbgrader.gradebook import push_scores
 
     submitted = find_submissions(inbox, graded.lab.name)
-    notebooks = {each.student: each.path for each in submitted if not each.problem}
-    pushed = push_scores(graded.results, notebooks, graded.lab, course)
+    with tempfile.TemporaryDirectory(prefix="compresslab-") as scratch:
+        notebooks = {e.student: _on_disk(e, Path(scratch)) for e in submitted if not e.problem}
+        pushed = push_scores(graded.results, notebooks, graded.lab, course)
     return [f"{len(pushed.students)} students are in {course / 'gradebook.db'}", *pushed.left_out]
+
+
+def _on_disk(each: Submitted, scratch: Path) -> Path:
+    """Return where a submitted file lies; one in a zip is written into a folder under a name of ours."""
+    if each.archive is None:
+        return each.path
+    place = scratch / f"{len(list(scratch.iterdir()))}.ipynb"
+    try:
+        write_bytes(place, each.content())
+    except CompressionError:  # as when it was graded: nbgrader's notebook says that there is none
+        return each.path
+    return place
 
 
 def class_table(graded: GradedClass) -> Table:

@@ -35,7 +35,6 @@ from compresslab.grading.scores import (
     write_results,
     write_whole,
 )
-from compresslab.grading.submission.cells import submitted_bytes
 from compresslab.grading.submission.inbox import Submitted
 from compresslab.jobs.executor import Pool, WorkerDied, run_all
 
@@ -115,13 +114,15 @@ class _ClassGrading:
                 "expected a folder for each lab; give another --out"
             )
         same = existing.graded_from == self.digests[each.student]
-        return existing if same and existing.status != Status.FAILED else None
+        if not same or existing.status == Status.FAILED:
+            return None
+        return existing if _noted(existing, each) == existing else self.write(each, existing)
 
     def read(self, each: Submitted) -> tuple[str, bytes]:
         """Return the name and the bytes of the submitted file, as they are now."""
-        content = submitted_bytes(each.path)
+        content = each.content()
         self.digests[each.student] = grading_digest(self.bundle, content, isolated=self.isolated)
-        return each.path.name, content
+        return each.name, content
 
     def score(self, each: Submitted, outcome: Any) -> Score:
         """Return the score that a task returned, or one that says what went wrong, to be tried again."""
@@ -140,12 +141,22 @@ class _ClassGrading:
     def write(self, each: Submitted, score: Score) -> Score:
         """Write feedback and ``results.json``, that one last: where it exists, the result is complete."""
         folder = self.out / STUDENTS / each.student
+        score = _noted(score, each)
         write_whole(folder / "feedback.html", feedback_html(each.student, score, self.bundle.lab))
         write_results(score, folder)
         return score
 
     def ungraded(self, status: Status, message: str) -> Score:
         return dataclasses.replace(ungraded(self.bundle.lab, status, message), isolated=self.isolated)
+
+
+def _noted(score: Score, each: Submitted) -> Score:
+    """Return the score with a note which of a student's submissions was graded, if there were several."""
+    if not each.note or each.note in score.notes:
+        return score
+    return dataclasses.replace(
+        score, message=f"{score.message}; {each.note}", notes=(each.note, *score.notes)
+    )
 
 
 def _refuse_duplicates(submitted: Sequence[Submitted]) -> None:

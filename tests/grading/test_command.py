@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,25 @@ def test_one_notebook_is_graded_without_isolation_and_says_so(nowhere, bundle, i
     assert (code, "not isolated" in words) == (0, True)
     assert (tmp_path / "out" / "feedback.html").exists()
     assert str(tmp_path) not in (tmp_path / "out" / "results.json").read_text()
+
+
+def test_a_zip_of_a_class_is_graded_like_its_folder_and_the_note_is_in_every_report(
+    nowhere, bundle, inbox, tmp_path
+):
+    with zipfile.ZipFile(tmp_path / "submissions.zip", "w") as archive:
+        archive.write(inbox / "anna.ipynb", "export/lianna_12_34_lab.ipynb")
+        archive.write(inbox / "anna.ipynb", "export/lianna_LATE_12_35_lab-1.ipynb")
+    out, settings = tmp_path / "out", ("--bundle", bundle.folder, "--jobs", 1, "--trust-submissions")
+    for _ in range(2):  # the second time from the stored result
+        code, words = said("grade", "00", tmp_path / "submissions.zip", "--out", out, *settings)
+        assert code == 0, words
+        note = "of 2 versions (lianna_12_34_lab.ipynb, lianna_LATE_12_35_lab-1.ipynb) the latest counts"
+        assert words.replace(" │ ", " ").count("lianna_12 ") == 1
+        results = json.loads((out / "students" / "lianna_12" / "results.json").read_text())
+        assert note in results["output"]
+        assert note in results["extra_data"]["notes"][0]
+        assert note in (out / "scores.csv").read_text()
+        assert note in (out / "students" / "lianna_12" / "feedback.html").read_text()
 
 
 @pytest.mark.parametrize(
