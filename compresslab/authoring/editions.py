@@ -83,4 +83,4 @@ def student_edition(notebook: NotebookNode, name: str) -> str:
             raise BadSource(
                 f"nbgrader refuses {name}: {error}; correct its source and build again"
             ) from error
-        return Path(root, "labs", name, f"{name}.ipynb").read_text()
+        return Path(root, "labs", name, f"{name}.ipynb").read_text(encoding="utf-8")

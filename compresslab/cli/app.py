@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -13,6 +13,8 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from compresslab import __version__
+from compresslab.cli.places import cause
+from compresslab.cli.streams import take_any_text
 from compresslab.errors import CompressionError
 
 __all__ = ["Audience", "LabName", "app", "command", "console", "options"]
@@ -27,6 +29,11 @@ class Audience(StrEnum):
 
 
 class _ByAudience(TyperGroup):
+    def main(self, *positional: Any, **named: Any) -> Any:
+        """Run a command, with output that any encoding can take."""
+        take_any_text()
+        return super().main(*positional, **named)
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names in the order of ``--help``: the students' commands come first."""
         places = {audience.value: place for place, audience in enumerate(Audience)}
@@ -58,13 +65,22 @@ def command(
             try:
                 function(*positional, **named)
             except CompressionError as error:
-                console.print(f"[bold red]✗[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-                raise typer.Exit(BAD_INPUT) from None
+                _refuse(error)
+            except OSError as error:
+                told = cause(error)
+                if told is None:
+                    raise
+                _refuse(told)
 
         below.command(name, rich_help_panel=audience)(guarded)
         return guarded
 
     return register
+
+
+def _refuse(error: CompressionError) -> NoReturn:
+    console.print(f"[bold red]✗[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    raise typer.Exit(BAD_INPUT) from None
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,7 +1,7 @@
 """``compresslab doctor``: whether this machine can run the labs, and what to do about what is missing.
 
 Each finding describes one thing that was examined. Nothing is changed, except that the data set is unpacked
-into its cache folder, as the first lab would do.
+into its cache folder, as the first lab would do; where a folder is tried, the file is removed again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from packaging.requirements import Requirement
 from rich.markup import escape
 from rich.table import Table
 
+from compresslab.cli.jupyter import OWN_FOLDER
+from compresslab.cli.places import HOME_ADVICE, home_problem, temporary_problem, write_problem
+from compresslab.data import location
 from compresslab.data.fashion_mnist import FILES, cache_folder, unpack
 from compresslab.data.location import DATA
 from compresslab.data.torchvision_import import operators_load
@@ -37,6 +41,7 @@ __all__ = [
     "findings_table",
     "memory",
     "package",
+    "places",
     "python",
     "torchvision",
     "trained",
@@ -65,9 +70,16 @@ def examine(*, data: Path = DATA, cache: Path | None = None) -> tuple[Finding, .
         data: the folder with the data set and the trained networks.
         cache: where the data set is unpacked; by default ``cache_folder()``.
     """
-    cache = cache or cache_folder()
+    try:
+        cache = cache or cache_folder()
+        without: list[Finding] = []
+    except CompressionError as error:
+        cache = Path(tempfile.gettempdir()) / "compresslab"
+        without = [Finding("cache folder", False, True, *_reason_and_remedy(error))]
     return (
         python(sys.version_info[:3]),
+        *without,
+        *places(),
         package("torch"),
         torchvision(),
         *(package(name) for name in ("jupyterlab", "ipywidgets", "nbgrader", "ipykernel")),
@@ -77,6 +89,19 @@ def examine(*, data: Path = DATA, cache: Path | None = None) -> tuple[Finding, .
         memory(_memory_bytes()),
         disk(_free_bytes(cache)),
         bubblewrap(shutil.which("bwrap")),
+    )
+
+
+def places(my_labs: Path | None = None) -> tuple[Finding, ...]:
+    """Examine the places that the labs write to: ``my_labs/``, JupyterLab's own, temporary files."""
+    examined = (
+        ("my_labs", write_problem(my_labs or location.MY_LABS), OWN_FOLDER),
+        ("home folder", home_problem(), HOME_ADVICE),
+        ("temporary files", temporary_problem(), "name a folder of yours in the environment variable TMPDIR"),
+    )
+    return tuple(
+        Finding(name, not problem, True, problem or "can be written", advice)
+        for name, problem, advice in examined
     )
 
 

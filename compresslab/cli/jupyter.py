@@ -6,6 +6,7 @@ overwrites, and a reset keeps a backup, so a second start or a ``git pull`` neve
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -15,6 +16,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
+import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,18 +28,20 @@ from compresslab.jobs.openmp import passive
 from compresslab.storage.atomic import write_bytes, write_text
 
 __all__ = [
+    "OWN_FOLDER",
+    "back_up",
     "copy_labs",
     "jupyter_command",
     "jupyter_environment",
     "lab_names",
     "launch",
     "list_of_labs",
-    "new_backup",
     "notebook_of",
     "reset_lab",
 ]
 
-_OWN_FOLDER = "the labs need a folder of your own. Clone the repository into your home folder and start there"
+OWN_FOLDER = "the labs need a folder of your own. Clone the repository into your home folder and start there"
+_NO_BACKUP = "without a backup your notebook stays as it is. Free some space, and try again"
 _LIST = "START_HERE.md"  # written anew at every start
 _HOW_TO_CHECK = """\
 Save a lab and check it as the grader would, here lab 03:
@@ -90,9 +95,9 @@ def copy_labs(labs: Path = LABS, target: Path = MY_LABS) -> tuple[Path, ...]:
     """
     wanted = [file for name in lab_names(labs) for file in sorted((labs / name).rglob("*")) if _belongs(file)]
     copied = tuple(place for file in wanted if _copied(file, place := target / file.relative_to(labs)))
-    write_text(target / _LIST, list_of_labs(labs), advice=_OWN_FOLDER)
+    write_text(target / _LIST, list_of_labs(labs), advice=OWN_FOLDER)
     for name, settings in _SETTINGS.items():
-        write_text(target / ".jupyter" / name, json.dumps(settings, indent=1), advice=_OWN_FOLDER)
+        write_text(target / ".jupyter" / name, json.dumps(settings, indent=1), advice=OWN_FOLDER)
     return copied
 
 
@@ -107,15 +112,14 @@ def reset_lab(name: str, *, now: datetime.datetime, labs: Path = LABS, target: P
 
     Raises:
         BadSetting: there is no such lab.
+        NotAvailable: the disk is full or read-only. The student's notebook is as it was.
     """
     names = lab_names(labs)
     if name not in names:
         raise BadSetting(f"name must be a lab, got {name!r}; there are {', '.join(names)}")
     notebook = notebook_of(target, name)
-    backup = new_backup(notebook, now) if notebook.exists() else None
-    if backup is not None:
-        shutil.copy2(notebook, backup)
-    write_bytes(notebook, notebook_of(labs, name).read_bytes(), advice=_OWN_FOLDER, durable=True)
+    backup = back_up(notebook, now) if notebook.exists() else None
+    write_bytes(notebook, notebook_of(labs, name).read_bytes(), advice=OWN_FOLDER, durable=True)
     return backup
 
 
@@ -143,6 +147,8 @@ def launch(
 ) -> int:
     """Run JupyterLab on ``target`` until it is stopped, and return its exit status; Ctrl-C gives 0.
 
+    A server that is running on ``target`` already is opened, and left running.
+
     Args:
         target: the folder to open.
         say: called with the address, and with what was decided for the user.
@@ -150,6 +156,11 @@ def launch(
         environment: tells whether there is a display.
     """
     as_root, display = hasattr(os, "geteuid") and os.geteuid() == 0, _has_display(environment)
+    running = next((server for server in _servers() if _is_on(server, target) and _answers(server)), None)
+    if running is not None:
+        how = "it opens in your browser" if display else "open it in a browser"
+        say(f"JupyterLab is running already; {how}:\n\n    {_page(running)}\n\nStop it where it was started.")
+        return 0 if not display or webbrowser.open(_page(running)) else 1
     if as_root:
         say("You are root: JupyterLab is told to allow that (--allow-root).")
     before = {server["pid"] for server in _servers()}
@@ -216,16 +227,35 @@ def _address(process: subprocess.Popen, target: Path, before: set[int]) -> str:
     """Return the address of the new server on ``target``; empty if it ended before it answered."""
     while process.poll() is None:
         for server in _servers():
-            if server["pid"] not in before and Path(server["root_dir"]).resolve() == target.resolve():
-                return f"{server['url']}?token={server['token']}"
+            if server["pid"] not in before and _is_on(server, target) and _answers(server):
+                return _page(server)
         time.sleep(0.2)
     return ""
 
 
 def _servers() -> list[dict]:
+    """Return what Jupyter knows of the servers that run for this user."""
     from jupyter_server.serverapp import list_running_servers
 
     return list(list_running_servers())
+
+
+def _is_on(server: Mapping[str, Any], target: Path) -> bool:
+    return Path(server["root_dir"]).resolve() == target.resolve()
+
+
+def _page(server: Mapping[str, Any]) -> str:
+    return f"{server['url']}?token={server['token']}" if server["token"] else server["url"]
+
+
+def _answers(server: Mapping[str, Any]) -> bool:
+    """Whether the server is there: the note of one that was killed may name another program's process."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"{server['url']}api", timeout=3) as answer:
+            return answer.status == 200
+    except (OSError, ValueError):
+        return False
 
 
 def notebook_of(labs: Path, name: str) -> Path:
@@ -241,13 +271,21 @@ def _copied(file: Path, place: Path) -> bool:
     """Copy a file unless there is one; return whether it was copied. A copy is complete or absent."""
     if place.exists():
         return False
-    write_bytes(place, file.read_bytes(), advice=_OWN_FOLDER)
+    write_bytes(place, file.read_bytes(), advice=OWN_FOLDER)
     return True
 
 
-def new_backup(notebook: Path, now: datetime.datetime) -> Path:
-    """Return a free name for a backup beside a notebook: two backups in one second keep both."""
-    return next(place for place in _backups(notebook, now) if not place.exists())
+def back_up(notebook: Path, now: datetime.datetime) -> Path:
+    """Copy a notebook beside itself, and return the copy: two backups in one second keep both.
+
+    Raises:
+        NotAvailable: the disk is full or read-only. There is no half of a copy.
+    """
+    place = next(place for place in _backups(notebook, now) if not place.exists())
+    write_bytes(place, notebook.read_bytes(), advice=_NO_BACKUP, durable=True)
+    with contextlib.suppress(OSError):
+        shutil.copystat(notebook, place)
+    return place
 
 
 def _backups(notebook: Path, now: datetime.datetime) -> Iterator[Path]:

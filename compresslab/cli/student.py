@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,13 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "doctor", "hint", "labs", "reset", "start", "update"]
 
-PROGRESS = ".progress.json"  # beside the student's notebook: the last check's score
-
 
 @command(Audience.STUDENTS)
 def start() -> None:
     """Copy the labs to my_labs/ (never overwriting) and open JupyterLab on them."""
     from compresslab.cli.jupyter import copy_labs, launch
+    from compresslab.cli.places import require_home
     from compresslab.cli.update import copies_of_other_editions
     from compresslab.data.location import MY_LABS
 
@@ -42,6 +40,7 @@ def start() -> None:
             highlight=False,
             soft_wrap=True,
         )
+    require_home()
     raise typer.Exit(launch(MY_LABS, say=lambda words: console.print(words, highlight=False, soft_wrap=True)))
 
 
@@ -59,11 +58,14 @@ def doctor() -> None:
 @command(Audience.STUDENTS)
 def labs() -> None:
     """List the labs with their minutes, their points, and your progress."""
+    from compresslab.cli.progress import progress
     from compresslab.course import all_labs
+    from compresslab.data.location import MY_LABS
 
     table = Table("lab", "about", "minutes", "points", "you")
     for lab in all_labs():
-        table.add_row(lab.name, lab.title, str(lab.minutes), str(lab.points), _progress(lab))
+        mine = progress(lab.name, MY_LABS)
+        table.add_row(lab.name, lab.title, str(lab.minutes), str(lab.points), mine)
     console.print(table)
     console.print(
         "Work: compresslab start   Check: compresslab check LAB   Help: compresslab hint LAB EXERCISE"
@@ -77,24 +79,23 @@ def check(
         Path | None, typer.Argument(help="your notebook; by default the one in my_labs/")
     ] = None,
 ) -> None:
-    """Check your notebook as the grader would; the exit code is 0 only if every answer is right."""
+    """Check your notebook as the grader would; exit code 0 only if every core exercise is right."""
+    from compresslab.cli.progress import note
     from compresslab.course import find_lab
     from compresslab.grading.grade import grade_alone
     from compresslab.grading.scores import score_table
-    from compresslab.storage.atomic import write_text
 
     lab = find_lab(lab_name)
     place = notebook or _mine(lab)
     score = grade_alone(lab, place)
     console.print(score_table(score))
-    if notebook is None:
-        note = {
-            "score": score.score,
-            "max_score": score.max_score,
-            "at": datetime.datetime.now().isoformat(timespec="minutes"),
-        }
-        write_text(place.with_name(PROGRESS), json.dumps(note))
-    raise typer.Exit(0 if score.status == "graded" and score.score >= score.max_score else 1)
+    _say(f"This is about {place}")
+    _warn_of_the_courses_own(lab, place)
+    problem = note(score, place) if notebook is None else ""
+    if problem:
+        _say(f"Your points are not noted for compresslab labs: {problem}")
+    core = [test.status == "passed" for test in score.tests if not test.bonus]
+    raise typer.Exit(0 if score.status == "graded" and all(core) else 1)
 
 
 @command(Audience.STUDENTS)
@@ -122,12 +123,14 @@ def hint(
 @command(Audience.STUDENTS)
 def reset(lab_name: LabName) -> None:
     """Restore a lab's original notebook; yours is kept as a backup beside it."""
-    from compresslab.cli.jupyter import reset_lab
+    from compresslab.cli.jupyter import notebook_of, reset_lab
+    from compresslab.cli.progress import forget
     from compresslab.course import find_lab
     from compresslab.data.location import MY_LABS
 
     name = find_lab(lab_name).name
     backup = reset_lab(name, now=datetime.datetime.now(), target=MY_LABS)
+    forget(notebook_of(MY_LABS, name))
     kept = f"; yours is kept as {backup.name}" if backup else ""
     console.print(f"{name} is the original again{kept}.", highlight=False)
 
@@ -156,20 +159,30 @@ def update(lab_name: LabName) -> None:
 
 
 def _mine(lab: Lab) -> Path:
+    from compresslab.cli.jupyter import lab_names, notebook_of
     from compresslab.data.location import MY_LABS
 
-    place = MY_LABS / lab.name / f"{lab.name}.ipynb"
+    place = notebook_of(MY_LABS, lab.name)
     if not place.exists():
+        lab_names()  # without the labs, start can't copy any: it says where they are
         raise DamagedFile(f"my_labs/{lab.name} is not there yet; copy the labs with: compresslab start")
     return place
 
 
-def _progress(lab: Lab) -> str:
-    from compresslab.data.location import MY_LABS
+def _warn_of_the_courses_own(lab: Lab, checked: Path) -> None:
+    """Say so where a student wrote into ``labs/``, which is the course's, instead of ``my_labs/``."""
+    from compresslab.cli.jupyter import notebook_of
+    from compresslab.cli.progress import is_begun
+    from compresslab.data.location import LABS
 
-    folder = MY_LABS / lab.name
-    try:
-        note = json.loads((folder / PROGRESS).read_text())
-        return f"{note['score']:g} of {note['max_score']:g} points ({note['at'].replace('T', ' ')})"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "started, not yet checked" if folder.exists() else "not started"
+    theirs = notebook_of(LABS, lab.name)
+    if is_begun(theirs, lab.name):
+        which = "and was checked" if theirs.resolve() == checked.resolve() else "and was not checked"
+        _say(
+            f"labs/{lab.name} is edited {which}: labs/ belongs to the course, and an update may replace it; "
+            f"work in my_labs/{lab.name}, where compresslab start puts your copy"
+        )
+
+
+def _say(words: str) -> None:
+    console.print(words, highlight=False, markup=False, soft_wrap=True)

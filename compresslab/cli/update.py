@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import copy
 import datetime
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +18,14 @@ from nbformat import NotebookNode
 from nbformat.validator import normalize
 
 from compresslab.authoring.edition_metadata import KEY, digest, shipped_cells, version_of
-from compresslab.cli.jupyter import lab_names, new_backup, notebook_of
+from compresslab.cli.jupyter import back_up, lab_names, notebook_of
 from compresslab.data.location import LABS, MY_LABS
 from compresslab.errors import BadSetting, CompressionError, DamagedFile
 from compresslab.storage.atomic import replacing
 
 __all__ = ["Update", "copies_of_other_editions", "merged", "update_lab"]
+
+_NO_ROOM = "your notebook is as it was. Free some space, and try again"
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,9 @@ def update_lab(
     if mine.metadata.get(KEY) == edition.metadata.get(KEY):
         return None
     made, kept, twice = merged(mine, edition, name)
-    backup = new_backup(place, now)
-    with replacing(place, durable=True) as unfinished:
+    with replacing(place, advice=_NO_ROOM, durable=True) as unfinished:
         unfinished.write_text(nbformat.writes(made) + "\n", encoding="utf-8")
-        shutil.copy2(place, backup)
+        backup = back_up(place, now)
     return Update(backup, kept, twice)
 
 

@@ -46,16 +46,27 @@ FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+_CACHE_ADVICE = (
+    "the unpacked data need a folder with 55 MB free. Name one of yours in the environment variable "
+    "COMPRESSLAB_CACHE"
+)
 _SPLIT_SEED = 2017
 _VALIDATION_IMAGES = 10_000
 
 
 def cache_folder() -> Path:
-    """The folder of unpacked files: ``$COMPRESSLAB_CACHE``, or ``compresslab`` in the user's cache folder."""
-    chosen = os.environ.get("COMPRESSLAB_CACHE")
+    """The folder of unpacked files: ``$COMPRESSLAB_CACHE``, or ``compresslab`` in the user's cache folder.
+
+    Raises:
+        NotAvailable: neither is named, and this user has no home folder.
+    """
+    chosen, caches = os.environ.get("COMPRESSLAB_CACHE"), os.environ.get("XDG_CACHE_HOME")
     if chosen:
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compresslab"
+    try:
+        return (Path(caches) if caches else Path.home() / ".cache") / "compresslab"
+    except RuntimeError as error:
+        raise NotAvailable(f"HOME is not set, and this user has no home folder; {_CACHE_ADVICE}") from error
 
 
 def fashion_mnist(*, source: Path = DATA / "fashion_mnist", cache: Path | None = None) -> Splits:
@@ -120,15 +131,14 @@ def _write(place: Path, content: bytes) -> None:
     write_bytes(
         place,
         content,
-        advice="the unpacked data need a folder with 55 MB free. Name one of yours in the environment "
-        "variable COMPRESSLAB_CACHE",
+        advice=_CACHE_ADVICE,
     )
 
 
 def read_manifest(source: Path) -> dict[str, dict]:
     """Read the size and checksum of each of the unpacked files: {name: {"bytes": int, "sha256": hex}}."""
     try:
-        manifest = json.loads((source / "manifest.json").read_text())
+        manifest = json.loads((source / "manifest.json").read_text(encoding="utf-8"))
         entries = {name: manifest[name] for name in FILES}
         return {name: {"bytes": int(e["bytes"]), "sha256": str(e["sha256"])} for name, e in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -91,7 +91,7 @@ def read_json(path: Path, *, about: str) -> dict[str, Any]:
         DamagedFile: the file is missing or damaged.
     """
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise DamagedFile(f"{path} can't be read ({error}); {about}. {GET_BACK}") from error
 

@@ -54,7 +54,7 @@ def read_card(name: str, *, folder: Path = DATA / "baselines") -> dict:
     """Read a network's model card: recipe, accuracy on validation and test, date, torch version."""
     path = folder / f"{name}.json"
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise DamagedFile(
             f"{path} can't be read ({error}); it is the card that says how {name!r} was trained. "

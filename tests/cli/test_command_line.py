@@ -1,10 +1,14 @@
 """The command line: each command prints what it found and ends with an exit code that a script can use."""
 
+import errno
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,7 @@ from compresslab.__main__ import app
 from compresslab.authoring.verify import Row, Verification
 from compresslab.course import all_labs, find_lab
 from compresslab.data import location
+from compresslab.grading.scores import ExerciseScore, Score, Status
 
 ROOT = Path(compresslab.__file__).parents[1]
 LAB = "00_measuring"
@@ -77,7 +82,7 @@ def test_labs_lists_every_lab_with_its_minutes_and_points(desk):
     code, words = said("labs")
     assert code == 0
     for lab in all_labs():
-        assert f"{lab.name} │ {lab.title} │ {lab.minutes} │ {lab.points} │ started, not yet checked" in words
+        assert f"{lab.name} │ {lab.title} │ {lab.minutes} │ {lab.points} │ not begun" in words
 
 
 def test_an_untouched_lab_is_checked_to_0_points_and_exit_code_1_and_labs_remembers(desk):
@@ -87,10 +92,150 @@ def test_an_untouched_lab_is_checked_to_0_points_and_exit_code_1_and_labs_rememb
     assert f"0 of {find_lab(LAB).points} points" in said("labs")[1]
 
 
-def test_a_finished_lab_is_checked_to_full_points_and_exit_code_0(desk):
+def test_a_finished_lab_is_checked_to_full_points_and_exit_code_0_and_the_file_is_named(desk):
     code, words = said("check", LAB, SOLUTION)
     assert code == 0, words
     assert str(find_lab(LAB).points) in words
+    assert f"This is about {SOLUTION}" in words
+
+
+@pytest.fixture
+def marks(monkeypatch):
+    """Let ``check`` give these points instead of marking: (core, bonus), all there are if True."""
+
+    def give(core: bool, bonus: bool, name: str = LAB) -> None:
+        tests = tuple(
+            ExerciseScore(
+                e.name, "right" if (bonus if e.bonus else core) else "wrong", e.points, "", "", e.bonus
+            )
+            for e in find_lab(name).exercises
+        )
+        score = Score(name, Status.GRADED, tests, "", 0.0)
+        monkeypatch.setattr("compresslab.grading.grade.grade_alone", lambda lab, place: score)
+
+    return give
+
+
+@pytest.mark.parametrize(("core", "bonus", "code"), [(True, False, 0), (True, True, 0), (False, True, 1)])
+def test_the_exit_code_is_that_of_the_core_however_many_bonus_points_there_are(
+    desk, marks, core, bonus, code
+):
+    marks(core, bonus, "03_pruning")
+    assert said("check", "03")[0] == code
+
+
+def test_labs_shows_bonuses_apart_and_forgets_them_with_a_reset(desk, marks):
+    notebook = desk / "03_pruning" / "03_pruning.ipynb"
+    notebook.write_text(notebook.read_text().replace("raise NotImplementedError", "return 1", 1))
+    assert "│ begun, not yet checked" in said("labs")[1]
+    marks(True, True, "03_pruning")
+    said("check", "03")
+    lab = find_lab("03")
+    bonus = sum(each.points for each in lab.exercises if each.bonus)
+    assert f"│ {lab.points} of {lab.points} + {bonus} points (" in said("labs")[1]
+    said("reset", "03")
+    assert said("labs")[1].count("not begun") == len(all_labs())
+
+
+def test_a_note_of_a_former_version_and_one_of_a_restored_notebook_are_read_right(desk):
+    notebook = desk / LAB / f"{LAB}.ipynb"
+    (desk / LAB / ".progress.json").write_text('{"score": 20, "max_score": 16, "at": "2026-09-01T10:11"}')
+    assert said("labs")[1].count("not begun") == len(all_labs()), "as shipped: restored by hand"
+    notebook.write_text(notebook.read_text().replace("raise NotImplementedError", "return 1", 1))
+    assert "16 of 16 + 4 points (2026-09-01 10:11)" in said("labs")[1]
+
+
+@pytest.fixture
+def theirs(tmp_path, monkeypatch):
+    """The course's own ``labs/``, to be edited in a test."""
+    monkeypatch.setattr(location, "LABS", tmp_path / "labs")
+    shutil.copytree(ROOT / "labs", location.LABS)
+    return location.LABS / LAB / f"{LAB}.ipynb"
+
+
+def test_check_warns_of_an_edited_notebook_of_the_course(desk, theirs, marks):
+    marks(False, False)
+    words = said("check", "00")[1]
+    assert f"This is about {desk / LAB / LAB}.ipynb" in words
+    assert "belongs to the course" not in words
+    theirs.write_text(theirs.read_text().replace("raise NotImplementedError", "return 1", 1))
+    assert (
+        "labs/00_measuring is edited and was not checked: labs/ belongs to the course"
+        in said("check", "00")[1]
+    )
+    assert "labs/00_measuring is edited and was checked: labs/" in said("check", "00", theirs)[1]
+
+
+# Full and read-only places.
+
+
+def fails(number: int) -> Callable[..., None]:
+    def write(path: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    return write
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_right_notebook_in_a_folder_that_cannot_be_written_is_right(desk, marks, monkeypatch, number):
+    marks(True, False)
+    monkeypatch.setattr(Path, "write_bytes", fails(number))
+    code, words = said("check", "00")
+    assert code == 0
+    assert "Your points are not noted for compresslab labs: " in words
+    assert os.strerror(number) in words
+
+
+def half_written(path: Path, content: bytes) -> int:
+    with path.open("wb") as file:
+        file.write(content[: len(content) // 2])
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+@pytest.mark.parametrize("command", ["reset", "update"])
+def test_on_a_full_disk_the_notebook_stays_and_no_half_of_a_copy_is_left(desk, monkeypatch, command):
+    notebook = desk / LAB / f"{LAB}.ipynb"
+    mine = json.loads(notebook.read_text())
+    mine["metadata"]["compresslab"]["version"] = "0.0.1"  # so that update has something to do
+    notebook.write_text(json.dumps(mine))
+    before = {path.name: path.read_bytes() for path in notebook.parent.iterdir()}
+    monkeypatch.setattr(Path, "write_bytes", half_written)
+    code, words = said(command, "00")
+    assert code == 2
+    assert "can't be written (No space left on device); " in words
+    assert "your notebook stays as it is. Free some space" in words
+    assert {path.name: path.read_bytes() for path in notebook.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), "/x/y can't be written (No space left"),
+        (
+            OSError(errno.EROFS, "Read-only file system"),
+            "a file can't be written (Read-only file system); free",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "variable TMPDIR",
+        ),
+    ],
+)
+def test_an_error_of_the_disk_is_a_sentence_in_every_command(desk, monkeypatch, error, sentence):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("compresslab.grading.grade.grade_alone", fail)
+    code, words = said("check", "00")
+    assert (code, sentence in words) == (2, True), words
+
+
+def test_another_error_of_the_system_is_not_hidden(desk, monkeypatch):
+    def fail(*_: object) -> None:
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    monkeypatch.setattr("compresslab.grading.grade.grade_alone", fail)
+    assert isinstance(CliRunner().invoke(app, ["check", "00"]).exception, ConnectionResetError)
 
 
 def test_grading_writes_results_and_its_exit_code_says_graded(tmp_path):

@@ -1,6 +1,7 @@
 """Starting never overwrites, resetting keeps a backup, and JupyterLab answers on the printed address."""
 
 import datetime
+import http.server
 import json
 import os
 import re
@@ -8,18 +9,21 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from compresslab.cli import jupyter
 from compresslab.cli.jupyter import (
     LABS,
     copy_labs,
     jupyter_command,
     jupyter_environment,
     lab_names,
+    launch,
     list_of_labs,
     reset_lab,
 )
@@ -248,6 +252,10 @@ def test_jupyterlab_answers_on_the_printed_address_and_ctrl_c_ends_it(labs, mine
         with browser.open(address, timeout=30) as answer:
             assert answer.status == 200
             assert "/lab/tree/START_HERE.md" in answer.url
+        second = start_jupyterlab(mine, tmp_path)
+        told, _ = second.communicate(timeout=120)
+        assert "JupyterLab is running already; open it in a browser" in told
+        assert (address in told, second.returncode, process.poll()) == (True, 0, None)
         kernels = address.replace("/?", "/api/kernelspecs?")
         with browser.open(kernels, timeout=30) as answer:
             assert "python3" in json.load(answer)["kernelspecs"]
@@ -261,3 +269,53 @@ def test_jupyterlab_answers_on_the_printed_address_and_ctrl_c_ends_it(labs, mine
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+def server_of(folder: Path, url: str) -> dict:
+    return {"pid": os.getpid(), "root_dir": str(folder), "url": url, "token": "secret"}
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    """A server that is there."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def running():
+    """The address of a server that answers."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_second_start_opens_the_server_that_runs_on_this_folder(monkeypatch, mine, running, tmp_path):
+    servers = [
+        server_of(tmp_path / "other", running),
+        server_of(mine, "http://127.0.0.1:1/"),
+        server_of(mine, running),
+    ]
+    opened, said = [], []
+    monkeypatch.setattr(jupyter, "_servers", lambda: servers)
+    monkeypatch.setattr(jupyter.webbrowser, "open", lambda page: opened.append(page) or True)
+    monkeypatch.setattr(jupyter.subprocess, "Popen", None)  # none is started
+    assert launch(mine, say=said.append, environment={"DISPLAY": ":0"}) == 0
+    assert opened == [f"{running}?token=secret"]
+    assert opened[0] in said[-1]
+    assert launch(mine, say=said.append, environment={"CI": "true"}) == 0
+    assert len(opened) == 1, "without a display nothing is opened"
+    assert "open it in a browser" in said[-1]
+
+
+def test_the_note_of_a_server_that_was_killed_starts_another(monkeypatch, mine):
+    monkeypatch.setattr(jupyter, "_servers", lambda: [server_of(mine, "http://127.0.0.1:1/")])
+    monkeypatch.setattr(jupyter, "jupyter_command", lambda *_, **__: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        launch(mine, say=lambda _: None, environment={"CI": "true"})
