@@ -215,17 +215,21 @@ def estimated_seconds(run: Run, results: Mapping[str, Any]) -> float | None:
 
 
 def forecast(unfinished: Unfinished) -> str:
-    """Return how many runs are missing, and how long one worker would take, in one line."""
-    runs = unfinished.runs
-    every = len(unfinished.experiment.plan) - len(unfinished.needless)
+    """Return how many runs are missing, and how long one worker would take, in one line.
+
+    Runs of which it can't be told yet whether they are needed are counted apart, without their time.
+    """
+    perhaps = [run for run in unfinished.waiting if run.needed is not None]
+    runs = [run for run in unfinished.runs if run not in perhaps]
+    every = len(unfinished.experiment.plan) - len(unfinished.needless) - len(perhaps)
     if not runs:
         return f"{unfinished.experiment.lab}: all {every} runs are stored, none is missing"
     estimates = [estimated_seconds(run, unfinished.results) for run in runs]
     hours = sum(seconds or 0 for seconds in estimates) / 3600
     unknown = sum(seconds is None for seconds in estimates)
     length = f"about {hours:.1f} hours of one worker" + (f", {unknown} of unknown length" if unknown else "")
-    if perhaps := sum(run.needed is not None for run in runs):
-        length += f"; {perhaps} of them run only if the best of a grid lies at its edge"
+    if perhaps:
+        length += f"; at most {len(perhaps)} more, where the best of a grid lies at its edge"
     return f"{unfinished.experiment.lab}: {len(runs)} of {every} runs are missing: {length}"
 
 

@@ -125,8 +125,8 @@ def test_what_may_be_needed_is_forecast_as_such(tmp_path):
     tuning = tune(TEMPLATE, [RATES])
     experiment = Experiment("99_search", tuning.runs, {"reach": print}, nn.Identity, ("tries",))
     assert forecast(Unfinished(experiment, folder=tmp_path)) == (
-        "99_search: 6 of 6 runs are missing: about 0.0 hours of one worker, 6 of unknown length; "
-        "4 of them run only if the best of a grid lies at its edge"
+        "99_search: 2 of 2 runs are missing: about 0.0 hours of one worker, 2 of unknown length; "
+        "at most 4 more, where the best of a grid lies at its edge"
     )
 
 
