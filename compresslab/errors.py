@@ -1,11 +1,14 @@
 """The errors of the kit, by kind: what a caller can decide by, without reading a text.
 
-``check_fraction`` raises the error that most techniques need: a share out of range, or a percentage.
+``check_fraction`` and ``check_whole`` raise the errors that most techniques need: a share out of range or a
+percentage, a number that is not whole or out of range.
 """
 
 from __future__ import annotations
 
+import math
 import numbers
+import operator
 import textwrap
 
 __all__ = [
@@ -19,6 +22,9 @@ __all__ = [
     "Unwritten",
     "WrongAnswer",
     "check_fraction",
+    "check_seed",
+    "check_whole",
+    "is_whole",
 ]
 
 
@@ -73,6 +79,58 @@ def check_fraction(name: str, value: object, *, within: str = "[0, 1)", hint: st
         fraction = float(value) / 100 if isinstance(value, numbers.Real) and float(value) > 1 else None
         advice = f"did you mean {fraction:g}?" if _is_within(fraction, within) else hint
         raise BadSetting(f"{name} must be a fraction in {within}, got {value}; {advice}")
+
+
+def check_whole(
+    name: str, value: object, *, least: int = 1, most: float = math.inf, allowed: str = "", hint: str
+) -> int:
+    """Return the ``int`` that a setting means; raise if it is not a whole number in its range.
+
+    Args:
+        name: the setting, for the message.
+        value: what it was given: an int, or a whole number of NumPy or torch.
+        least: the smallest that is allowed.
+        most: the largest that is allowed.
+        allowed: the range in other words than "from 1 up".
+        hint: what to try.
+
+    Raises:
+        BadSetting: another value; a bool too, which would be 0 or 1.
+
+    >>> check_whole("bits", 12, most=8, hint="try 4")
+    Traceback (most recent call last):
+    compresslab.errors.BadSetting: bits must be a whole number from 1 to 8, got 12; try 4
+    """
+    number = _whole(value)
+    if number is not None and least <= number <= most:
+        return number
+    allowed = allowed or (f"from {least} up" if most == math.inf else f"from {least} to {most}")
+    raise BadSetting(f"{name} must be a whole number {allowed}, got {value}; {hint}")
+
+
+def check_seed(seed: object) -> int:
+    """Return a seed as an ``int``; NumPy's are as good.
+
+    Raises:
+        BadSetting: it is not a whole number of up to 64 bits.
+    """
+    allowed = "of up to 64 bits"
+    return check_whole("seed", seed, least=-(2**63), most=2**64 - 1, allowed=allowed, hint="try 0")
+
+
+def is_whole(value: object, least: int = 1, most: float = math.inf) -> bool:
+    """Return whether a value is a whole number from least to most, of whichever kind, and not a bool."""
+    number = _whole(value)
+    return number is not None and least <= number <= most
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def _is_within(value: object, interval: str) -> bool:

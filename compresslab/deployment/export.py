@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.deployment.runtime import read_onnx
-from compresslab.errors import Unsupported
+from compresslab.errors import Unsupported, check_whole
 from compresslab.models.graph import INPUT, ActivationGrid, Add, GraphNetwork, plain_layer, trace
 from compresslab.models.surgery import Layer
 from compresslab.storage.atomic import write_bytes
@@ -60,6 +60,7 @@ def write_onnx(model: nn.Module, path: str | Path, *, image_shape: Sequence[int]
         before = getattr(network, node.inputs[0], None)
         input_scale = before.scale if isinstance(before, ActivationGrid) else None
         _write_operation(graph, node.name, node.inputs, operation, input_scale)
+    image_shape = tuple(check_whole("image_shape", size, hint="try (1, 28, 28)") for size in image_shape)
     images = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", *image_shape])
     logits = helper.make_tensor_value_info(network.nodes[-1].name, TensorProto.FLOAT, ["n", "classes"])
     whole = helper.make_graph(graph.nodes, "compresslab", [images], [logits], graph.tensors)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from compresslab.errors import BadSetting, DamagedFile
+from compresslab.errors import BadSetting, DamagedFile, check_whole
 
 if TYPE_CHECKING:  # each takes a quarter of a second to import
     import onnx
@@ -75,8 +75,7 @@ def load_deployed(path: str | Path, *, threads: int = 1) -> Deployed:
         CompressionError: the file is missing, damaged, no ONNX file or beyond the engine's abilities, or
             ``threads`` is not positive.
     """
-    if not isinstance(threads, int) or threads < 1:
-        raise BadSetting(f"threads must be a whole number from 1 up, got {threads}; 1 is the steadiest")
+    threads = check_whole("threads", threads, hint="1 is the steadiest")
     path = Path(path)
     content = read_onnx(path).SerializeToString()
     try:

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from compresslab.errors import Unsupported
+from compresslab.errors import Unsupported, check_whole
 from compresslab.measurement.timing import WARM_UP, Clock, one_at_a_time, pinned
 from compresslab.models.surgery import evaluating
 from compresslab.storage import Ledger, save_model
@@ -135,6 +135,7 @@ def layer_costs(
         CompressionError: as ``count_macs``.
     """
     sample, names = one_at_a_time(inputs), {module: name for name, module in model.named_modules()}
+    rounds = check_whole("rounds", rounds, hint="7 suits a first look")
     with evaluating(model), pinned(threads):
         with _counting() as macs:
             counted, outputs = _run_with_counter(model, sample, macs)

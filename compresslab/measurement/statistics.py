@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_seed
 
 __all__ = [
     "DRAWS",
@@ -116,7 +116,7 @@ class Interval:
 
 def bootstrap(samples: Tensor, statistic: Callable[[Tensor], Tensor], *, seed: int = 0) -> Interval:
     """Return the statistic of samples (n,) with its 95 % percentile bootstrap interval."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_seed(seed))
     n, value = len(samples), float(statistic(samples))
     drawn = torch.stack(
         [statistic(samples[torch.randint(n, (n,), generator=generator)]) for _ in range(DRAWS)]

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_whole
 from compresslab.measurement.statistics import Interval, bootstrap, median
 from compresslab.models.surgery import evaluating
 
@@ -60,7 +60,7 @@ def speedup(
     Raises:
         BadSetting: too few rounds or threads, or a clock that does not advance.
     """
-    _check(rounds, threads)
+    rounds = check_whole("rounds", rounds, least=5, hint="25 gives a useful interval")
     with pinned(threads), evaluating(baseline, candidate):
         _warm_up(baseline, inputs)
         _warm_up(candidate, inputs)
@@ -83,7 +83,7 @@ def latency(
     clock: Clock = time.perf_counter,
 ) -> Interval:
     """Return the median milliseconds of a run on these inputs. To compare two models use ``speedup``."""
-    _check(rounds, threads)
+    rounds = check_whole("rounds", rounds, least=5, hint="25 gives a useful interval")
     with pinned(threads), evaluating(model):
         _warm_up(model, inputs)
         times = [1000 * _seconds(model, inputs, clock) for _ in range(rounds)]
@@ -93,7 +93,7 @@ def latency(
 @contextlib.contextmanager
 def pinned(threads: int) -> Iterator[None]:
     """Set torch's number of threads inside the block, and restore it afterwards."""
-    before = torch.get_num_threads()
+    before, threads = torch.get_num_threads(), check_whole("threads", threads, hint="1 is the steadiest")
     torch.set_num_threads(threads)
     try:
         yield
@@ -137,10 +137,3 @@ def _seconds(run: Runnable, inputs: Tensor, clock: Clock) -> float:
 def _warm_up(run: Runnable, inputs: Tensor) -> None:
     for _ in range(WARM_UP):
         run(inputs)
-
-
-def _check(rounds: int, threads: int) -> None:
-    if rounds < 5:
-        raise BadSetting(f"rounds must be a whole number from 5 up, got {rounds}; 25 gives a useful interval")
-    if threads < 1:
-        raise BadSetting(f"threads must be a whole number from 1 up, got {threads}; 1 is the steadiest")

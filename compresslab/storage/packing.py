@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_whole
 
 __all__ = ["pack", "unpack"]
 
@@ -40,7 +40,7 @@ def pack(integers: Tensor, *, bits: int) -> Tensor:
     >>> pack(torch.tensor([1, -1, 7]), bits=4).tolist()  # 0x1 and 0xF in one byte, 0x7 in the next
     [241, 7]
     """
-    _check_bits(bits)
+    bits = _checked_bits(bits)
     if integers.is_floating_point() or integers.is_complex():
         raise BadSetting(
             f"integers must have an integer dtype, got {integers.dtype}; round and cast them first: "
@@ -76,7 +76,8 @@ def unpack(packed: Tensor, *, bits: int, count: int, signed: bool) -> Tensor:
     >>> unpack(packed, bits=4, count=3, signed=False).tolist()
     [1, 15, 7]
     """
-    _check_bits(bits)
+    bits = _checked_bits(bits)
+    count = check_whole("count", count, least=0, hint="give the number of integers that were packed")
     wanted = -(-count * bits // 8)
     if packed.dtype != torch.uint8 or packed.shape != (wanted,):
         raise BadSetting(
@@ -97,6 +98,5 @@ def _bit_indices(bits: int, like: Tensor) -> Tensor:
     return torch.arange(bits, dtype=torch.int32, device=like.device)
 
 
-def _check_bits(bits: int) -> None:
-    if not isinstance(bits, int) or not 1 <= bits <= 8:
-        raise BadSetting(f"bits must be a whole number from 1 to 8, got {bits}; try 4: two integers a byte")
+def _checked_bits(bits: int) -> int:
+    return check_whole("bits", bits, most=8, hint="try 4: two integers a byte")

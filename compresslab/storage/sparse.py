@@ -40,7 +40,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compresslab.errors import BadSetting, DamagedFile
+from compresslab.errors import BadSetting, DamagedFile, check_whole
 from compresslab.storage.packing import pack, unpack
 
 __all__ = [
@@ -168,9 +168,7 @@ def gap_reach(bits: int) -> int:
     Raises:
         BadSetting: bits out of range.
     """
-    if not isinstance(bits, int) or not 1 <= bits <= 8:
-        raise BadSetting(f"bits must be a whole number from 1 to 8, got {bits}; try 5: up to 31 zeros a gap")
-    return 2**bits
+    return 2 ** check_whole("bits", bits, most=8, hint="try 5: up to 31 zeros a gap")
 
 
 def indices_and_gaps(flat: Tensor) -> tuple[Tensor, Tensor]:

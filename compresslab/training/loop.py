@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from compresslab.data.augmentation import augment
 from compresslab.data.images import Images, normalize
-from compresslab.errors import BadSetting, Diverged
+from compresslab.errors import BadSetting, Diverged, check_seed, check_whole
 from compresslab.measurement.measurement import right_answers
 from compresslab.training.checkpoints import keep_checkpoint, resume_checkpoint
 
@@ -97,7 +97,9 @@ def fit(
         Diverged: the loss is no longer finite.
         DamagedFile: the checkpoint is damaged, or belongs to another run.
     """
-    _check(train, validation, epochs, learning_rate, precision)
+    _check(train, validation, learning_rate, precision)
+    epochs = check_whole("epochs", epochs, hint="5 suits a first look")
+    seed = check_seed(seed)
     model = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(model, learning_rate)
     settings: dict[str, object] = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
@@ -167,16 +169,12 @@ def fast_precision() -> torch.dtype:
     return torch.bfloat16 if supported is not None and supported() else torch.float32
 
 
-def _check(
-    train: Images, validation: Images, epochs: int, learning_rate: float, precision: torch.dtype
-) -> None:
+def _check(train: Images, validation: Images, learning_rate: float, precision: torch.dtype) -> None:
     if len(train) < 2 or len(validation) < 1:
         raise BadSetting(
             f"train must have at least 2 images and validation 1, got {len(train)} and "
             f"{len(validation)}; try fashion_mnist().train.first(1000)"
         )
-    if not isinstance(epochs, int) or epochs < 1:
-        raise BadSetting(f"epochs must be a whole number from 1 up, got {epochs}; 5 suits a first look")
     if not 0 < learning_rate < math.inf:
         raise BadSetting(
             f"learning_rate must be a positive number, got {learning_rate}; 0.1 suits a fresh network"

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, is_whole
 from compresslab.techniques.distillation.response import full_precision
 
 __all__ = ["Projection", "attention_matrix_loss", "hidden_state_loss", "layer_map"]
@@ -46,8 +46,10 @@ def layer_map(layers: int, teacher_layers: int) -> tuple[int, ...]:
     >>> layer_map(4, 12)
     (0, 3, 6, 9, 12)
     """
-    if layers < 1 or teacher_layers < 1 or teacher_layers % layers:
+    given = (layers, teacher_layers)
+    if not all(is_whole(each) for each in given) or teacher_layers % layers:
         raise BadSetting(f"layers must divide teacher_layers, got {layers} and {teacher_layers}; try 2 and 4")
+    layers, teacher_layers = map(int, given)
     return tuple(m * teacher_layers // layers for m in range(layers + 1))
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from compresslab.data.augmentation import augment
 from compresslab.data.images import Images
-from compresslab.errors import BadSetting
+from compresslab.errors import check_seed, check_whole
 from compresslab.models.surgery import evaluating, layer_outputs
 from compresslab.techniques.distillation.feature import attention_map
 from compresslab.techniques.distillation.response import UNLABELLED
@@ -79,9 +79,8 @@ def draw_views(images: Images, count: int, *, seed: int) -> Images:
     Raises:
         CompressionError: count is below 1.
     """
-    if count < 1:
-        raise BadSetting(f"count must be a whole number from 1 up, got {count}; 4 views an image do well")
-    generator = torch.Generator().manual_seed(seed)
+    count = check_whole("count", count, hint="4 views an image do well")
+    generator = torch.Generator().manual_seed(check_seed(seed))
     pixels = torch.cat([augment(images.pixels, generator) for _ in range(count)])
     return Images(pixels, images.labels.repeat(count))
 

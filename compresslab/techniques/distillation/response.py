@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compresslab.errors import BadSetting, check_fraction
+from compresslab.errors import BadSetting, check_fraction, check_whole
 
 __all__ = [
     "UNLABELLED",
@@ -179,9 +179,8 @@ def warm_up(step: int, *, steps: int) -> float:
     >>> [warm_up(step, steps=4) for step in (1, 2, 4, 5)]
     [0.25, 0.5, 1.0, 1.0]
     """
-    if steps < 1:
-        raise BadSetting(f"steps must be a whole number from 1 up, got {steps}; a twelfth of all does well")
-    return min(step / steps, 1.0)
+    steps = check_whole("steps", steps, hint="a twelfth of all does well")
+    return min(int(step) / steps, 1.0)
 
 
 def _split(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

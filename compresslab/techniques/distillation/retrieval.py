@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_whole
 
 __all__ = ["draw_support", "one_shot_accuracy", "recall_at_1"]
 
@@ -67,11 +67,9 @@ def draw_support(labels: Tensor, *, ways: int, generator: torch.Generator) -> Te
     """
     classes, counts = labels.unique(return_counts=True)
     classes = classes[counts >= 2]
-    if not 2 <= ways <= len(classes):
-        raise BadSetting(
-            f"ways must be a whole number from 2 to the {len(classes)} classes with two or more "
-            f"images, got {ways}; try fewer ways, or images of more classes"
-        )
+    allowed = f"from 2 to the {len(classes)} classes with two or more images"
+    hint = "try fewer ways, or images of more classes"
+    ways = check_whole("ways", ways, least=2, most=len(classes), allowed=allowed, hint=hint)
     drawn = classes[torch.randperm(len(classes), generator=generator)[:ways]]
     images = [(labels == label).nonzero().squeeze(1) for label in drawn]
     return torch.stack([of[torch.randint(len(of), (), generator=generator)] for of in images])
@@ -96,8 +94,7 @@ def one_shot_accuracy(
         BadSetting: shapes do not fit, or ways or episodes are out of range.
     """
     _check(embeddings, labels)
-    if not isinstance(episodes, int) or episodes < 1:
-        raise BadSetting(f"episodes must be a whole number from 1 up, got {episodes}; try 600")
+    episodes = check_whole("episodes", episodes, hint="try 600")
     unit = F.normalize(embeddings.detach(), dim=1)
     shares = []
     for _ in range(episodes):

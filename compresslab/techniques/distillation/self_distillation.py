@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compresslab.errors import BadSetting, check_fraction
+from compresslab.errors import BadSetting, check_fraction, check_whole
 from compresslab.models.residual import ResidualBlock, ResidualNetwork
 from compresslab.techniques.distillation.response import (
     UNLABELLED,
@@ -68,8 +68,7 @@ def born_again(
     Raises:
         BadSetting: generations is out of range, or a student shares weights with its teacher.
     """
-    if not isinstance(generations, int) or generations < 1:
-        raise BadSetting(f"generations must be a whole number from 1 up, got {generations}; try 3")
+    generations = check_whole("generations", generations, hint="try 3")
     line = [first]
     for _ in range(generations):
         student = learn(line[-1])
@@ -252,8 +251,7 @@ def balanced_choice(logits: Tensor, labels: Tensor, *, per_class: int) -> Tensor
     >>> balanced_choice(torch.tensor([[1.0, 0], [3, 0], [0, 2]]), torch.tensor([0, 0, 1]), per_class=2)
     tensor([1, 0, 2, 2])
     """
-    if not isinstance(per_class, int) or per_class < 1:
-        raise BadSetting(f"per_class must be a whole number from 1 up, got {per_class}; try 1000")
+    per_class = check_whole("per_class", per_class, hint="try 1000")
     if not (labels != UNLABELLED).any():
         raise BadSetting("labels must have one class or more, got UNLABELLED alone; lower the threshold")
     chosen = []

@@ -35,6 +35,7 @@ Source: Wang et al. 2024, "SVD-LLM", arXiv:2403.07378 (there with the Cholesky f
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ def whitened_svd(w: Tensor, gram: Tensor, *, rank: int, damping: float = 1e-8) -
     """
     check_matrices(w)
     check_gram(w, gram)
-    check_rank(rank, w.shape)
+    rank = check_rank(rank, w.shape)
     wide = w.detach().double()
     u = torch.linalg.svd(wide @ _root(gram, damping), full_matrices=False).U[..., :rank]  # (..., m, rank)
     first, inner = truncated_svd(u.mT @ wide, rank=rank)
@@ -109,7 +110,7 @@ def whitened_channel_kernels(
 
 def _root(gram: Tensor, damping: float) -> Tensor:
     """Return L with L Lᵀ = G + damping, from G's eigenvectors, so that it exists if G is singular."""
-    if not (isinstance(damping, int | float) and 0 <= damping < math.inf):
+    if not (isinstance(damping, numbers.Real) and 0 <= float(damping) < math.inf):
         raise BadSetting(f"damping must be a finite share, 0 or more, got {damping}; try 0.01")
     g = gram.detach().double()
     mean = g.diagonal(dim1=-2, dim2=-1).mean(dim=-1, keepdim=True)  # (..., 1)

@@ -49,8 +49,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from compresslab.errors import BadSetting
-from compresslab.techniques.low_rank.svd import check_matrices, is_whole
+from compresslab.errors import BadSetting, check_seed, check_whole
+from compresslab.techniques.low_rank.svd import check_matrices
 from compresslab.techniques.low_rank.tucker import fold, unfold
 
 __all__ = ["cancellation", "cp", "cp_kernels", "depthwise_kernels", "from_cp", "khatri_rao"]
@@ -114,8 +114,10 @@ def cp(
         BadSetting: rank, sweeps or ridge is out of range, the tensor has fewer than two dimensions, or
             its entries are not finite floats.
     """
-    _check(tensor, rank, sweeps, ridge)
-    t, generator = tensor.detach().double(), torch.Generator().manual_seed(seed)
+    _check(tensor, ridge)
+    rank = check_whole("rank", rank, hint=f"try {max(tensor.shape) // 2}")
+    sweeps = check_whole("sweeps", sweeps, hint=f"try {SWEEPS}")
+    t, generator = tensor.detach().double(), torch.Generator().manual_seed(check_seed(seed))
     factors = [_start(unfold(t, mode), rank, generator) for mode in range(t.dim())]
     for _ in range(sweeps):
         for mode in range(t.dim()):
@@ -229,15 +231,11 @@ def _groups(weight: Tensor, groups: int) -> Sequence[Tensor]:
     return weight.chunk(groups)
 
 
-def _check(tensor: Tensor, rank: int, sweeps: int, ridge: float) -> None:
+def _check(tensor: Tensor, ridge: float) -> None:
     if tensor.dim() < 2:
         raise BadSetting(
             f"tensor must have two dimensions or more, got {tuple(tensor.shape)}; try a layer's weight"
         )
     check_matrices(tensor.flatten(1))
-    if not is_whole(rank, 1, math.inf):
-        raise BadSetting(f"rank must be a whole number from 1 up, got {rank}; try {max(tensor.shape) // 2}")
-    if not is_whole(sweeps, 1, math.inf):
-        raise BadSetting(f"sweeps must be a whole number from 1 up, got {sweeps}; try {SWEEPS}")
     if not 0 <= ridge < math.inf:
         raise BadSetting(f"ridge must be a number from 0 up, got {ridge}; try {RIDGE}")

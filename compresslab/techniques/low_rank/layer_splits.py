@@ -28,11 +28,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_whole, is_whole
 from compresslab.models.surgery import Layer, check_layer_names
 from compresslab.techniques.low_rank.activation_aware import whitened_channel_kernels, whitened_svd
 from compresslab.techniques.low_rank.cp import cp_kernels, depthwise_kernels
-from compresslab.techniques.low_rank.svd import channel_kernels, is_whole, space_kernels, truncated_svd
+from compresslab.techniques.low_rank.svd import channel_kernels, space_kernels, truncated_svd
 from compresslab.techniques.low_rank.tucker import tucker_kernels
 
 __all__ = [
@@ -89,10 +89,7 @@ class Split:
         Raises:
             CompressionError: multiple is below 1.
         """
-        if multiple < 1:
-            raise BadSetting(
-                f"multiple must be a whole number from 1 up, got {multiple}; 8 suits a processor"
-            )
+        multiple = check_whole("multiple", multiple, hint="8 suits a processor")
         full = self.full_rank(layer)
         if isinstance(full, int):
             return list(dict.fromkeys(min(r, full) for r in range(multiple, full + multiple, multiple)))
@@ -124,7 +121,7 @@ def thin_layers(split: Split, name: str, layer: Layer, rank: Rank, *, filled: bo
     Raises:
         CompressionError: rank is out of range.
     """
-    _check_rank(split, layer, rank)
+    rank = _checked_rank(split, layer, rank)
     linear = isinstance(layer, nn.Linear)
     looks = _two_linear(layer, rank) if isinstance(layer, nn.Linear) else split.looks(layer, rank)
     kind: Callable[..., nn.Module] = nn.Linear if linear else nn.Conv2d
@@ -284,7 +281,7 @@ def _any_kernel(layer: nn.Conv2d) -> int:
     return min(_sides(layer)) * layer.kernel_size[0] * layer.kernel_size[1]
 
 
-def _check_rank(split: Split, layer: Layer, rank: Rank) -> None:
+def _checked_rank(split: Split, layer: Layer, rank: Rank) -> Rank:
     full = split.full_rank(layer)
     ranks, most = (x if isinstance(x, tuple) else (x,) for x in (rank, full))
     if len(ranks) != len(most) or not all(is_whole(r, 1, m) for r, m in zip(ranks, most, strict=True)):
@@ -293,6 +290,8 @@ def _check_rank(split: Split, layer: Layer, rank: Rank) -> None:
             f"rank must be {kind} from 1 to {full} for {split.name} of this {type(layer).__name__}, "
             f"got {rank}; ranks_for_weights(model, share=0.5) finds ranks that save"
         )
+    whole = [int(each) for each in ranks]
+    return whole[0] if isinstance(full, int) else (whole[0], whole[1])
 
 
 def _kernels(decompose: Callable[..., Sequence[Tensor]], name: str = "rank") -> Callable:

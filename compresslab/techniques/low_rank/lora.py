@@ -23,9 +23,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import BadSetting, Unsupported
+from compresslab.errors import BadSetting, Unsupported, check_whole
 from compresslab.models.surgery import replace_modules
-from compresslab.techniques.low_rank.svd import is_whole
 
 __all__ = ["UpdatedLinear", "add_updates", "merge_updates"]
 
@@ -42,6 +41,7 @@ class UpdatedLinear(nn.Module):
 
     def __init__(self, layer: nn.Linear, *, rank: int, alpha: float, generator: torch.Generator) -> None:
         super().__init__()
+        rank = check_whole("rank", rank, hint="LoRA often takes 4 or 8")
         self.layer = layer.requires_grad_(False)
         self.scale = alpha / rank
         bound = 1 / math.sqrt(layer.in_features)
@@ -76,8 +76,7 @@ def add_updates(model: nn.Module, *, rank: int, generator: torch.Generator, alph
         BadSetting: rank or alpha is out of range.
         Unsupported: no Linear layer.
     """
-    if not is_whole(rank, 1, math.inf):
-        raise BadSetting(f"rank must be a whole number from 1 up, got {rank}; LoRA often takes 4 or 8")
+    rank = check_whole("rank", rank, hint="LoRA often takes 4 or 8")
     if not 0 < alpha < math.inf:
         raise BadSetting(f"alpha must be a positive number, got {alpha}; the same as rank makes a scale of 1")
 

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from compresslab.analysis.allocation import Choice, allocate_greedily, allocate_units
 from compresslab.analysis.sensitivity import Measure, scan
-from compresslab.errors import BadSetting, check_fraction
+from compresslab.errors import BadSetting, check_fraction, is_whole
 from compresslab.measurement.costs import count_macs
 from compresslab.models.surgery import Layer, evaluating, forward_hooks, weight_layers
 from compresslab.techniques.low_rank.factorization import factorize
@@ -62,8 +62,9 @@ def break_even_rank(m: int, n: int) -> int:
     >>> break_even_rank(1024, 1024), break_even_rank(10, 1024), break_even_rank(1, 8)
     (511, 9, 0)
     """
-    if min(m, n) < 1:
+    if not (is_whole(m) and is_whole(n)):
         raise BadSetting(f"m and n must be at least 1, got {m} and {n}; try the sizes of layer.weight")
+    m, n = int(m), int(n)
     return (m * n - 1) // (m + n)
 
 

@@ -36,7 +36,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_whole
 
 __all__ = [
     "channel_kernels",
@@ -46,7 +46,6 @@ __all__ = [
     "dropped_error",
     "from_channels",
     "from_space",
-    "is_whole",
     "space_kernels",
     "space_matrices",
     "truncated_svd",
@@ -75,7 +74,7 @@ def truncated_svd(w: Tensor, *, rank: int) -> tuple[Tensor, Tensor]:
             [1.5000, 1.5000]])
     """
     check_matrices(w)
-    check_rank(rank, w.shape)
+    rank = check_rank(rank, w.shape)
     u, s, vt = torch.linalg.svd(w.detach().double(), full_matrices=False)
     root = s[..., :rank].sqrt()
     first = root[..., :, None] * vt[..., :rank, :]  # (..., rank, n)
@@ -211,24 +210,16 @@ def from_space(vertical: Tensor, horizontal: Tensor, *, groups: int = 1) -> Tens
     return torch.einsum("grih,gorw->goihw", columns, rows).reshape(out, *vertical.shape[1:3], width)
 
 
-def is_whole(value: object, least: int, most: float) -> bool:
-    """Return whether a value is an integer from least to most, and not a bool."""
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def check_rank(rank: int, shape: tuple[int, ...]) -> None:
-    """Raise if the rank is impossible for a matrix of this shape (..., m, n).
+def check_rank(rank: int, shape: tuple[int, ...]) -> int:
+    """Return the rank as an int; raise if it is impossible for a matrix of this shape (..., m, n).
 
     Raises:
         BadSetting: rank is not an integer from 1 to min(m, n).
     """
     m, n = shape[-2:]
-    if is_whole(rank, 1, min(m, n)):
-        return
-    raise BadSetting(
-        f"rank must be a whole number from 1 to {min(m, n)} for a matrix of {m} by {n}, got "
-        f"{rank}; try {max(1, m * n // (m + n) // 2)}, half of where it stops saving"
-    )
+    allowed = f"from 1 to {min(m, n)} for a matrix of {m} by {n}"
+    hint = f"try {max(1, m * n // (m + n) // 2)}, half of where it stops saving"
+    return check_whole("rank", rank, most=min(m, n), allowed=allowed, hint=hint)
 
 
 def check_matrices(w: Tensor) -> None:

@@ -35,8 +35,8 @@ import math
 import torch
 from torch import Tensor
 
-from compresslab.errors import BadSetting
-from compresslab.techniques.low_rank.svd import check_matrices, is_whole
+from compresslab.errors import BadSetting, is_whole
+from compresslab.techniques.low_rank.svd import check_matrices
 
 __all__ = ["fold", "from_tucker", "tucker2", "tucker_kernels", "unfold"]
 
@@ -97,7 +97,7 @@ def tucker2(weight: Tensor, *, ranks: tuple[int, int], sweeps: int = 2) -> tuple
     """
     _check(weight, ranks, sweeps)
     w = weight.detach().double().flatten(2)  # (out, in, kh kw)
-    r_out, r_in = ranks
+    r_out, r_in = map(int, ranks)
     u_out, u_in = _leading(w, r_out), _leading(w.transpose(0, 1), r_in)
     for _ in range(sweeps):
         u_out = _leading(u_in.T @ w, r_out)

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import BadSetting, DamagedFile
+from compresslab.errors import BadSetting, DamagedFile, is_whole
 from compresslab.models.graph import plain_layer
 from compresslab.models.surgery import Layer
 from compresslab.storage import load_model, read
@@ -139,9 +139,14 @@ def recalibrate_batch_norm(model: nn.Module, batches: Iterable[Tensor | Sequence
     return fresh
 
 
+def _plain(channels: Sequence[int]) -> list[int]:
+    """Return NumPy's integers as Python's: torch has no arithmetic for its unsigned ones."""
+    return [int(each) if is_whole(each, 0) else each for each in channels]
+
+
 def _indices(group: Group, channels: Tensor | Sequence[int]) -> Tensor:
     """Return the channels to keep in increasing order, after checking them."""
-    kept = torch.as_tensor(channels)
+    kept = channels if isinstance(channels, Tensor) else torch.as_tensor(_plain(channels))
     if kept.numel() == 0:
         raise BadSetting(
             f"keep must leave group {group.name} at least one of its {group.channels} channels, got "

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_whole
 from compresslab.measurement.costs import count_macs
 from compresslab.techniques.pruning.channel_groups import Group, Member
 from compresslab.techniques.pruning.channel_removal import remove_channels
@@ -55,7 +55,7 @@ def keep_channels(
     >>> keep_channels({"stem": torch.tensor([3.0, 1.0, 2.0, 4.0])}, sparsity=0.5)
     {'stem': tensor([0, 3])}
     """
-    _check_multiple(multiple)
+    multiple = _checked_multiple(multiple)
     shares = sparsity if isinstance(sparsity, Mapping) else dict.fromkeys(scores, sparsity)
     kept = {}
     for name, share in shares.items():
@@ -93,7 +93,7 @@ def keep_channels_within(
         CompressionError: even the smallest network exceeds the budget, there are no scores, or a name is
             unknown.
     """
-    _check_multiple(multiple)
+    multiple = _checked_multiple(multiple)
     if not scores:
         raise BadSetting(
             "scores must be {group: channel scores}, got none; make them of dependency_groups(model)"
@@ -127,9 +127,8 @@ def _best(scores: Tensor, number: int, multiple: int) -> Tensor:
     return fine_grained_mask(scores, sparsity=1 - number / channels).nonzero().flatten()
 
 
-def _check_multiple(multiple: int) -> None:
-    if not isinstance(multiple, int) or multiple < 1:
-        raise BadSetting(f"multiple must be a whole number of at least 1, got {multiple}; try 8")
+def _checked_multiple(multiple: int) -> int:
+    return check_whole("multiple", multiple, allowed="of at least 1", hint="try 8")
 
 
 def channel_scores(group: Group, scores: Mapping[str, Tensor]) -> Tensor:

@@ -37,7 +37,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import BadSetting, Unsupported, check_fraction
+from compresslab.errors import BadSetting, Unsupported, check_fraction, is_whole
 from compresslab.techniques.pruning.criteria import magnitude
 from compresslab.techniques.pruning.masks import Masks, masked, prunable_layers
 
@@ -176,8 +176,9 @@ def n_of_m_mask(scores: Tensor, *, n: int = 2, m: int = 4) -> Tensor:
     >>> n_of_m_mask(torch.tensor([[3.0, 1.0, 2.0, 1.0]]))
     tensor([[ True, False,  True, False]])
     """
-    if not (isinstance(n, int) and isinstance(m, int) and 1 <= n <= m):
+    if not (is_whole(m) and is_whole(n, 1, m)):
         raise BadSetting(f"n and m must be whole numbers, 1 ≤ n ≤ m, got {n} of {m}; try 2 of 4")
+    n, m = int(n), int(m)
     inputs = _kernels(scores).shape[1]
     if inputs % m:
         raise Unsupported(

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.analysis.layer_inputs import Batches, check_gram, damped, gram_matrices, output_error
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_whole
 from compresslab.models.surgery import check_layer_names
 from compresslab.techniques.pruning.granularity import check_sparsity, fine_grained_mask
 from compresslab.techniques.pruning.masks import masked, prunable_layers
@@ -136,6 +136,7 @@ def sparse_gpt(
     """
     u = torch.linalg.cholesky(_inverse(w, gram, damping), upper=True)
     left, mask = w.detach().double().clone(), torch.ones_like(w, dtype=torch.bool)
+    block = check_whole("block", block, hint="try 128")
     for start in range(0, w.shape[1], block):
         stop = min(start + block, w.shape[1])
         scores = (left[:, start:stop] / u.diagonal()[start:stop]).square()

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from compresslab.data.images import Images
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_whole
 from compresslab.techniques.pruning.granularity import check_sparsity, local_masks, magnitudes
 from compresslab.techniques.pruning.masks import Masks, keep_masks, masked, masks_of
 from compresslab.training.loop import Trained, accuracy, fit
@@ -209,9 +209,8 @@ def _pruned_lowest(scores: Mapping[str, Tensor], masks: Masks) -> dict[str, Tens
 def _progress(step: int, steps: int, sparsity: float) -> float:
     """The completed share of the ramp, in [0, 1]."""
     check_sparsity(sparsity)
-    if not isinstance(steps, int) or steps < 1:
-        raise BadSetting(f"steps must be a whole number from 1 up, got {steps}; 1 is one-shot, try 4")
-    return min(max(step / steps, 0.0), 1.0)
+    steps = check_whole("steps", steps, hint="1 is one-shot, try 4")
+    return float(min(max(step / steps, 0.0), 1.0))
 
 
 def _check(sparsities: Sequence[float]) -> None:

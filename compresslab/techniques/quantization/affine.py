@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_whole
 
 __all__ = [
     "channel_range",
@@ -57,8 +57,7 @@ def integer_range(bits: int, *, signed: bool) -> tuple[int, int]:
     >>> integer_range(8, signed=True), integer_range(8, signed=False)
     ((-127, 127), (0, 255))
     """
-    if not isinstance(bits, int) or not 2 <= bits <= 8:
-        raise BadSetting(f"bits must be a whole number from 2 to 8, got {bits}; try 8, or 4: two in a byte")
+    bits = check_whole("bits", bits, least=2, most=8, hint="try 8, or 4: two in a byte")
     return (1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
@@ -159,11 +158,8 @@ def to_groups(w: Tensor, *, size: int) -> Tensor:
     Raises:
         BadSetting: size is not an integer of at least 2.
     """
-    if not isinstance(size, int) or size < 2:
-        raise BadSetting(
-            f"size must be a whole number of at least 2 weights per group, got {size}; try 128, or "
-            "None: one per channel"
-        )
+    allowed, hint = "of at least 2 weights per group", "try 128, or None: one per channel"
+    size = check_whole("size", size, least=2, allowed=allowed, hint=hint)
     rows = w.flatten(1)
     return F.pad(rows, (0, -rows.shape[1] % size)).unflatten(1, (-1, size))
 

@@ -29,7 +29,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from compresslab.errors import BadSetting, check_fraction
+from compresslab.errors import BadSetting, check_fraction, check_whole
 from compresslab.techniques.quantization.affine import (
     fake_quantize,
     integer_range,
@@ -119,8 +119,7 @@ def least_squares(samples: Tensor, *, bits: int, symmetric: bool, candidates: in
         BadSetting: bits or candidates are out of range, there are no samples, or one is not finite.
     """
     integer_range(bits, signed=symmetric)
-    if not isinstance(candidates, int) or candidates < 1:
-        raise BadSetting(f"candidates must be a whole number of at least 1, got {candidates}; try 100")
+    candidates = check_whole("candidates", candidates, allowed="of at least 1", hint="try 100")
     samples = _checked(samples)
     low, high = min_max(samples)
 
@@ -158,10 +157,8 @@ def entropy(samples: Tensor, *, bits: int, symmetric: bool, bins: int = 2048) ->
         BadSetting: bits or bins are out of range, there are no samples, or one is not finite.
     """
     low, high = min_max(samples)
-    integer_range(bits, signed=symmetric)
-    levels = 2 ** (bits - 1) if symmetric or low * high < 0 else 2**bits
-    if not isinstance(bins, int) or bins <= levels:
-        raise BadSetting(f"bins must be a whole number above {levels} levels, got {bins}; try 2048")
+    levels = integer_range(bits, signed=symmetric or bool(low * high < 0))[1] + 1
+    bins = check_whole("bins", bins, least=levels + 1, allowed=f"above {levels} levels", hint="try 2048")
     widest = float(torch.maximum(-low, high))
     if widest == 0:
         return low, high

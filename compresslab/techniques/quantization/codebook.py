@@ -29,7 +29,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from compresslab.errors import BadSetting
+from compresslab.errors import BadSetting, check_whole
 from compresslab.models.surgery import Layer
 from compresslab.storage.packing import pack, unpack
 from compresslab.techniques.quantization.qat import scaled_gradient
@@ -102,7 +102,7 @@ def kmeans(values: Tensor, start: Tensor, *, steps: int = 100) -> Tensor:
     x = values.detach().flatten().double().sort().values  # (n,)
     sums = torch.cat([x.new_zeros(1), x.cumsum(0)])  # sums[i]: of the first i values
     centres = start.detach().double().sort().values
-    for _ in range(steps):
+    for _ in range(check_whole("steps", steps, least=0, hint="try 100")):
         edges = torch.searchsorted(x, (centres[1:] + centres[:-1]) / 2, right=True)
         edges = torch.cat([edges.new_zeros(1), edges, edges.new_full((1,), len(x))])  # (size + 1,)
         members, totals = edges.diff(), sums[edges].diff()
@@ -171,6 +171,7 @@ class Codebook(nn.Module):
 
     def __init__(self, codebook: Tensor, *, bits: int) -> None:
         super().__init__()
+        bits = _checked_bits(bits)
         self.bits = bits
         self.codebook = nn.Parameter(codebook.detach().clone())
         self.register_buffer("before", codebook.detach().clone())
@@ -213,7 +214,7 @@ def share_weights(model: nn.Module, *, bits: int, skip: Collection[str] = ()) ->
     Raises:
         CompressionError: bits out of range, weights that aren't finite, an unknown name in skip, no layer.
     """
-    _check_bits(bits)
+    bits = _checked_bits(bits)
 
     def make(name: str, layer: Layer) -> nn.Module:
         centres = kmeans(layer.weight, linear_start(layer.weight, size=2**bits))
@@ -232,11 +233,8 @@ def follow_centroids(model: nn.Module) -> None:
             layer.grid.follow(layer.weight)
 
 
-def _check_bits(bits: int) -> None:
-    if not isinstance(bits, int) or not 1 <= bits <= 8:
-        raise BadSetting(
-            f"bits must be a whole number from 1 to 8, got {bits}; try 4: sixteen values a layer"
-        )
+def _checked_bits(bits: int) -> int:
+    return check_whole("bits", bits, most=8, hint="try 4: sixteen values a layer")
 
 
 def _check_values(values: Tensor) -> None:

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from compresslab.analysis.layer_inputs import damped, gram_matrices, input_means, output_error
 from compresslab.data.images import check_some_images
+from compresslab.errors import check_whole
 from compresslab.models.surgery import Layer
 from compresslab.techniques.quantization.affine import (
     channel_range,
@@ -101,6 +102,7 @@ def adaround(w: Tensor, gram: Tensor, scale: Tensor, *, bits: int, steps: int = 
     g = (gram / gram.diagonal().mean().clamp(min=1e-12)).to(w.dtype)
     unit = (scale**2 * g.diagonal().mean()).clamp(min=1e-24)  # loss of an error of one step in one weight
     optimizer = torch.optim.Adam([v], lr=0.02)
+    steps = check_whole("steps", steps, hint="try 500")
     for step in range(steps):
         h = _stretched_sigmoid(v)
         error = (below + h).clamp(lowest, highest) * scale - w

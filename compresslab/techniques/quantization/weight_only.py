@@ -83,7 +83,8 @@ class WeightGrid(nn.Module):
     ) -> None:
         super().__init__()
         integer_range(bits, signed=zero_point is None)
-        self.bits, self.group_size, self.signed = bits, group_size, zero_point is None
+        self.bits, self.signed = int(bits), zero_point is None
+        self.group_size = None if group_size is None else int(group_size)
         shape = (-1, 1, 1) if group_size is None else (len(scale), -1, 1)
         self.register_buffer("scale", scale.detach().reshape(shape).clone())
         kept = None if zero_point is None else zero_point.reshape(shape).to(torch.uint8, copy=True)
