@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from compresslab.cli.app import Audience, LabName, app, command, console
-from compresslab.data.location import REPOSITORY
+from compresslab.data.location import REPOSITORY, require_repository
 
 if TYPE_CHECKING:
     from compresslab.experiments.experiment import Experiment
@@ -32,6 +32,7 @@ def new_lab(
     ] = None,
 ) -> None:
     """Write the skeleton of a lab: its LAB, its source, its test."""
+    require_repository("compresslab new")
     from compresslab.authoring import new as authoring
 
     full_name, files = authoring.new_lab(name, REPOSITORY, number=number)
@@ -45,6 +46,7 @@ def new_exercise(
     name: Annotated[str, typer.Argument(help="the name of the function that students write")],
 ) -> None:
     """Write the skeleton of an exercise, and add it to its lab and to the lab's source."""
+    require_repository("compresslab new")
     from compresslab.authoring import new as authoring
     from compresslab.course import find_lab
 
@@ -64,6 +66,7 @@ def build(
     run: Annotated[bool, typer.Option(help="run the notebook; --no-run keeps the stored outputs")] = True,
 ) -> None:
     """Make both editions of a lab from its source, with outputs and metrics."""
+    require_repository("compresslab build")
     from compresslab.authoring.build import build as build_lab
     from compresslab.course import all_labs, find_lab
 
@@ -78,6 +81,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Say what is missing or wrong in the labs: TODOs, editions, leaked answers, unproved checks."""
+    require_repository("compresslab verify")
     from compresslab.authoring.verify import verify as verify_labs
     from compresslab.course import find_lab
 
@@ -108,6 +112,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only print what is missing")] = False,
 ) -> None:
     """Train shipped networks, or run what is missing of labs' experiments; interrupted runs go on."""
+    require_repository("compresslab train")
     from compresslab.data.fashion_mnist import fashion_mnist
     from compresslab.experiments import find_experiment
     from compresslab.experiments.runner import training_pool

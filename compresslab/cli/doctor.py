@@ -43,6 +43,7 @@ __all__ = [
     "package",
     "places",
     "python",
+    "repository",
     "torchvision",
     "trained",
 ]
@@ -83,6 +84,7 @@ def examine(*, data: Path = DATA, cache: Path | None = None) -> tuple[Finding, .
         package("torch"),
         torchvision(),
         *(package(name) for name in ("jupyterlab", "ipywidgets", "nbgrader", "ipykernel")),
+        repository(location.HAS_REPOSITORY),
         dataset(data / "fashion_mnist", cache),
         *(trained(name, data / "baselines") for name in ARCHITECTURES),
         cores(_cores()),
@@ -160,6 +162,12 @@ def torchvision(loads: Callable[[], bool] = operators_load) -> Finding:
             "torchvision", False, True, words, f"{_INSTALL}, with torch and torchvision asked for together"
         )
     return Finding("torchvision", True, True, installed.words + how)
+
+
+def repository(there: bool) -> Finding:
+    """Examine whether the package lies in its repository, which holds labs, data and trained networks."""
+    words = "there" if there else "compresslab is installed without it: no labs, no trained networks"
+    return Finding("repository", there, True, words, location.CLONE)
 
 
 def dataset(source: Path, cache: Path) -> Finding:

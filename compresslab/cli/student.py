@@ -60,16 +60,18 @@ def labs() -> None:
     """List the labs with their minutes, their points, and your progress."""
     from compresslab.cli.progress import progress
     from compresslab.course import all_labs
-    from compresslab.data.location import MY_LABS
+    from compresslab.data.location import HAS_REPOSITORY, MY_LABS
 
     table = Table("lab", "about", "minutes", "points", "you")
     for lab in all_labs():
         mine = progress(lab.name, MY_LABS)
         table.add_row(lab.name, lab.title, str(lab.minutes), str(lab.points), mine)
     console.print(table)
-    console.print(
-        "Work: compresslab start   Check: compresslab check LAB   Help: compresslab hint LAB EXERCISE"
-    )
+    if HAS_REPOSITORY:
+        _say("Work: compresslab start   Check: compresslab check LAB   Help: compresslab hint LAB EXERCISE")
+    else:
+        _say("Check: compresslab check LAB NOTEBOOK   Help: compresslab hint LAB EXERCISE")
+        _say("The labs' notebooks come with the repository, and compresslab is installed without it.")
 
 
 @command(Audience.STUDENTS)

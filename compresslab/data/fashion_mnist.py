@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from compresslab.data.images import Images, Splits
-from compresslab.data.location import DATA
+from compresslab.data.location import DATA, way_back
 from compresslab.data.torchvision_import import import_torchvision
 from compresslab.errors import DamagedFile, NotAvailable
 from compresslab.storage.atomic import write_bytes
@@ -144,7 +144,7 @@ def read_manifest(source: Path) -> dict[str, dict]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFile(
             f"{source / 'manifest.json'} can't be read ({error!r}); it lists the SHA-256 of each data file. "
-            f"Get it back with: git checkout -- data/fashion_mnist"
+            f"{way_back('data/fashion_mnist')}"
         ) from error
 
 
@@ -166,7 +166,7 @@ def _verified(packed: Path, expected: dict) -> bytes:
 def _broken(packed: Path, came: str, expected: dict) -> DamagedFile:
     return DamagedFile(
         f"{packed} {came}; expected {expected['bytes']:,} bytes with the SHA-256 {expected['sha256'][:12]}… "
-        f"once unpacked. Get it back with: git checkout -- data/fashion_mnist/{packed.name}"
+        f"once unpacked. {way_back(f'data/fashion_mnist/{packed.name}')}"
     )
 
 

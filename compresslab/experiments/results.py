@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from compresslab.data.location import DATA
+from compresslab.data.location import DATA, way_back
 from compresslab.errors import BadSetting, CompressionError, DamagedFile
 from compresslab.storage import load_model
 from compresslab.storage.atomic import write_json
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 RESULTS = DATA / "results"
-GET_BACK = "Get it back with: git checkout -- data/results"
+GET_BACK = way_back("data/results")
 REPEAT = "repeat the runs with: compresslab train LAB"
 
 

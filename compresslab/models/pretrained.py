@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from compresslab.data.location import DATA
+from compresslab.data.location import DATA, way_back
 from compresslab.errors import BadSetting, DamagedFile
 from compresslab.models.residual import baseline, mlp, student, teacher
 
@@ -35,17 +35,14 @@ def load_baseline(name: str = "baseline", *, folder: Path = DATA / "baselines") 
         raise BadSetting(f"name must be one of {', '.join(ARCHITECTURES)}, got {name!r}; try 'baseline'")
     path = folder / f"{name}.safetensors"
     if not path.exists():
-        raise DamagedFile(
-            f"{path} is missing; expected the weights of {name!r}. "
-            f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
-        )
+        raise DamagedFile(f"{path} is missing; expected the weights of {name!r}. {_way_back(name)}")
     model = ARCHITECTURES[name]()
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise DamagedFile(
             f"{path} can't be loaded ({str(error).splitlines()[0]}); expected the weights of {name!r}. "
-            f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
+            f"{_way_back(name)}"
         ) from error
     return model.eval()
 
@@ -58,5 +55,9 @@ def read_card(name: str, *, folder: Path = DATA / "baselines") -> dict:
     except (OSError, ValueError, TypeError) as error:
         raise DamagedFile(
             f"{path} can't be read ({error}); it is the card that says how {name!r} was trained. "
-            f"Get it back with: git checkout -- data/baselines, or train it: compresslab train {name}"
+            f"{_way_back(name)}"
         ) from error
+
+
+def _way_back(name: str) -> str:
+    return way_back("data/baselines", otherwise=f", or train it: compresslab train {name}")

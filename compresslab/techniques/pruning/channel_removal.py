@@ -139,14 +139,11 @@ def recalibrate_batch_norm(model: nn.Module, batches: Iterable[Tensor | Sequence
     return fresh
 
 
-def _plain(channels: Sequence[int]) -> list[int]:
-    """Return NumPy's integers as Python's: torch has no arithmetic for its unsigned ones."""
-    return [int(each) if is_whole(each, 0) else each for each in channels]
-
-
 def _indices(group: Group, channels: Tensor | Sequence[int]) -> Tensor:
     """Return the channels to keep in increasing order, after checking them."""
-    kept = channels if isinstance(channels, Tensor) else torch.as_tensor(_plain(channels))
+    if isinstance(channels, list | tuple):  # torch can't join NumPy's unsigned numbers with others
+        channels = [int(each) if is_whole(each, 0) else each for each in channels]
+    kept = torch.as_tensor(channels)
     if kept.numel() == 0:
         raise BadSetting(
             f"keep must leave group {group.name} at least one of its {group.channels} channels, got "
