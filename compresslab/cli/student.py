@@ -91,7 +91,7 @@ def check(
     place = notebook or _mine(lab)
     score = grade_alone(lab, place)
     console.print(score_table(score))
-    _say(f"This is about {place}")
+    _say(f"Checked: {place}")
     _warn_of_the_courses_own(lab, place)
     problem = note(score, place) if notebook is None else ""
     if problem:

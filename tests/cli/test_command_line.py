@@ -96,7 +96,7 @@ def test_a_finished_lab_is_checked_to_full_points_and_exit_code_0_and_the_file_i
     code, words = said("check", LAB, SOLUTION)
     assert code == 0, words
     assert str(find_lab(LAB).points) in words
-    assert f"This is about {SOLUTION}" in words
+    assert f"Checked: {SOLUTION}" in words
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def theirs(tmp_path, monkeypatch):
 def test_check_warns_of_an_edited_notebook_of_the_course(desk, theirs, marks):
     marks(False, False)
     words = said("check", "00")[1]
-    assert f"This is about {desk / LAB / LAB}.ipynb" in words
+    assert f"Checked: {desk / LAB / LAB}.ipynb" in words
     assert "belongs to the course" not in words
     theirs.write_text(theirs.read_text().replace("raise NotImplementedError", "return 1", 1))
     assert (

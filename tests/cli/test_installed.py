@@ -90,7 +90,7 @@ def test_a_notebook_is_checked_without_the_repository(ended):
     code, words, _ = ended["check 00"]
     assert code == 1
     assert "not written yet" in words
-    assert "This is about " in words
+    assert "Checked: " in words
 
 
 def test_labs_and_hints_are_shown_and_nothing_is_advised_that_cannot_work(ended):

@@ -1,5 +1,6 @@
 """The pictures show the numbers that they were given, with labelled axes."""
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -24,7 +25,9 @@ def words(figure: Figure) -> str:
 
 
 def test_a_guess_stands_beside_what_was_measured():
-    figure = draw_guesses({"file": 10.0, "time": 4}, {"file": 1.0, "time": Interval(1.31, 1.2, 1.4)})
+    figure = draw_guesses(
+        {"file": np.float32(10), "time": np.int64(4)}, {"file": 1.0, "time": Interval(1.31, 1.2, 1.4)}
+    )
     for expected in ("10×", "1.00×", "4×", "1.31×", "file", "time", "95 % interval"):
         assert expected in words(figure)
 

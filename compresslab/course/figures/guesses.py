@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ def draw_guesses(guesses: Mapping[str, float], measured: Mapping[str, float | In
         BadSetting: a guess is not a positive number.
     """
     for name, guess in guesses.items():
-        if isinstance(guess, bool) or not isinstance(guess, int | float) or not 0 < guess < math.inf:
+        if isinstance(guess, bool) or not isinstance(guess, numbers.Real) or not 0 < guess < math.inf:
             raise BadSetting(f"a guess is a positive number such as 2.5, got {guess!r} for {name!r}")
     figure = new_figure(7, 1.1 + 0.7 * len(guesses))
     axes = figure.add_subplot()
