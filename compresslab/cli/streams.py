@@ -18,12 +18,14 @@ HANDLER = "compresslab.plain"
 
 
 def take_any_text() -> None:
-    """Let standard output and standard error replace what their encoding lacks."""
+    """Let standard output and standard error replace what their encoding lacks.
+
+    UTF-8 lacks only the bytes of a file name that is not UTF-8 itself.
+    """
     codecs.register_error(HANDLER, _replaced)
     for stream in (sys.stdout, sys.stderr):
-        if "utf" not in (getattr(stream, "encoding", None) or "").lower():
-            with contextlib.suppress(AttributeError, ValueError):  # a stream of another program's
-                stream.reconfigure(errors=HANDLER)  # type: ignore[union-attr]
+        with contextlib.suppress(AttributeError, ValueError):  # a stream of another program's
+            stream.reconfigure(errors=HANDLER)  # type: ignore[union-attr]
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:

@@ -78,6 +78,12 @@ def test_right_and_wrong_still_look_different_in_ascii(desk):
     assert "x no labs are called" in CliRunner(charset="ascii").invoke(app, ["check", "77"]).output
 
 
+def test_a_file_name_of_another_encoding_is_printed_in_utf_8(tmp_path):
+    name = os.fsdecode(b"J\xfcrgen.ipynb")  # as a zip of old leaves it on a disk
+    result = CliRunner().invoke(app, ["grade", "00", str(tmp_path / name), "--out", str(tmp_path / "out")])
+    assert (result.exit_code, "J?rgen.ipynb does not exist" in " ".join(result.output.split())) == (2, True)
+
+
 def test_nothing_is_replaced_in_utf_8(desk):
     assert "✓ − 2.07× → é" in CliRunner().invoke(app, ["check", "00"], env={"COLUMNS": "200"}).output
 

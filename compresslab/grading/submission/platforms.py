@@ -191,7 +191,18 @@ def _stated_login(upload: Upload) -> str:
     return stated[1] if stated and upload.student.endswith(f"_{stated[1]}") else ""
 
 
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+# by the first letters in English, German, French, Spanish, Italian, Portuguese and Dutch, without accents
+_MONTHS = {
+    name: month
+    for month, names in enumerate(
+        (
+            "jan ene gen", "feb fev", "mar mrt maa", "apr avr abr", "may mai mag mei", "jun juin giu",
+            "jul juil lug", "aug aou ago", "sep set", "oct okt out ott", "nov", "dec dez dic",
+        ),
+        start=1,
+    )
+    for name in names.split()
+}  # fmt: skip
 
 
 def _sortable(date: str) -> str:
@@ -200,7 +211,8 @@ def _sortable(date: str) -> str:
     >>> _sortable("Sep 24, 2026 926 PM"), _sortable("1 September 2026 10:11"), _sortable("2026-09-01 1011")
     ('2026-09-24T21:26', '2026-09-01T10:11', '2026-09-01T10:11')
     """
-    month = next((n for n, name in enumerate(_MONTHS, 1) if re.search(rf"\b{name}", date, re.I)), 0)
+    bare = unicodedata.normalize("NFKD", date).encode("ascii", errors="ignore").decode().lower()
+    month = next((number for name, number in _MONTHS.items() if re.search(rf"\b{name}", bare)), 0)
     numbers = [int(part) for part in re.findall(r"\d+", date)]
     if month:
         day, year, *time = numbers if len(numbers) > 2 and numbers[1] > 31 else [0, 0]

@@ -207,6 +207,7 @@ def test_the_order_of_the_files_in_a_zip_does_not_matter(tmp_path, export):
             ["1-2 - A B - Sep 9, 2026 100 PM/x.ipynb", "1-2 - A B - Sep 10, 2026 900 AM/y.ipynb"],
             "y.ipynb",
         ),
+        (["1-2 - A B - 30. März 2026 1000/x.ipynb", "1-2 - A B - 1 août 2026 09:00/y.ipynb"], "y.ipynb"),
         (["E/S/Li_Ben_bli_13/lab.ipynb", "E/S/Li_Ben_bli_13/lab (2).ipynb"], "lab (2).ipynb"),
         (
             ["E/S/Li_Ben_bli_13/lab (2).ipynb", "E/S/Li_Ben_bli_13/Late Submission - lab.ipynb"],
