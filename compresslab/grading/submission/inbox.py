@@ -153,11 +153,15 @@ def _within(entry: Entry, deepest: int) -> tuple[Entry, ...] | None:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A file that could be the submission: ``name`` is the student's own, without the mark of its version."""
+    """A file that could be the submission: ``name`` is the student's own, without the mark of its version.
+
+    ``uploaded`` is the number that Canvas gives to each upload, in order.
+    """
 
     entry: Entry
     name: str
     version: Version = ()
+    uploaded: int = 0
 
 
 def _from_platforms(uploads: dict[str, Upload], lab_name: str) -> Iterator[Submitted]:
@@ -205,11 +209,17 @@ def _version_chosen(
     if len({each.name for each in meant}) > 1 or not distinct:
         return _chosen(student, entry, [each.entry for each in candidates], lab_name)
     latest = ordered[-1].entry
-    if len(meant) > 1:
-        names = _listed([each.entry for each in ordered])
-        note = "; ".join(filter(None, [note, f"of {len(meant)} versions ({names}) the latest counts"]))
-        note += f": {latest.name}"
-    return _submitted(student, latest, _kind_problem(latest), note)
+    notes = [note, *([_which_counts(ordered)] if len(ordered) > 1 else [])]
+    return _submitted(student, latest, _kind_problem(latest), "; ".join(filter(None, notes)))
+
+
+def _which_counts(ordered: Sequence[_Candidate]) -> str:
+    """Return the note about versions; a name that ends with -1 may also be a student's own choice."""
+    latest = ordered[-1]
+    names = _listed([each.entry for each in ordered])
+    later = max(each.uploaded for each in ordered) > latest.uploaded
+    doubt = "; another of them was uploaded later, so look at both" if later else ""
+    return f"of {len(ordered)} versions ({names}) the latest counts: {latest.entry.name}{doubt}"
 
 
 def _handed_in(upload: Upload) -> list[_Candidate]:
@@ -218,10 +228,11 @@ def _handed_in(upload: Upload) -> list[_Candidate]:
         return []
     files = list(_files_below(upload.entry))
     if upload.entry.kind == Kind.FILE and files == [upload.entry]:
-        return [_Candidate(upload.entry, upload.file or upload.entry.name, upload.version)]
-    named = [(file, *version_of(file.name, upload.platform)) for file in files]
+        uploaded = upload.version[-1] if upload.platform == "Canvas" else 0
+        return [_Candidate(upload.entry, upload.file or upload.entry.name, upload.version, uploaded)]
     if upload.platform == "Canvas":  # the zip has the number, not the files in it
-        return [_Candidate(file, file.name, upload.version) for file in files]
+        return [_Candidate(file, file.name, upload.version, upload.version[-1]) for file in files]
+    named = [(file, *version_of(file.name, upload.platform)) for file in files]
     return [_Candidate(file, name, version) for file, name, version in named]
 
 

@@ -222,6 +222,13 @@ def test_the_latest_version_counts_and_a_note_says_so(tmp_path, names, latest):
     assert "the latest counts" in each.note
 
 
+@pytest.mark.parametrize(("first", "doubt"), [(7, False), (9, True)])
+def test_a_number_in_the_name_that_contradicts_the_order_of_the_uploads_is_told(tmp_path, first, doubt):
+    each = only(put(tmp_path, [f"doe_1_{first}_lab.ipynb", "doe_1_8_lab-1.ipynb"]))
+    assert each.name == "doe_1_8_lab-1.ipynb"
+    assert ("another of them was uploaded later, so look at both" in each.note) == doubt
+
+
 def test_one_version_needs_no_note(tmp_path):
     assert only(put(tmp_path, ["doe_1_7_lab-1.ipynb"])).note == ""
 
