@@ -25,7 +25,7 @@ from compresslab.checks.exercise import Case, Record
 from compresslab.checks.record import Recorded, describe, from_bytes, same, to_bytes
 from compresslab.errors import DamagedFile
 
-__all__ = ["Attempt", "Run", "error_line", "run", "run_from_bytes", "run_to_bytes"]
+__all__ = ["Attempt", "Run", "TimeUp", "error_line", "run", "run_from_bytes", "run_to_bytes", "time_limit"]
 
 SHOWN = 2_000  # characters of a student's own prints that are kept
 ALLOWED = 1_000_000  # characters that may be printed at all
@@ -56,12 +56,16 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Run:
-    """The attempts on all cases, or on those before it stopped; ``stopped`` says why."""
+    """The attempts on all cases, or on those before it stopped; ``stopped`` says why.
+
+    ``failed`` quotes the statements that failed before the function was called, where a notebook was rebuilt.
+    """
 
     attempts: tuple[Attempt, ...]
     printed: str = ""
     characters: int = 0
     stopped: str = ""
+    failed: tuple[str, ...] = ()
 
 
 def run(
@@ -72,12 +76,12 @@ def run(
     sink = _Sink()
     stopped = ""
     try:
-        with _time_limit(seconds), _captured(sink):
+        with time_limit(seconds), _captured(sink):
             for _, inputs in cases:
                 attempts.append(_attempt(probe, inputs, answer))
                 if attempts[-1].raised == "NotImplementedError":
                     break
-    except _TimeUp:
+    except TimeUp:
         stopped = f"your function did not return within {seconds:g} s"
     return Run(tuple(attempts), sink.getvalue(), sink.characters, stopped)
 
@@ -91,7 +95,7 @@ def _attempt(
         return Attempt(
             record={name: describe(value) for name, value in values.items()}, changed=watched.changed
         )
-    except (_TimeUp, KeyboardInterrupt):  # the limit's, and the stop button's
+    except (TimeUp, KeyboardInterrupt):  # the limit's, and the stop button's
         raise
     except BaseException as error:  # whatever else a student's code may raise
         return Attempt(raised=type(error).__name__, words=_sentence(error, answer))
@@ -183,13 +187,13 @@ def _captured(sink: _Sink) -> Iterator[None]:
         yield
 
 
-class _TimeUp(BaseException):
+class TimeUp(BaseException):
     """Not an Exception, so that a student's ``except Exception`` does not swallow it."""
 
 
 @contextlib.contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Raise ``_TimeUp`` in the main thread after this many seconds.
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise ``TimeUp`` in the main thread after this many seconds.
 
     Without an alarm signal (on Windows, or in another thread) nothing is raised: there Jupyter's stop button
     or the grader's own limit ends an endless loop.
@@ -199,7 +203,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
         return
 
     def ring(number: int, frame: object) -> None:
-        raise _TimeUp
+        raise TimeUp
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)  # again, in case a bare except swallowed the first
@@ -215,7 +219,7 @@ def run_to_bytes(done: Run) -> bytes:
     attempts = [
         [dict(attempt.record), attempt.raised, attempt.words, attempt.changed] for attempt in done.attempts
     ]
-    return to_bytes([attempts, done.printed, done.characters, done.stopped])
+    return to_bytes([attempts, done.printed, done.characters, done.stopped, list(done.failed)])
 
 
 def run_from_bytes(content: bytes) -> Run:
@@ -226,9 +230,9 @@ def run_from_bytes(content: bytes) -> Run:
     """
     tree = from_bytes(content, trusted=False)
     try:
-        attempts, printed, characters, stopped = tree
+        attempts, printed, characters, stopped, failed = tree
         read = tuple(_read_attempt(*entry) for entry in attempts)
-        return Run(read, _text(printed), int(characters), _text(stopped))
+        return Run(read, _text(printed), int(characters), _text(stopped), tuple(map(_text, failed)))
     except (TypeError, ValueError, OverflowError) as error:
         raise DamagedFile(
             f"a record has another form than a worker writes ({error}); expected attempts, prints and a "

@@ -21,6 +21,7 @@ from typing import Any
 from compresslab.checks.call import Run, error_line, run, run_from_bytes
 from compresslab.checks.exercise import Case, Exercise, Lab, draw_cases
 from compresslab.checks.judge import NOT_WRITTEN, examine
+from compresslab.checks.published import published_source
 from compresslab.errors import CompressionError, WrongAnswer
 from compresslab.grading.bundle import Bundle, grading_digest, make_bundle
 from compresslab.grading.sandbox.messages import Ending, Reply
@@ -105,25 +106,30 @@ def ungraded(lab: Lab, status: Status, message: str, seconds: float = 0.0) -> Sc
 def _grade(bundle: Bundle, content: bytes, worker: WorkerClient, path: str, seed: int) -> Score:
     lab = bundle.lab
     read = read_submission(content, lab, path=path, skeleton=bundle.skeleton, names=bundle.names)
-    tests = tuple(_grade_answer(lab.exercise(answer.name), answer, worker, seed) for answer in read.answers)
-    status, message = _summary(tests)
+    tests = tuple(_grade_answer(lab, answer, worker, seed) for answer in read.answers)
+    status, message = _summary(tests, read.unread)
     return Score(lab.name, status, tests, message, 0.0, read.notes)
 
 
-def _grade_answer(exercise: Exercise, answer: Answer, worker: WorkerClient, seed: int) -> ExerciseScore:
+def _grade_answer(lab: Lab, answer: Answer, worker: WorkerClient, seed: int) -> ExerciseScore:
+    exercise = lab.exercise(answer.name)
     if answer.problem:
         return _score(exercise, answer, [], None)
     cases = draw_cases(exercise, seed)
-    return _score(exercise, answer, cases, _outcome(*worker.run(_job(exercise, answer, cases)), exercise))
+    return _score(
+        exercise, answer, cases, _outcome(*worker.run(_job(lab, exercise, answer, cases)), exercise)
+    )
 
 
-def _summary(tests: Sequence[ExerciseScore]) -> tuple[Status, str]:
+def _summary(tests: Sequence[ExerciseScore], unread: str) -> tuple[Status, str]:
     faults = [test.name for test in tests if test.verdict == Verdict.FAULT]
     if faults:
         return (
             Status.FAILED,
             f"{GRADERS_ERROR}, in {', '.join(faults)}; the score is not final",
         )
+    if unread and any(test.verdict == Verdict.WRONG for test in tests):
+        return Status.NEEDS_REVIEW, unread
     written = [test for test in tests if test.verdict != Verdict.UNWRITTEN]
     if written and all(test.verdict == Verdict.LATE for test in written):
         return Status.NEEDS_REVIEW, "every answer that is written ran out of time; somebody should look at it"
@@ -162,7 +168,8 @@ def _score(
     except WrongAnswer as wrong:
         verdict = Verdict.LATE if outcome.run.stopped else Verdict.WRONG
         hint = f"Hint on offer: {exercise.hints[0].symptom}" if exercise.hints else ""
-        return score(verdict, f"{wrong.reason}\n{hint}".strip(), str(wrong.details.get("mistake", "")))
+        words = "\n".join(filter(None, (wrong.reason, *outcome.run.failed[:3], hint)))
+        return score(verdict, words, str(wrong.details.get("mistake", "")))
     except Exception as error:  # a judge crashes: on a record that no probe writes, or by an error of ours
         if _accepts_right_answer(exercise, cases):
             return score(Verdict.WRONG, UNREADABLE)
@@ -185,12 +192,14 @@ def _accepts_right_answer(exercise: Exercise, cases: Sequence[Case]) -> bool:
 # Running: what a worker is sent, and what it returned.
 
 
-def _job(exercise: Exercise, answer: Answer, cases: Sequence[Case]) -> dict[str, Any]:
+def _job(lab: Lab, exercise: Exercise, answer: Answer, cases: Sequence[Case]) -> dict[str, Any]:
     """Return all that a worker is sent: no seed, no judge, no right answer, no mistake."""
     return {
         "name": exercise.name,
         "seconds": exercise.seconds,
         "pieces": [[piece.cell, piece.text, list(piece.keep)] for piece in answer.pieces],
+        "target": answer.target,
+        "published": {each: published_source(lab.exercise(each)) for each in answer.revealed},
         "probe": textwrap.dedent(inspect.getsource(exercise.probe)),
         "probe_name": exercise.probe.__name__,
         "cases": list(cases),

@@ -13,8 +13,6 @@ yours.count_parameters(model)               the student's own function, once its
 from __future__ import annotations
 
 import html
-import inspect
-import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from typing import Any, NamedTuple
 
 from compresslab.checks.exercise import Exercise, Lab
 from compresslab.checks.judge import check_answer
+from compresslab.checks.published import published_source
 from compresslab.course import find_lab
 from compresslab.errors import Unwritten, WrongAnswer
 
@@ -130,7 +129,7 @@ class _State:
         def reveal() -> Callable[..., Any]:
             answer = exercise.right[0]
             self.revealed[exercise.name] = answer
-            shown = exercise.explanation or _source(answer, exercise.name)
+            shown = exercise.explanation or published_source(exercise)
             print(f"{exercise.name}, revealed (0 points):\n\n{shown}")
             return answer
 
@@ -167,12 +166,3 @@ def _points(exercise: Exercise) -> str:
 def _revealed(exercise: Exercise) -> str:
     earn = f"Write your own to earn {_points(exercise)}."
     return f"{exercise.name} is the revealed one: it works, for 0 points. {earn}"
-
-
-def _source(answer: Callable[..., Any], name: str) -> str:
-    """Return the function's text, under the exercise's name."""
-    try:
-        text = textwrap.dedent(inspect.getsource(answer))
-    except (OSError, TypeError):
-        return "(its source is not available)"
-    return re.sub(rf"\b{answer.__name__}\b", name, text)

@@ -63,8 +63,7 @@ def _read(path: Path | None, lab: Lab) -> tuple[list[Any], dict[str, int], str]:
         content = submitted_bytes(Path(path))
         submission = read_submission(content, lab, path=Path(path).name)
         cells = json.loads(content)["cells"]
-        pieces = {answer.name: answer.pieces[-1] for answer in submission.answers if answer.pieces}
-        found = {name: int(piece.cell.removeprefix("cell ")) for name, piece in pieces.items()}
+        found = {a.name: int(a.cell.removeprefix("cell ")) for a in submission.answers if a.cell}
     except Exception as error:  # whatever it holds, the other students' notebooks are written
         return [], {}, str(error)
     names = {exercise.name for exercise in lab.exercises}

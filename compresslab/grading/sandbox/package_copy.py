@@ -31,6 +31,7 @@ WORKER = tuple(  # what a worker imports of TEACHING
         "grading.sandbox.limits",
         "grading.sandbox.messages",
         "grading.sandbox.namespaces",
+        "grading.sandbox.notebook_names",
         "grading.sandbox.privileges",
         "grading.sandbox.syscalls",
         "grading.sandbox.worker",
@@ -50,6 +51,14 @@ TEACHING = tuple(  # how the course is taught and graded: none of it is copied, 
         "notebook",
     )
 )
+
+WITHHOLDING = """
+def __getattr__(name):
+    if name in {names}:
+        from compresslab.grading.sandbox.notebook_names import Withheld
+        raise Withheld(name)
+    raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
+"""  # at the end of an ``__init__`` that has lost these names
 
 
 def copy_package(package: Path, out: Path, *, hidden: Sequence[str]) -> tuple[str, ...]:
@@ -137,7 +146,10 @@ def _bound(statements: Iterable[ast.stmt]) -> Iterator[str]:
 
 
 def _without_imports(text: str, excluded: set[str]) -> str:
-    """Return an ``__init__`` without its imports of excluded modules and their names in ``__all__``."""
+    """Return an ``__init__`` without its imports of excluded modules and their names in ``__all__``.
+
+    Who asks for one of those names is told to write it.
+    """
     tree = ast.parse(text)
     lost = [s for s in tree.body if set(_imported([s])) & excluded]
     names = set(_bound(lost))
@@ -146,4 +158,6 @@ def _without_imports(text: str, excluded: set[str]) -> str:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":
             kept = [name for name in ast.literal_eval(statement.value) if name not in names]
             statement.value = ast.parse(repr(kept), mode="eval").body
+    if names:
+        tree.body += ast.parse(WITHHOLDING.format(names=sorted(names))).body
     return ast.unparse(ast.fix_missing_locations(tree)) + "\n"

@@ -16,8 +16,9 @@ import __future__
 
 import ast
 import contextlib
+import dataclasses
+import inspect
 import linecache
-import math
 import os
 import select
 import signal
@@ -28,12 +29,10 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
-import numpy as np
 import torch
 import torch.optim
-from torch import nn
 
-from compresslab.checks.call import Run, error_line, run, run_to_bytes
+from compresslab.checks.call import Run, TimeUp, error_line, run, run_to_bytes, time_limit
 from compresslab.checks.exercise import Case
 from compresslab.checks.networks import build
 from compresslab.checks.record import MAXIMUM_BYTES, from_bytes
@@ -41,11 +40,18 @@ from compresslab.errors import CompressionError
 from compresslab.grading.sandbox.limits import MemoryWatchdog, address_space_bytes, set_limits
 from compresslab.grading.sandbox.messages import Ending, Mode, Reply, read_message, write_message
 from compresslab.grading.sandbox.namespaces import SCRATCH, isolate_next_child
+from compresslab.grading.sandbox.notebook_names import (
+    Withheld,
+    WithheldModule,
+    library_names,
+    notebook_names,
+)
 from compresslab.grading.sandbox.privileges import drop_privileges
 
-__all__ = ["MARGIN", "Revealed", "main"]
+__all__ = ["MARGIN", "PREPARATION", "main"]
 
-MARGIN = 2.0  # seconds beyond an exercise's own limit: for its definitions, and for what swallows the limit
+MARGIN = 2.0  # seconds beyond the limits, for what swallows them
+PREPARATION = 5.0  # seconds for the statements that an answer needs, such as the import of a large package
 STARTED = b"\x01"  # from the child, before any of the student's code runs
 NOT_STARTED = b"\x00"  # instead of that, and then the reason
 LENGTH = slice(1, 9)  # of the child's message, which follows that byte
@@ -89,7 +95,7 @@ class _ThisCopyOnly:
             return None
         if found := PathFinder.find_spec(name, path):
             return found
-        raise ModuleNotFoundError(f"No module named {name!r} for an answer", name=name)
+        raise WithheldModule(name)
 
 
 def _message(ending: Ending, content: bytes | bytearray = b"") -> bytes:
@@ -113,7 +119,7 @@ def _supervise(stdin: int, stdout: int, *, isolated: bool, user: int) -> None:
 
 
 def _run_in_child(job: bytes, *, isolated: bool, user: int) -> bytes:
-    seconds = float(from_bytes(job)["seconds"]) + MARGIN
+    seconds = float(from_bytes(job)["seconds"]) + PREPARATION + MARGIN
     address_space = address_space_bytes()
     watchdog = MemoryWatchdog() if isolated else None
     if isolated:
@@ -204,37 +210,43 @@ class _NoRun(Exception):
 
 
 def _run(name: str, task: dict[str, Any], cases: list[Case]) -> Run:
-    probe_space = _names() | {"build": build}
+    probe_space = library_names() | {"build": build}
     exec(compile(task["probe"], "<probe>", "exec", flags=_FLAGS, dont_inherit=True), probe_space)
-    answer, failures = _define(name, task["pieces"])
+    answer, failed = _define(name, task)
     done = run(probe_space[task["probe_name"]], cases, answer, seconds=task["seconds"])
-    if failures and any(attempt.raised == "NameError" for attempt in done.attempts):
-        raise _NoRun(failures[0])  # an import that fails here explains the name that is missing later
-    return done
+    for attempt in done.attempts:
+        if attempt.raised in (Withheld.__name__, WithheldModule.__name__):
+            raise _NoRun(attempt.words.partition(": ")[2])
+    return dataclasses.replace(done, failed=tuple(failed))
 
 
-def _names() -> dict[str, Any]:
-    """Return what probes and answers may use without an import."""
-    return {"torch": torch, "nn": nn, "np": np, "math": math, "F": nn.functional, "Tensor": torch.Tensor}
-
-
-def _define(name: str, pieces: list[Any]) -> tuple[Callable[..., Any], list[str]]:
-    """Return the student's function, and a sentence for each definition of another cell that failed.
+def _define(name: str, task: dict[str, Any]) -> tuple[Callable[..., Any], list[str]]:
+    """Return the function that the student checked, and a sentence for each statement that failed before.
 
     Raises:
-        _NoRun: a definition of the hole itself failed, or what it defines is not a function.
+        _NoRun: it can't be made, or is no function.
     """
-    module = types.ModuleType("submission")
-    sys.modules["submission"] = module  # dataclasses look their module up
-    vars(module).update(_names(), reveal=_Reveal())
-    *others, hole = pieces
-    failures = [reason for piece in others for reason in _execute(piece, vars(module))]
-    for reason in _execute(hole, vars(module)):
-        raise _NoRun(reason)
-    answer = vars(module).get(name)
+    module = types.ModuleType("__main__")  # as in a notebook
+    sys.modules["__main__"] = module  # dataclasses look their module up
+    vars(module).update(notebook_names(name, task["published"]))
+    failed: list[str] = []
+    try:
+        with time_limit(PREPARATION):
+            for piece in task["pieces"]:
+                failed += _execute(piece, vars(module))
+    except TimeUp:
+        failed.append(
+            f"the statements that {name} needs take more than {PREPARATION:g} s; move slow ones away"
+        )
+    try:
+        answer = _evaluate(task["target"], vars(module))
+    except BaseException as error:  # whatever a student's expression may raise
+        raise _NoRun(
+            failed[0] if failed else f"check.{name}({task['target']}) raises {error_line(error)}"
+        ) from None
     if not callable(answer):
         raise _NoRun(f"{name} is a function; yours is a {type(answer).__name__}")
-    return answer, failures
+    return answer, failed
 
 
 def _execute(piece: list[Any], space: dict[str, Any]) -> Iterator[str]:
@@ -243,28 +255,34 @@ def _execute(piece: list[Any], space: dict[str, Any]) -> Iterator[str]:
     filename = f"<{cell}>"
     lines = text.splitlines(keepends=True)
     linecache.cache[filename] = (len(text), None, lines, filename)  # so that a message can quote the line
-    body = ast.parse(text).body
+    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    body = compile(text, filename, "exec", flags, dont_inherit=True).body
     for statement in (body[index] for index in keep):
         try:
             alone = ast.Module([statement], [])
-            exec(compile(alone, filename, "exec", flags=_FLAGS, dont_inherit=True), space)
-        except BaseException as error:  # whatever a student's definitions may raise
+            flags = _FLAGS | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            _run_code(compile(alone, filename, "exec", flags=flags, dont_inherit=True), space)
+        except TimeUp:
+            raise
+        except BaseException as error:  # whatever a student's statements may raise
             quoted = linecache.getline(filename, statement.lineno).strip()
             yield f"{cell} raises {error_line(error)}, in line {statement.lineno}: {quoted}"
 
 
-class Revealed(Exception):
-    """The hole asks for the published answer: that works in the notebook, and earns nothing here."""
+def _run_code(code: types.CodeType, space: dict[str, Any]) -> None:
+    """Run a statement; one that awaits is run to its end, as a notebook's loop would."""
+    if not code.co_flags & inspect.CO_COROUTINE:
+        exec(code, space)
+        return
+    coroutine = eval(code, space)
+    with contextlib.suppress(StopIteration):
+        while True:
+            coroutine.send(None)
 
 
-class _Reveal:
-    """``reveal.X()`` as in the notebook, but the function that it returns only says that it was revealed."""
-
-    def __getattr__(self, name: str) -> Callable[[], Callable[..., Any]]:
-        def revealed(*_: Any, **__: Any) -> Any:
-            raise Revealed(name)
-
-        return lambda: revealed
+def _evaluate(target: str, space: dict[str, Any]) -> Any:
+    """Return what the student gave to the check."""
+    return eval(compile(target, "<check>", "eval", flags=_FLAGS, dont_inherit=True), space)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from compresslab.checks.record import MAXIMUM_BYTES, to_bytes
 from compresslab.grading.bundle import Bundle
 from compresslab.grading.sandbox.bubblewrap import fixed_variables, sandbox_command, shown_at, unused_user
 from compresslab.grading.sandbox.messages import Ending, Mode, read_message, write_message
-from compresslab.grading.sandbox.worker import MARGIN
+from compresslab.grading.sandbox.worker import MARGIN, PREPARATION
 
 __all__ = ["FORKS", "WorkerClient"]
 
@@ -71,7 +71,7 @@ class WorkerClient:
         for _ in range(2):
             if self._process is None:
                 self._start()
-            message = self._ask(content, float(job["seconds"]) + 3 * MARGIN)
+            message = self._ask(content, float(job["seconds"]) + PREPARATION + 3 * MARGIN)
             if ending := _ending(message):
                 if not self.fork:
                     self.close()

@@ -1,34 +1,38 @@
 """Extract from a submitted notebook what the student wrote for each exercise. Nothing of it is run here.
 
-A notebook is JSON and a cell is text: this module reads both and never imports or executes a line. The hole
-of an exercise is the cell that counts when its check runs: the last one above it that writes the function.
-From the hole come its imports, functions, classes and assignments; from the other cells the imports,
-functions, classes and simple values *that the hole needs*, by name. So a slow, broken or hostile cell
-elsewhere costs nothing, and metadata (tags, nbgrader's fields) is ignored.
+A notebook is JSON and a cell is text: this module reads both and never imports or executes a line. There is
+one rule: *the answer is what stands when its check runs.* It is the first argument of the last
+``check.NAME(…)``, and with it go the statements above that check which it needs (``slicing``). All else in
+the notebook costs nothing, however slow, broken or hostile it is, and metadata (tags, nbgrader's fields) is
+ignored.
+
+What nobody can have meant is read as its author did: a notebook may lack the check, or have been run in
+another order than it is written in, so that the function stands below its check. Then the last one that is
+written counts.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import re
-import symtable
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from compresslab.checks.exercise import Lab
 from compresslab.course import all_labs
 from compresslab.errors import DamagedFile
+from compresslab.grading.sandbox.notebook_names import NAMES
 from compresslab.grading.sandbox.package_copy import TEACHING
-from compresslab.grading.submission.cells import Cell, bound, code_cells, parsed
+from compresslab.grading.submission.cells import Cell, Notebook, parsed, read_notebook
+from compresslab.grading.submission.slicing import Program, Slice
+from compresslab.grading.submission.statements import Statement, read_statement
 
 __all__ = ["Answer", "Piece", "Submission", "read_submission"]
 
 SHIPPED = "a cell of the lab's own"
-OFFERED = {  # what labs import; classroom is the old address
-    f"compresslab.{package}.{name}"
-    for package in ("notebook", "classroom")
-    for name in ("lab", "metric", "verdict")
-}
+OFFERED = ("compresslab.notebook", "compresslab.classroom")  # what labs import; classroom is the old address
+ALWAYS_THERE = frozenset({*dir(builtins), *NAMES})
 
 
 @dataclass(frozen=True)
@@ -42,24 +46,39 @@ class Piece:
 
 @dataclass(frozen=True)
 class Answer:
-    """The definitions of one exercise's function, the hole itself last; or the sentence why there are none.
+    """What makes one exercise's function, or the sentence why there is none.
 
-    ``written`` is true where something was written that Python can't parse.
+    Attributes:
+        name: of the exercise.
+        pieces: the statements that the function needs, its own among them, in the notebook's order.
+        target: the expression that was checked; as a rule the function's name.
+        problem: why nothing can be graded.
+        written: whether something was written that Python can't parse.
+        cell: the name of the cell that it stands in.
+        revealed: the exercises whose published answers it may use.
     """
 
     name: str
     pieces: tuple[Piece, ...] = ()
+    target: str = ""
     problem: str = ""
     written: bool = False
+    cell: str = ""
+    revealed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Submission:
-    """An answer for every exercise of the lab, in the lab's order, and notes on what was left out."""
+    """An answer for every exercise of the lab, in the lab's order, and notes on what was left out.
+
+    ``unread`` says why a cell was not read that another Python may be able to parse: an answer that is
+    wrong may need it, so a person has to look at it.
+    """
 
     lab: str
     answers: tuple[Answer, ...]
     notes: tuple[str, ...] = ()
+    unread: str = ""
 
 
 def read_submission(
@@ -74,60 +93,31 @@ def read_submission(
 
     Args:
         content: of the file, from ``submitted_bytes``.
-        lab: the lab whose holes are read.
+        lab: the lab whose exercises are read.
         path: the file's name in messages.
-        skeleton: the code that the lab ships in its other cells; what a hole needs of it is available even if
-            the student has deleted it, and the student's own cells come after it.
+        skeleton: the code that the lab ships in its other cells; an answer finds there what no cell of the
+            notebook binds, so that a student may delete it.
         names: of every lab's exercises, to recognise another lab's notebook; by default the installed ones.
 
     Raises:
-        CompressionError: it is not a notebook, or has no hole of this lab.
+        CompressionError: it is not a notebook, or has no exercise of this lab.
     """
-    cells = tuple(code_cells(content, path))
-    shipped = tuple(parsed(SHIPPED, "", text) for text in skeleton)
-    asked = [exercise.name for exercise in lab.exercises]
-    notes: list[str] = []
-    holes = {name: _hole(name, cells, notes) for name in asked}
+    notebook = read_notebook(content, path)
+    exercises = [exercise.name for exercise in lab.exercises]
+    reader = _Reader(notebook.cells, skeleton, (*TEACHING, *lab.answers), exercises)
+    holes = {name: reader.hole(name) for name in exercises}
     if not any(holes.values()):
-        raise DamagedFile(_no_hole(path, lab, cells, names))
-    refused = (*TEACHING, *lab.answers)
-    kept = {s: cell for cell in (*shipped, *cells) for s in cell.body if _kept(s, everything=False)}
-    answers = tuple(_answer(name, holes[name], kept, refused, notes) for name in asked)
-    return Submission(lab.name, answers, tuple(dict.fromkeys(notes)))
+        raise DamagedFile(_no_hole(path, lab, notebook.cells, names))
+    answers = tuple(reader.answer(name, holes[name]) for name in exercises)
+    return Submission(lab.name, answers, tuple(dict.fromkeys(reader.notes)), _unread(notebook))
 
 
-# The holes: which cell answers which exercise.
-
-
-def _hole(name: str, cells: Sequence[Cell], notes: list[str]) -> Cell | None:
-    """Return the cell that counts when the exercise's check runs: the last above it that writes the function.
-
-    If none is above it, the last of all; if the function is not written, the cell with the exercise's id.
-    """
-    marked = [cell for cell in cells if cell.id == name]
-    checks = [place for place, cell in enumerate(cells) if f"check.{name}(" in cell.text]
-    defining = {place: cell for place, cell in enumerate(cells) if name in cell.defines}
-    written = {place: cell for place, cell in defining.items() if not _is_stub(name, cell)} or defining
-    above = [cell for place, cell in written.items() if checks and place <= checks[-1]]
-    chosen = next(reversed(above or list(written.values())), None)
-    if len(marked) > 1:
-        notes.append(f"{name}: {len(marked)} cells have its id; the last one that defines it is graded")
-    if chosen is None:
-        broken = [cell for cell in cells if cell.error and re.search(rf"(?m)^def {name}\b", cell.text)]
-        return next(reversed([cell for cell in marked if cell.error] or marked or broken), None)
-    if not any(name in cell.defines for cell in marked):
-        notes.append(f"{name}: its own cell is gone or empty; {chosen.name} defines it and is graded")
-    elif chosen not in marked:
-        notes.append(f"{name}: {chosen.name} defines it again; that one is graded, not its own cell")
-    return chosen
-
-
-def _is_stub(name: str, cell: Cell) -> bool:
-    """Whether a cell's last definition is the placeholder of the lab, or the published answer."""
-    last = [statement for statement in cell.body if name in bound(statement)][-1]
-    if isinstance(last, ast.FunctionDef):
-        return isinstance(last.body[-1], ast.Raise) and "NotImplementedError" in _used(last.body[-1])
-    return "reveal" in _used(last)
+def _unread(notebook: Notebook) -> str:
+    unread = [cell for cell in notebook.cells if cell.error and not cell.conflict]
+    if not (unread and notebook.may_be_newer):
+        return ""
+    why = f"{unread[0].name}: {unread[0].error}; {notebook.may_be_newer}"
+    return f"{why}; somebody should run the notebook there"
 
 
 def _no_hole(path: str, lab: Lab, cells: Sequence[Cell], names: Mapping[str, Sequence[str]] | None) -> str:
@@ -144,127 +134,233 @@ def _no_hole(path: str, lab: Lab, cells: Sequence[Cell], names: Mapping[str, Seq
     )
 
 
-def _answer(
-    name: str, hole: Cell | None, kept: Mapping[ast.stmt, Cell], refused: tuple[str, ...], notes: list[str]
-) -> Answer:
-    if hole is None:
-        return Answer(
-            name, problem=f"its cell is missing; write def {name}(…) in any cell, save, submit again"
+@dataclass(frozen=True)
+class _Place:
+    """Where an answer stands: the number of statements above, and the expression that was checked there."""
+
+    above: int
+    target: ast.expr
+
+
+class _Reader:
+    """The cells of one notebook as a program, and what the lab ships as another."""
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        skeleton: Sequence[str],
+        refused: tuple[str, ...],
+        exercises: Sequence[str],
+    ) -> None:
+        self.cells = cells
+        self.exercises = exercises
+        self.refused = refused
+        self.notes: list[str] = []
+        self.program = _Numbered(cells)
+        self.shipped = _Numbered([parsed(SHIPPED, "", text) for text in skeleton])
+
+    # The cell of an exercise, for what is said about it.
+
+    def hole(self, name: str) -> Cell | None:
+        """Return the cell that is the exercise's: the last that binds it, else the one with its id."""
+        binding = [self.program.cell(i) for i in self.program.binders(name)]
+        marked = [cell for cell in self.cells if cell.id == name]
+        broken = [cell for cell in self.cells if cell.error and re.search(rf"(?m)^def {name}\b", cell.text)]
+        checked = [self.program.cell(i) for i, _ in self.program.checks(name)]
+        spoilt = [cell for cell in marked if cell.error]
+        return next(reversed(binding or spoilt or broken or marked or checked), None)
+
+    # The place where it stands.
+
+    def place(self, name: str) -> _Place | None:
+        """Return where an exercise's function stands when its check runs; None where nothing binds it."""
+        checks = self.program.checks(name)
+        if checks:
+            index, target = checks[-1]
+            if self._stands(name, target, index):
+                return _Place(index, target)
+        written = [i for i in self.program.binders(name) if not self._is_placeholder(name, i)]
+        binders = written or self.program.binders(name)
+        return _Place(binders[-1] + 1, ast.Name(name, ast.Load())) if binders else None
+
+    def _stands(self, name: str, target: ast.expr, index: int) -> bool:
+        """Whether what is checked is bound above its check, and not only written below it."""
+        if not (isinstance(target, ast.Name) and target.id == name):
+            return True
+        above = self.program.program.binders(name, index)
+        if not above:
+            return False
+        below = [i for i in self.program.binders(name) if i >= index and not self._is_placeholder(name, i)]
+        return not (below and self._is_stub(name, above[-1]))
+
+    def _is_placeholder(self, name: str, index: int) -> bool:
+        """Whether a statement binds the lab's stub, or the published answer."""
+        menus = self.program.program.menus
+        calls = self.program.program.statements[index].now.calls
+        return self._is_stub(name, index) or any(
+            menus.get(owner) == "reveal" for call in calls for owner in call.owners
         )
-    if hole.error:
-        return Answer(
-            name, problem=f"{hole.error}; correct the line, run the cell, save, submit again", written=True
+
+    def _is_stub(self, name: str, index: int) -> bool:
+        node = self.program.program.statements[index].node
+        return (
+            isinstance(node, ast.FunctionDef)
+            and node.name == name
+            and isinstance(node.body[-1], ast.Raise)
+            and "NotImplementedError" in ast.unparse(node.body[-1])
         )
-    if name not in hole.defines:
-        return Answer(name, problem=f"its cell does not define it; write def {name}(…) at the left margin")
-    own = [s for s in hole.body if _kept(s, everything=True) and not _refused(s, refused, hole, notes)]
-    others = {s: cell for s, cell in kept.items() if cell is not hole and bound(s) != {name}}
-    needed = _needed_by(own, others)
-    wanted = {s: cell for s, cell in others.items() if s in needed and not _refused(s, refused, cell, notes)}
-    pieces = [_piece(cell, wanted) for cell in dict.fromkeys(wanted.values())]
-    return Answer(name, (*pieces, _piece(hole, dict.fromkeys(own, hole))))
+
+    # The answer.
+
+    def answer(self, name: str, hole: Cell | None) -> Answer:
+        """Return the answer to one exercise."""
+        place = self.place(name)
+        if place is not None:
+            self._note_another_cell(name, place)
+            return self._sliced(name, place)
+        if hole is None:
+            problem = f"its cell is missing; write def {name}(…) in any cell, save, submit again"
+            return Answer(name, problem=problem)
+        if not hole.error:
+            problem = f"its cell does not define it; write def {name}(…) at the left margin"
+            return Answer(name, problem=problem)
+        advice = "correct the line, run the cell, save, submit again"
+        return Answer(name, problem=f"{hole.error}; {advice}", written=True)
+
+    def _note_another_cell(self, name: str, place: _Place) -> None:
+        marked = [cell for cell in self.cells if cell.id == name]
+        if len(marked) > 1:
+            self.notes.append(
+                f"{name}: {len(marked)} cells have its id; the one that defines it above its check is graded"
+            )
+        above = [i for i in self.program.binders(name) if i < place.above]
+        own = [i for i in above if self.program.cell(i) in marked and not self._is_stub(name, i)]
+        last = [i for i in above if isinstance(self.program.program.statements[i].node, ast.FunctionDef)]
+        if own and last and self.program.cell(last[-1]) not in marked:
+            cell = self.program.cell(last[-1]).name
+            self.notes.append(f"{name}: {cell} defines it again; that one is graded, not its own cell")
+
+    def _sliced(self, name: str, place: _Place) -> Answer:
+        wanted = read_statement(ast.Expr(place.target))
+        above = self.program.program.slice(wanted, place.above)
+        below = self._below(above.unbound - ALWAYS_THERE)
+        missing = (above.unbound | below.unbound) - self.program.all_bound - ALWAYS_THERE
+        shipped = self.shipped.asked(missing - {name})
+        pieces = [*self._pieces(self.shipped, shipped.statements)]
+        pieces += self._pieces(self.program, sorted({*above.statements, *below.statements}))
+        used = {n for i in {*above.statements, *below.statements} for n in self._revealed_by(i)}
+        used |= set(self._menu_names(wanted))
+        return Answer(
+            name,
+            tuple(pieces),
+            target=ast.unparse(place.target),
+            cell=self._cell_of(name, place),
+            revealed=tuple(sorted(used & set(self.exercises) - {name})),
+        )
+
+    def _cell_of(self, name: str, place: _Place) -> str:
+        """Return the name of the last cell above the check that binds the function, else of the check's."""
+        wanted = place.target.id if isinstance(place.target, ast.Name) else name
+        above = [i for i in self.program.binders(wanted) if i < place.above] or self.program.binders(wanted)
+        return self.program.cell(above[-1] if above else place.above).name
+
+    def _below(self, names: Iterable[str]) -> Slice:
+        """Return what binds names that nothing above binds: those cells were run in another order."""
+        found = [name for name in names if name in self.program.all_bound]
+        return self.program.asked(found)
+
+    def _pieces(self, program: _Numbered, indices: Iterable[int]) -> Iterator[Piece]:
+        kept: dict[Cell, list[int]] = {}
+        for index in indices:
+            cell = program.cell(index)
+            if not self._is_refused(program.program.statements[index].node, cell):
+                kept.setdefault(cell, []).append(program.position(index))
+        yield from (Piece(cell.name, cell.text, tuple(keep)) for cell, keep in kept.items())
+
+    def _revealed_by(self, index: int) -> Iterator[str]:
+        yield from self._menu_names(self.program.program.statements[index])
+
+    def _menu_names(self, statement: Statement) -> Iterator[str]:
+        """Yield the exercises whose published answer a statement may use: ``reveal.x()`` or ``yours.x``."""
+        for owner, name in statement.now.attributes | statement.later.attributes:
+            if self.program.program.menus.get(owner) in ("reveal", "yours"):
+                yield name
+
+    def _is_refused(self, node: ast.stmt, cell: Cell) -> bool:
+        """Whether a statement imports the answers; noted, where the student wrote it."""
+        refused = [
+            name for name in _imported(node) if _within(name, self.refused) and not _within(name, OFFERED)
+        ]
+        if refused and cell.name != SHIPPED:
+            self.notes.append(
+                f"{cell.name}: the import of {', '.join(refused)} is left out; write it yourself"
+            )
+        return bool(refused)
 
 
-def _piece(cell: Cell, kept: dict[ast.stmt, Cell]) -> Piece:
-    return Piece(cell.name, cell.text, tuple(place for place, s in enumerate(cell.body) if s in kept))
+class _Numbered:
+    """The statements of cells as one program, each with its cell."""
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self._where = [(cell, position) for cell in cells for position in range(len(cell.statements))]
+        self.program = Program([statement for cell in cells for statement in cell.statements])
+        self.all_bound = frozenset().union(*(s.now.binds for s in self.program.statements))
+
+    def cell(self, index: int) -> Cell:
+        """Return the cell of a statement."""
+        return self._where[index][0]
+
+    def position(self, index: int) -> int:
+        """Return which statement of its cell it is."""
+        return self._where[index][1]
+
+    def binders(self, name: str) -> list[int]:
+        """Return the statements that bind a name themselves, imports aside."""
+        return [
+            index
+            for index in self.program.binders(name, len(self._where))
+            if name in self.program.statements[index].now.binds
+            and not isinstance(self.program.statements[index].node, ast.Import | ast.ImportFrom)
+        ]
+
+    def asked(self, names: Iterable[str]) -> Slice:
+        """Return the slice that makes these names at the program's end."""
+        reads = [ast.Name(name, ast.Load()) for name in sorted(names)]
+        wanted = read_statement(ast.Expr(ast.Tuple([*reads], ast.Load())))
+        return self.program.slice(wanted, len(self._where)) if reads else Slice()
+
+    def checks(self, name: str) -> list[tuple[int, ast.expr]]:
+        """Return where an exercise's function is checked, and the expression that is."""
+        found = []
+        for index, statement in enumerate(self.program.statements):
+            if any(call.name == name for call in statement.now.calls):
+                found += [(index, target) for target in self._checked(statement, name)]
+        return found
+
+    def _checked(self, statement: Statement, name: str) -> Iterator[ast.expr]:
+        for node in ast.walk(statement.node):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr=attribute)) if (
+                    attribute == name
+                ):
+                    if self.program.menus.get(owner) == "check":
+                        values = [*node.args, *(keyword.value for keyword in node.keywords)]
+                        target = values[0] if len(values) == 1 else None
+                        bound = (
+                            {n.id for n in ast.walk(target) if isinstance(n, ast.Name)} if target else set()
+                        )
+                        made_here = bound & statement.now.binds
+                        yield target if target is not None and not made_here else ast.Name(name, ast.Load())
 
 
-# Statements: which ones define something, and what they need.
+def _imported(node: ast.stmt) -> list[str]:
+    """Return what a statement imports: modules, or names with their module in front."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
 
 
-def _kept(statement: ast.stmt, *, everything: bool) -> bool:
-    """Whether a statement defines something; outside the hole an assignment needs a simple value."""
-    if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
-        return True
-    if isinstance(statement, ast.Try):
-        return bool(bound(statement))
-    if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
-        return False
-    return everything or isinstance(statement.value, ast.Lambda) or _is_simple(statement.value)
-
-
-def _is_simple(value: ast.expr) -> bool:
-    """Whether a value has only numbers and text, names, arithmetic, and calls of torch, numpy or math."""
-    nodes = list(ast.walk(value))
-    calls = [node.func for node in nodes if isinstance(node, ast.Call)]
-    return all(isinstance(n, _SIMPLE) for n in nodes) and all(
-        _module_of(c) in ("torch", "np", "math") for c in calls
-    )
-
-
-def _module_of(function: ast.expr) -> str:
-    """Return ``torch`` for ``torch.linalg.svd``."""
-    while isinstance(function, ast.Attribute):
-        function = function.value
-    return function.id if isinstance(function, ast.Name) else ""
-
-
-_SIMPLE = (
-    ast.Constant,
-    ast.Tuple,
-    ast.List,
-    ast.Set,
-    ast.Dict,
-    ast.UnaryOp,
-    ast.unaryop,
-    ast.BinOp,
-    ast.operator,
-    ast.Name,
-    ast.Attribute,
-    ast.Subscript,
-    ast.Slice,
-    ast.Call,
-    ast.keyword,
-    ast.Load,
-)
-
-
-def _used(node: ast.AST) -> set[str]:
-    return {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
-
-
-def _names_needed(statement: ast.stmt) -> set[str]:
-    """Return the names that a statement needs from outside, without its functions' own variables.
-
-    >>> sorted(_names_needed(ast.parse("def f(x, y=size): z = half(x); return z").body[0]))
-    ['f', 'half', 'size']
-    """
-    try:
-        tables = [symtable.symtable(ast.unparse(statement), "<cell>", "exec")]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return _used(statement)
-    names: set[str] = set()
-    for table in tables:
-        tables += table.get_children()
-        inside = table.get_type() == "module"
-        names |= {symbol.get_name() for symbol in table.get_symbols() if inside or symbol.is_global()}
-    return names
-
-
-def _needed_by(own: Iterable[ast.stmt], others: Iterable[ast.stmt]) -> set[ast.stmt]:
-    """Return those of the others that the hole needs, directly or through one another."""
-    makers: dict[str, list[ast.stmt]] = {}
-    for statement in others:
-        for name in bound(statement):
-            makers.setdefault(name, []).append(statement)
-    names = ["*", *set().union(*map(_names_needed, own))]
-    needed: set[ast.stmt] = set()
-    while names:
-        found = makers.pop(names.pop(), [])
-        needed.update(found)
-        names += set().union(*map(_names_needed, found))
-    return needed
-
-
-def _refused(statement: ast.stmt, modules: tuple[str, ...], cell: Cell, notes: list[str]) -> bool:
-    """Whether a statement imports the answers; noted, except for the import at the start of every lab."""
-    if isinstance(statement, ast.Import):
-        asked = [alias.name for alias in statement.names]
-    elif isinstance(statement, ast.ImportFrom):
-        asked = [f"{statement.module}.{alias.name}" for alias in statement.names]
-    else:
-        return False
-    refused = [name for name in asked if name.startswith(modules)]
-    if refused and not set(asked) <= OFFERED and cell.name != SHIPPED:
-        notes.append(f"{cell.name}: the import of {', '.join(refused)} is left out; write it yourself")
-    return bool(refused)
+def _within(name: str, modules: Iterable[str]) -> bool:
+    return any(name == module or name.startswith(f"{module}.") for module in modules)

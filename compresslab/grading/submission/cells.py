@@ -6,8 +6,10 @@ import ast
 import functools
 import json
 import os
+import platform
 import re
 import stat
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,49 +17,50 @@ from pathlib import Path
 from typing import Any
 
 from compresslab.errors import DamagedFile
+from compresslab.grading.submission.statements import Statement, read_statement
 
-__all__ = ["Cell", "bound", "code_cells", "parsed", "source_of", "submitted_bytes"]
+__all__ = ["Cell", "Notebook", "parsed", "read_notebook", "source_of", "submitted_bytes"]
 
 MAXIMUM_BYTES = 25_000_000  # a notebook with its stored outputs
 MAXIMUM_SOURCE = 500_000  # characters of code in all its cells
 MAXIMUM_CELLS = 10_000  # with code
 
 
-@dataclass(frozen=True)
+OURS = platform.python_version()
+MERGE_MARKS = re.compile(r"(?m)^(<<<<<<<|>>>>>>>)( |$)")
+
+
+@dataclass(frozen=True, eq=False)
 class Cell:
-    """A code cell: its name in messages, its id, its text, and its statements or the error of parsing it."""
+    """A code cell: its name in messages, its id, its text, and its statements or the error of parsing it.
+
+    ``conflict`` tells whether the marks of an unfinished merge stand in it.
+    """
 
     name: str
     id: str
     text: str
-    body: tuple[ast.stmt, ...] = ()
+    statements: tuple[Statement, ...] = ()
     error: str = ""
+    conflict: bool = False
 
     @functools.cached_property
     def defines(self) -> frozenset[str]:
-        """The names that it defines itself, without imports."""
-        own = (s for s in self.body if not isinstance(s, ast.Import | ast.ImportFrom))
-        return frozenset().union(*map(bound, own))
+        """The names that it binds itself, without imports."""
+        own = [s for s in self.statements if not isinstance(s.node, ast.Import | ast.ImportFrom)]
+        return frozenset().union(*(statement.now.binds for statement in own))
 
 
-def bound(statement: ast.stmt) -> set[str]:
-    """Return the names that a statement defines; ``*`` for a star import.
+@dataclass(frozen=True)
+class Notebook:
+    """The code cells of a notebook file.
 
-    >>> sorted(bound(ast.parse("import os.path, math as m").body[0]))
-    ['m', 'os']
+    ``may_be_newer`` says so, in words, where the notebook may be of a newer Python than the one that reads
+    it.
     """
-    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-        return {statement.name}
-    if isinstance(statement, ast.Try):  # one package, else another; nothing else is kept
-        parts = (*statement.body, *(s for handler in statement.handlers for s in handler.body))
-        imports = all(isinstance(part, ast.Import | ast.ImportFrom | ast.Pass) for part in parts)
-        return set().union(*map(bound, parts)) if imports else set()
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        return {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
-    if isinstance(statement, ast.Assign | ast.AnnAssign):
-        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-        return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
-    return set()
+
+    cells: tuple[Cell, ...]
+    may_be_newer: str = ""
 
 
 WANTED = "expected a Jupyter notebook (.ipynb)"
@@ -99,6 +102,11 @@ def submitted_bytes(path: Path) -> bytes:
 def _notebook(content: bytes, path: str) -> dict[str, Any]:
     if not content.strip():
         raise DamagedFile(f"{path} is empty; {WANTED}; save it in JupyterLab and submit again")
+    if MERGE_MARKS.search(content.decode(errors="replace")) and not _is_json(content):
+        raise DamagedFile(
+            f"{path} holds a merge conflict that was not resolved (a line begins with <<<<<<< or >>>>>>>); "
+            f"{WANTED}; keep one of the two versions, open the notebook in JupyterLab, save and submit again"
+        )
     try:
         notebook = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -115,13 +123,38 @@ def _notebook(content: bytes, path: str) -> dict[str, Any]:
     return notebook
 
 
-def code_cells(content: bytes, path: str) -> Iterator[Cell]:
-    """Yield the code cells of a notebook file; ``path`` is its name in messages.
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def read_notebook(content: bytes, path: str) -> Notebook:
+    """Parse the code cells of a notebook file; ``path`` is its name in messages.
 
     Raises:
         CompressionError: it is not a notebook, or holds too much code.
     """
-    numbered = enumerate(_notebook(content, path)["cells"], start=1)
+    book = _notebook(content, path)
+    return Notebook(tuple(_code_cells(book, path)), _may_be_newer(book))
+
+
+def _may_be_newer(book: Mapping[str, Any]) -> str:
+    """Return a sentence on the two versions, unless the notebook's Python is known not to be newer."""
+    try:
+        made_with = str(book["metadata"]["language_info"]["version"])[:20]
+        known = [int(part) for part in made_with.split(".")[:2]]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return f"the notebook does not say which Python it was run with; the grader has Python {OURS}"
+    if known <= [*sys.version_info[:2]]:
+        return ""
+    return f"the notebook was run with Python {made_with}; the grader has Python {OURS}"
+
+
+def _code_cells(book: Mapping[str, Any], path: str) -> Iterator[Cell]:
+    numbered = enumerate(book["cells"], start=1)
     written = {n: c for n, c in numbered if isinstance(c, dict) and c.get("cell_type") == "code"}
     if len(written) > MAXIMUM_CELLS:
         raise DamagedFile(
@@ -152,30 +185,53 @@ def parsed(name: str, identity: str, text: str) -> Cell:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return Cell(name, identity, attempt, tuple(ast.parse(attempt).body))
+                return Cell(name, identity, attempt, tuple(map(read_statement, _body(attempt))))
         except SyntaxError as error:
             where = f" in line {error.lineno}: {(error.text or '').strip()[:100]}" if error.lineno else ":"
             problem = f"syntax error{where} ({error.msg})"
         except (ValueError, RecursionError, MemoryError) as error:
             problem = f"Python can't read the cell ({type(error).__name__}: {str(error)[:100]})"
-    return Cell(name, identity, text, error=problem)
+    conflict = MERGE_MARKS.search(text) is not None
+    if conflict:
+        problem = "a merge conflict was not resolved (a line begins with <<<<<<< or >>>>>>>)"
+    return Cell(name, identity, text, error=problem, conflict=conflict)
+
+
+def _body(text: str) -> list[ast.stmt]:
+    """Return the statements of a cell, where ``await`` may stand at the left margin."""
+    flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    tree = compile(text, "<cell>", "exec", flags, dont_inherit=True)
+    assert isinstance(tree, ast.Module)
+    return tree.body
 
 
 _MAGIC = re.compile(r"[%!?]|[\w.]+\?{1,2}\s*$|[\w, ]+=\s*[%!]")  # at a line's first character
-_WITH_PYTHON_BELOW = ("%%time", "%%timeit", "%%capture", "%%prun")
+_TIMED = re.compile(r"(\s*)%(?:time|prun) +(?![-%])(.*)")  # runs a statement in the notebook itself
+_CAPTURED = re.compile(r"(\s*)([A-Za-z_]\w*)\s*=\s*[%!]")  # takes what a command prints
+_WITH_PYTHON_BELOW = ("%%time", "%%capture", "%%prun")
 
 
 def _without_magics(text: str) -> str:
-    r"""Return the text with ``pass`` for each magic line; a cell in another language becomes empty.
+    r"""Return the text without IPython's own lines; a cell in another language becomes empty.
 
-    >>> _without_magics("%matplotlib inline\nfiles = !ls\nx = 7 % 2")
-    'pass\npass\nx = 7 % 2'
+    >>> _without_magics("%matplotlib inline\nfiles = !ls\nx = 7 % 2\n%time y = 3\n!ls \\\n  -l")
+    'pass\nfiles = []\nx = 7 % 2\ny = 3\npass\n'
     """
-    first = text.lstrip().partition("\n")[0]
-    if first.startswith("%%") and not first.startswith(_WITH_PYTHON_BELOW):
+    first = text.lstrip().partition("\n")[0].split(" ")[0].rstrip()
+    if first.startswith("%%") and first not in _WITH_PYTHON_BELOW:
         return ""
-    return "\n".join(_passed(line) if _MAGIC.match(line.lstrip()) else line for line in text.split("\n"))
+    lines, continued = [], False
+    for line in text.split("\n"):
+        is_magic = not continued and _MAGIC.match(line.lstrip()) is not None
+        lines.append("" if continued else _python_of(line) if is_magic else line)
+        continued = (is_magic or continued) and line.endswith("\\")
+    return "\n".join(lines)
 
 
-def _passed(line: str) -> str:
+def _python_of(line: str) -> str:
+    """Return the Python that stands for a line of IPython's own."""
+    if timed := _TIMED.fullmatch(line):
+        return timed[1] + timed[2]
+    if captured := _CAPTURED.match(line):
+        return f"{captured[1]}{captured[2]} = []"
     return line[: len(line) - len(line.lstrip())] + "pass"
