@@ -46,10 +46,11 @@ units: .venv/installed-test
 alone: .venv/installed-test
 	$(call timed,hostile tests and tests of limits,180,python -m pytest -m alone)
 
-# Two notebooks at a time, each in one kernel. Their libraries' warnings are not ours, so they are no errors here.
+# Two notebooks at a time, each in one kernel with one thread: two threads each would wait for each other. Their
+# libraries' warnings are not ours, so they are no errors here.
 notebooks: .venv/installed-test
 	@test -n "$(NOTEBOOKS)" || { echo "solutions/ holds no notebook: run compresslab build"; exit 1; }
-	$(call timed,solution notebooks,480,python -m pytest -n $(JOBS) --dist loadscope --nbval-lax --nbval-current-env \
+	$(call timed,solution notebooks,480,OMP_NUM_THREADS=1 python -m pytest -n $(JOBS) --dist loadscope --nbval-lax --nbval-current-env \
 		--nbval-cell-timeout=600 -p no:cacheprovider -o addopts=-q -o filterwarnings=default --durations=3 $(NOTEBOOKS))
 
 # All that compresslab verify finds in the labs, on more seeds: the rest of it is tests/test_labs.py, a unit test.

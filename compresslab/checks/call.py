@@ -23,6 +23,7 @@ from torch import nn
 
 from compresslab.checks.exercise import Case, Record
 from compresslab.checks.record import Recorded, describe, from_bytes, same, to_bytes
+from compresslab.checks.withheld_calls import WithheldCalls
 from compresslab.errors import DamagedFile
 
 __all__ = ["Attempt", "Run", "TimeUp", "error_line", "run", "run_from_bytes", "run_to_bytes", "time_limit"]
@@ -58,7 +59,8 @@ class Attempt:
 class Run:
     """The attempts on all cases, or on those before it stopped; ``stopped`` says why.
 
-    ``failed`` quotes the statements that failed before the function was called, where a notebook was rebuilt.
+    ``failed`` quotes the statements that failed before the function was called, where a notebook was rebuilt;
+    ``called`` names what it called and a lab withholds.
     """
 
     attempts: tuple[Attempt, ...]
@@ -66,30 +68,48 @@ class Run:
     characters: int = 0
     stopped: str = ""
     failed: tuple[str, ...] = ()
+    called: str = ""
 
 
 def run(
-    probe: Callable[..., dict[str, Any]], cases: Sequence[Case], answer: Callable[..., Any], *, seconds: float
+    probe: Callable[..., dict[str, Any]],
+    cases: Sequence[Case],
+    answer: Callable[..., Any],
+    *,
+    seconds: float,
+    calls: WithheldCalls | None = None,
 ) -> Run:
-    """Call ``probe(case, answer)`` on every case, within ``seconds`` altogether, and record what happens."""
+    """Call ``probe(case, answer)`` on every case, within ``seconds`` altogether, and record what happens.
+
+    Args:
+        probe: of the exercise.
+        cases: its inputs.
+        answer: the student's function.
+        seconds: the limit.
+        calls: notes what the function calls and should not.
+    """
     attempts: list[Attempt] = []
+    calls = calls or WithheldCalls()
     sink = _Sink()
     stopped = ""
     try:
         with time_limit(seconds), _captured(sink):
             for _, inputs in cases:
-                attempts.append(_attempt(probe, inputs, answer))
+                attempts.append(_attempt(probe, inputs, answer, calls))
                 if attempts[-1].raised == "NotImplementedError":
                     break
     except TimeUp:
         stopped = f"your function did not return within {seconds:g} s"
-    return Run(tuple(attempts), sink.getvalue(), sink.characters, stopped)
+    return Run(tuple(attempts), sink.getvalue(), sink.characters, stopped, called=calls.called)
 
 
 def _attempt(
-    probe: Callable[..., dict[str, Any]], inputs: dict[str, Any], answer: Callable[..., Any]
+    probe: Callable[..., dict[str, Any]],
+    inputs: dict[str, Any],
+    answer: Callable[..., Any],
+    calls: WithheldCalls,
 ) -> Attempt:
-    watched = _Watched(answer)
+    watched = _Watched(answer, calls)
     try:
         values = probe(_copy(inputs), watched)
         return Attempt(
@@ -104,14 +124,16 @@ def _attempt(
 class _Watched:
     """The student's function, and the name of the first argument that it changed in place."""
 
-    def __init__(self, answer: Callable[..., Any]) -> None:
+    def __init__(self, answer: Callable[..., Any], calls: WithheldCalls) -> None:
         self.answer = answer
+        self.calls = calls
         self.changed = ""
 
     def __call__(self, *positional: Any, **named: Any) -> Any:
         arguments = {f"argument {place + 1}": value for place, value in enumerate(positional)} | named
         before = {name: _state(value) for name, value in arguments.items()}
-        result = self.answer(*positional, **named)
+        with self.calls:
+            result = self.answer(*positional, **named)
         for name, value in arguments.items():
             if not self.changed and not same(before[name], _state(value)):
                 self.changed = name

@@ -10,6 +10,7 @@ from typing import Any
 
 from compresslab.checks.call import ALLOWED, Attempt, Run, run
 from compresslab.checks.exercise import Case, Exercise, Mistake, draw_cases
+from compresslab.checks.withheld_calls import REVEALED, WithheldCalls, withheld
 from compresslab.errors import Unwritten, WrongAnswer
 
 __all__ = ["NOT_WRITTEN", "check_answer", "equal_runs", "examine", "run_mistakes"]
@@ -17,17 +18,33 @@ __all__ = ["NOT_WRITTEN", "check_answer", "equal_runs", "examine", "run_mistakes
 NOT_WRITTEN = "not written yet: replace the line that raises NotImplementedError"
 
 
-def check_answer(exercise: Exercise, answer: Callable[..., Any], *, seed: int = 0) -> Run:
+def check_answer(
+    exercise: Exercise, answer: Callable[..., Any], *, seed: int = 0, answers: Sequence[str] = ()
+) -> Run:
     """Run an answer and return its run if it is right.
+
+    Args:
+        exercise: what is asked.
+        answer: the student's function.
+        seed: of the inputs.
+        answers: the modules that the lab withholds from the grader's worker; calling them is no answer.
 
     Raises:
         WrongAnswer: the answer is not right; with the reason, the case it fails on, the mistake it equals.
-        Unwritten: it is the hole as the course ships it.
+        Unwritten: it is the hole as the course ships it, or calls the published answer.
     """
     if not callable(answer):
         raise WrongAnswer(f"{exercise.name} is a function; yours is a {type(answer).__name__}")
     cases = draw_cases(exercise, seed)
-    done = run(exercise.probe, cases, answer, seconds=exercise.seconds)
+    published = [code for right in exercise.right if (code := getattr(right, "__code__", None))]
+    calls = WithheldCalls(answers, published) if answers else None
+    done = run(exercise.probe, cases, answer, seconds=exercise.seconds, calls=calls)
+    if done.called == REVEALED:
+        raise Unwritten(
+            "it calls the revealed answer, which works, for 0 points; write your own to earn them"
+        )
+    if done.called:
+        raise WrongAnswer(withheld(done.called))
     examine(exercise, cases, done)
     return done
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import sys
 import textwrap
 
 from compresslab.checks.exercise import Exercise
 
-__all__ = ["published_source"]
+__all__ = ["published_module", "published_source"]
 
 
 def published_source(exercise: Exercise) -> str:
@@ -25,3 +27,16 @@ def published_source(exercise: Exercise) -> str:
     except (OSError, TypeError):
         return "# (its source is not available)\n"
     return re.sub(rf"\b{answer.__name__}\b", exercise.name, text)
+
+
+def published_module(exercise: Exercise) -> str:
+    """Return the published answer's text below the imports that it needs, so that it runs by itself."""
+    if exercise.choices:
+        return published_source(exercise)
+    module = ast.parse(inspect.getsource(sys.modules[exercise.judge.__module__]))
+    imports = [
+        ast.unparse(node)
+        for node in module.body
+        if isinstance(node, ast.Import | ast.ImportFrom) and "compresslab" not in ast.unparse(node)
+    ]
+    return "\n".join([*imports, published_source(exercise)])

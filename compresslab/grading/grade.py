@@ -21,7 +21,7 @@ from typing import Any
 from compresslab.checks.call import Run, error_line, run, run_from_bytes
 from compresslab.checks.exercise import Case, Exercise, Lab, draw_cases
 from compresslab.checks.judge import NOT_WRITTEN, examine
-from compresslab.checks.published import published_source
+from compresslab.checks.published import published_module
 from compresslab.errors import CompressionError, WrongAnswer
 from compresslab.grading.bundle import Bundle, grading_digest, make_bundle
 from compresslab.grading.sandbox.messages import Ending, Reply
@@ -199,7 +199,7 @@ def _job(lab: Lab, exercise: Exercise, answer: Answer, cases: Sequence[Case]) ->
         "seconds": exercise.seconds,
         "pieces": [[piece.cell, piece.text, list(piece.keep)] for piece in answer.pieces],
         "target": answer.target,
-        "published": {each: published_source(lab.exercise(each)) for each in answer.revealed},
+        "published": {each: published_module(lab.exercise(each)) for each in answer.revealed},
         "probe": textwrap.dedent(inspect.getsource(exercise.probe)),
         "probe_name": exercise.probe.__name__,
         "cases": list(cases),

@@ -24,7 +24,7 @@ from compresslab.checks.published import published_source
 from compresslab.course import find_lab
 from compresslab.errors import Unwritten, WrongAnswer
 
-__all__ = ["Menus", "NoPoints", "hint_text", "lab"]
+__all__ = ["Menus", "NoPoints", "hint_text", "lab", "menus_of"]
 
 
 class Menus(NamedTuple):
@@ -42,7 +42,11 @@ def lab(name: str) -> Menus:
     Raises:
         BadSetting: there is no such lab.
     """
-    chosen = find_lab(name)
+    return menus_of(find_lab(name))
+
+
+def menus_of(chosen: Lab) -> Menus:
+    """Return the four menus of a lab that is at hand already."""
     state = _State(chosen)
     return Menus(*(_Menu(chosen, action) for action in (state.check, state.hint, state.reveal, state.yours)))
 
@@ -98,7 +102,7 @@ class _State:
             if answer is not None and answer is self.revealed.get(exercise.name):
                 return NoPoints(_revealed(exercise))
             try:
-                done = check_answer(exercise, answer)
+                done = check_answer(exercise, answer, answers=self.lab.answers)
             except Unwritten as unwritten:
                 self.passed.pop(exercise.name, None)
                 return NoPoints(f"{exercise.name}: {unwritten.reason}  (0 of {_points(exercise)})")

@@ -25,6 +25,7 @@ WORKER = tuple(  # what a worker imports of TEACHING
         "checks.exercise",
         "checks.networks",
         "checks.record",
+        "checks.withheld_calls",
         "grading",
         "grading.sandbox",
         "grading.sandbox.kernel",

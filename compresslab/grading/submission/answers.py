@@ -243,7 +243,7 @@ class _Reader:
     def _sliced(self, name: str, place: _Place) -> Answer:
         wanted = read_statement(ast.Expr(place.target))
         above = self.program.program.slice(wanted, place.above)
-        below = self._below(above.unbound - ALWAYS_THERE)
+        below = self._below(above.missing - ALWAYS_THERE)
         missing = (above.unbound | below.unbound) - self.program.all_bound - ALWAYS_THERE
         shipped = self.shipped.asked(missing - {name})
         pieces = [*self._pieces(self.shipped, shipped.statements)]

@@ -33,17 +33,20 @@ SHOWING = frozenset({"matplotlib", "IPython", "ipywidgets", "logging", "pprint",
 SHOWS = frozenset(
     {"print", "display", "len", "repr", "str", "type", "help", "isinstance", "metric", "verdict"}
 )
-CONSUMES = frozenset(
-    {"next", "setattr", "delattr"}
-)  # builtins that change their argument, whatever they return
+# What changes its object although it returns something; by custom all else that does returns None.
+CHANGES = frozenset({"pop", "popitem", "setdefault", "next", "send", "setattr", "delattr"})
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Statements by index, in their order, and the names that none of the program's statements binds."""
+    """Statements by index, in their order, and the names that nothing above them binds.
+
+    ``missing`` are those that are needed at the slice's own place, and not only by a statement further up.
+    """
 
     statements: tuple[int, ...] = ()
     unbound: frozenset[str] = frozenset()
+    missing: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Program:
             DamagedFile: following the program would take too long.
         """
         found: set[int] = set()
-        unbound: set[str] = set()
+        unbound: set[_Demand] = set()
         seen: set[_Demand] = set()
         left = list(self._needs(wanted, place, place))
         while left:
@@ -123,10 +126,14 @@ class Program:
             touching = list(self._touching(demand.name, demand.place))
             found.update(touching)
             if not any(self._may_bind(index, demand.name) for index in touching):
-                unbound.add(demand.name)
+                unbound.add(demand)
             for index in touching:
                 left += self._needs(self.statements[index], index, demand.called)
-        return Slice(tuple(sorted(found)), frozenset(unbound))
+        return Slice(
+            tuple(sorted(found)),
+            frozenset(demand.name for demand in unbound),
+            frozenset(demand.name for demand in unbound if demand.place == place),
+        )
 
     def binders(self, name: str, place: int) -> list[int]:
         """Return the statements above ``place`` that may bind a name, in their order."""
@@ -181,7 +188,8 @@ class Program:
         for function in statement.now.reads & self._reach.keys():
             names |= self._reach[function].stored_into
             for call in self._reach[function].calls:
-                names |= self._values.intersection(self._changed_by_call(call))
+                if self._is_for_effect(call):
+                    names |= self._values.intersection(self._changed_by_call(call))
         return names - self.menus.keys()
 
     def _changed_by_call(self, call: Call) -> Iterator[str]:
@@ -191,9 +199,12 @@ class Program:
             yield from call.owners - self._showing  # torch.set_default_dtype(torch.float64)
         if call.owners & (self._showing | self.menus.keys()) or call.name in SHOWS:
             return
-        for_effect = call.dropped or call.name.endswith("_") or call.name in CONSUMES
-        if for_effect or call.name in self._changing:
+        if self._is_for_effect(call):
             yield from call.passed & self._values
+
+    def _is_for_effect(self, call: Call) -> bool:
+        """Whether a call changes something, by what becomes of its result and by its name."""
+        return call.dropped or call.name.endswith("_") or call.name in CHANGES or call.name in self._changing
 
 
 # The whole program at once.

@@ -1,0 +1,117 @@
+"""The slice of a notebook says of an answer what the notebook's own check says, whatever stands around it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+from hypothesis import HealthCheck, Phase, given, settings
+from IPython.core.interactiveshell import InteractiveShell
+from notebooks import natural_notebooks
+from submissions import code, tiny
+
+from compresslab.checks.exercise import draw_cases
+from compresslab.errors import WrongAnswer
+from compresslab.grading.grade import _job, _Outcome, _score
+from compresslab.grading.sandbox import worker
+from compresslab.grading.scores import Verdict
+from compresslab.grading.submission.answers import read_submission
+from compresslab.notebook.menus import NoPoints, menus_of
+
+LAB = tiny("first", "second", seconds=5)
+AS_THEY_COME = {"suppress_health_check": [*HealthCheck], "derandomize": True, "database": None}
+RIGHT, NOT_RIGHT, NO_CHECK = "right", "not right", "no check ran"
+UNBOUND = "a name is bound below alone"  # the cells were run in another order: the grader is more lenient
+
+
+@contextlib.contextmanager
+def modules_kept() -> Iterator[None]:
+    """A shell and a worker both stand for ``__main__``; afterwards it is the test's again."""
+    names = ("__main__", "compresslab.notebook", "compresslab.classroom", "submission")
+    before = {name: sys.modules.get(name) for name in names}
+    yield
+    for name, module in before.items():
+        sys.modules.pop(name, None)
+        if module is not None:
+            sys.modules[name] = module
+
+
+def in_the_notebook(cells: list[str]) -> str:
+    """Run all cells in IPython's shell; say what the last check of ``first`` said."""
+    said = NO_CHECK
+    menus = menus_of(LAB)
+
+    class Check:
+        def __getattr__(self, name):
+            def check(answer):
+                nonlocal said
+                if name == "first":
+                    said = NOT_RIGHT
+                try:
+                    result = getattr(menus.check, name)(answer)
+                except WrongAnswer as wrong:
+                    said = UNBOUND if "NameError" in wrong.reason else said
+                    raise
+                if name == "first" and not isinstance(result, NoPoints):
+                    said = RIGHT
+                return result
+
+            return check
+
+    with modules_kept(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        shell = InteractiveShell.instance()
+        shell.reset(new_session=False)
+        shell.user_ns.update(check=Check(), hint=menus.hint, reveal=menus.reveal, yours=menus.yours)
+        shell.user_ns.update(worker.library_names())
+        for text in cells:
+            said = "" if "check.first(" in text else said  # its arguments may not exist
+            shell.run_cell(text, store_history=False)
+            said = said or UNBOUND
+    return said
+
+
+def in_the_grader(cells: list[str]) -> str:
+    """Read the notebook, run the slice in this very process, judge it."""
+    import json
+
+    content = json.dumps(code(*cells)).encode()
+    answer = read_submission(content, LAB, path="made.ipynb").answers[0]
+    exercise = LAB.exercises[0]
+    if answer.problem:
+        return NOT_RIGHT
+    cases = draw_cases(exercise, 3)
+    job = _job(LAB, exercise, answer, cases)
+    with modules_kept(), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            outcome = _Outcome(worker._run(exercise.name, job, cases))
+        except worker._NoRun as reason:
+            outcome = _Outcome(words=str(reason))
+    return RIGHT if _score(exercise, answer, cases, outcome).verdict == Verdict.RIGHT else NOT_RIGHT
+
+
+def compare(cells: list[str], seen: Counter[str]) -> None:
+    said = in_the_notebook(cells)
+    seen[said] += 1
+    if said != UNBOUND:
+        assert in_the_grader(cells) == said, "\n----\n".join(cells)
+
+
+def test_the_grader_and_the_notebook_agree():
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=300, phases=[Phase.generate], **AS_THEY_COME)
+    @given(made=natural_notebooks())
+    def agree(made):
+        cells, features = made
+        compare(cells, seen)
+        seen.update(features.keys())
+        seen["at least three features"] += len(features) >= 3
+
+    agree()
+    print(dict(seen))
+    assert seen[RIGHT] > 60
+    assert seen[NOT_RIGHT] > 60
+    assert seen["at least three features"] > 150
