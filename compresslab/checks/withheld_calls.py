@@ -6,13 +6,10 @@ grader cannot run.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from types import CodeType, FrameType, TracebackType
 from typing import Any
-
-from compresslab.data.location import PACKAGE
 
 __all__ = ["REVEALED", "WithheldCalls", "withheld"]
 
@@ -37,12 +34,12 @@ class WithheldCalls:
 
     def __init__(self, modules: Sequence[str] = (), published: Iterable[CodeType] = ()) -> None:
         self.called = ""
-        self._paths = tuple(path for module in modules for path in _paths(module))
+        self._modules = tuple(f"{module}." for module in modules)
         self._published = frozenset(published)
         self._before: Any = None
 
     def __enter__(self) -> WithheldCalls:
-        if self._paths or self._published:
+        if self._modules or self._published:
             self._before = sys.getprofile()
             sys.setprofile(self._note)
         return self
@@ -50,7 +47,7 @@ class WithheldCalls:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._paths or self._published:
+        if self._modules or self._published:
             sys.setprofile(self._before)
 
     def _note(self, frame: FrameType, event: str, _: object) -> None:
@@ -59,11 +56,5 @@ class WithheldCalls:
         code = frame.f_code
         if code in self._published:
             self.called = REVEALED
-        elif code.co_filename.startswith(self._paths):
+        elif f"{frame.f_globals.get('__name__')}.".startswith(self._modules):
             self.called = code.co_name
-
-
-def _paths(module: str) -> tuple[str, str]:
-    """Return what the paths of a module's files begin with: its own, or those of its folder."""
-    path = str(PACKAGE.parent.joinpath(*module.split(".")))
-    return f"{path}.py", f"{path}{os.sep}"

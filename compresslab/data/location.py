@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from compresslab.errors import NotAvailable
@@ -23,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]  # the root of a clone; site-pa
 HAS_REPOSITORY = (REPOSITORY / "pyproject.toml").is_file()
 PACKAGE = REPOSITORY / "compresslab"
 # Beside the package in a clone; absent in a wheel.
-DATA = REPOSITORY / "data"
+DATA = Path(os.environ.get("COMPRESSLAB_DATA", REPOSITORY / "data"))  # a worker's copy stands elsewhere
 SOLUTIONS = REPOSITORY / "solutions"  # the source of every lab
 LABS = REPOSITORY / "labs"  # the students' editions
 MY_LABS = REPOSITORY / "my_labs"  # where ``compresslab start`` puts a student's own copies

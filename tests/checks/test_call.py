@@ -135,10 +135,11 @@ def test_a_run_comes_back_from_its_bytes(record, raised, printed, count):
 
 def test_a_hostile_run_keeps_no_more_words_than_it_may():
     long = "z" * 10**5
-    back = run_from_bytes(to_bytes([[[{}, long, long, long]], long, 0, long]))
+    back = run_from_bytes(to_bytes([[[{}, long, long, long]], long, 0, long, [long]]))
     texts = (
         back.printed,
         back.stopped,
+        *back.failed,
         back.attempts[0].raised,
         back.attempts[0].words,
         back.attempts[0].changed,
@@ -152,12 +153,13 @@ def test_a_hostile_run_keeps_no_more_words_than_it_may():
         None,
         5,
         [],
-        [[], "", 0],
-        [[[]], "", 0, ""],
-        [[[{"x": 1}, "", "", ""]], "", 0, ""],
-        [5, "", 0, ""],
-        [[], "", math.inf, ""],
-        [[], "", "many", ""],
+        [[], "", 0, ""],
+        [[[]], "", 0, "", []],
+        [[[{"x": 1}, "", "", ""]], "", 0, "", []],
+        [[], "", 0, "", [5]],
+        [5, "", 0, "", []],
+        [[], "", math.inf, "", []],
+        [[], "", "many", "", []],
         {"a": 1},
     ],
     ids=str,
@@ -173,7 +175,7 @@ trees = st.recursive(
 )
 
 
-@given(trees | st.lists(trees, min_size=4, max_size=4))
+@given(trees | st.lists(trees, min_size=5, max_size=5))
 def test_any_tree_is_read_as_a_run_or_refused_in_a_sentence(tree):
     with contextlib.suppress(CompressionError):
         assert isinstance(run_from_bytes(to_bytes(tree)), Run)

@@ -1,9 +1,9 @@
 """The sandbox around a worker: no network, home, course files or environment (bubblewrap, on Linux).
 
-Inside are the system's programs and Python, read-only; the worker's copy of the package; and an empty folder,
-which is ``/tmp`` too. What is not mounted can't be read: solutions, bundle, other students, the grader's
-files. Inside the sandbox each exercise gets fresh namespaces (``namespaces.py``), no privileges
-(``privileges.py``) and limits (``limits.py``).
+Inside are the system's programs and Python, read-only; the worker's copy of the package; the data set and
+networks that every student has; and an empty folder, which is ``/tmp`` too. What is not mounted can't be
+read: solutions, bundle, other students, the grader's files. Inside the sandbox each exercise gets fresh
+namespaces (``namespaces.py``), no privileges (``privileges.py``) and limits (``limits.py``).
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import compresslab
-from compresslab.data.location import LABS, MY_LABS, PACKAGE, SOLUTIONS
+from compresslab.data.location import DATA, LABS, MY_LABS, PACKAGE, SOLUTIONS
 from compresslab.grading.sandbox.namespaces import SCRATCH
 from compresslab.jobs.openmp import POLICY, passive
 
 __all__ = ["fixed_variables", "sandbox_command", "shown_at", "unused_user"]
 
 COURSE = (SOLUTIONS.name, LABS.name, "tests", MY_LABS.name, ".git")  # beside the package, in a repository
+SHOWN_DATA = ("fashion_mnist", "baselines")  # what a lab's opening cell loads; no results
+KIT_DATA = "/data"  # where they lie inside
 KIT = "/kit"  # where the worker's copy of the package lies inside
 TEMPORARY = Path("/tmp")  # inside, the scratch folder: what lies there outside is shown elsewhere
 PYTHON = Path("/python")  # where: a Python below /tmp, such as the environment of a clone made there
@@ -63,6 +65,7 @@ def sandbox_command(package: Path, inner: Sequence[str]) -> list[str]:
         *_mounts(package.resolve()),
         *("--proc", "/proc", "--dev", "/dev", "--perms", "0755", "--dir", SCRATCH),
         *("--ro-bind", str(package.resolve()), KIT),
+        *(part for name in SHOWN_DATA for part in ("--ro-bind-try", str(DATA / name), f"{KIT_DATA}/{name}")),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", SCRATCH),
         *_variables(),
         "--",
@@ -154,6 +157,7 @@ def _variables() -> Iterator[str]:
         "TMPDIR": SCRATCH,
         "LANG": "C.UTF-8",
         "PYTHONPATH": KIT,
+        "COMPRESSLAB_DATA": KIT_DATA,
     }
     for name, value in (inside | fixed_variables()).items():
         yield from ("--setenv", name, value)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import __future__
 
 import math
-import sys
-import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,7 +18,15 @@ from torch import nn
 
 from compresslab.checks.withheld_calls import withheld
 
-__all__ = ["NAMES", "Revealed", "Withheld", "WithheldModule", "library_names", "notebook_names"]
+__all__ = [
+    "NAMES",
+    "Revealed",
+    "Withheld",
+    "WithheldModule",
+    "library_names",
+    "notebook_modules",
+    "notebook_names",
+]
 
 LIBRARIES = ("torch", "nn", "np", "math", "F", "Tensor")  # what an opening cell imports in every lab
 NAMES = (
@@ -48,15 +54,15 @@ class WithheldModule(ModuleNotFoundError):
         super().__init__(withheld(name), name=name)
 
 
-class Nothing:
+class _Nothing:
     """What stands for an object of the notebook's: it takes any call and any question, and does nothing."""
 
-    def __getattr__(self, name: str) -> Nothing:
+    def __getattr__(self, name: str) -> _Nothing:
         if name.startswith("__"):  # what Python asks of every object
             raise AttributeError(name)
         return self
 
-    def __call__(self, *_: Any, **__: Any) -> Nothing:
+    def __call__(self, *_: Any, **__: Any) -> _Nothing:
         return self
 
     def __repr__(self) -> str:
@@ -69,7 +75,7 @@ def library_names() -> dict[str, Any]:
 
 
 def notebook_names(marked: str, published: Mapping[str, str]) -> dict[str, Any]:
-    """Return what an answer finds in a notebook, and make ``compresslab.notebook`` importable.
+    """Return what an answer finds in a notebook.
 
     Args:
         marked: the exercise that is being marked.
@@ -77,12 +83,16 @@ def notebook_names(marked: str, published: Mapping[str, str]) -> dict[str, Any]:
     """
     menus = _Menus(marked, published)
     offered = {"lab": lambda *_: menus.all(), "metric": _nothing, "verdict": _nothing}
-    for address in ("compresslab.notebook", "compresslab.classroom"):
-        module = types.ModuleType(address)
-        vars(module).update(offered)
-        sys.modules[address] = module
     names = dict(zip(("check", "hint", "reveal", "yours"), menus.all(), strict=True))
-    shell = {"display": _nothing, "get_ipython": Nothing, "In": [""], "Out": {}, "_": "", "__": "", "___": ""}
+    shell = {
+        "display": _nothing,
+        "get_ipython": _Nothing,
+        "In": [""],
+        "Out": {},
+        "_": "",
+        "__": "",
+        "___": "",
+    }
     return library_names() | offered | names | shell
 
 

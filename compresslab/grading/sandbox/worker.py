@@ -44,6 +44,7 @@ from compresslab.grading.sandbox.notebook_names import (
     Withheld,
     WithheldModule,
     library_names,
+    notebook_modules,
     notebook_names,
 )
 from compresslab.grading.sandbox.privileges import drop_privileges
@@ -228,7 +229,9 @@ def _define(name: str, task: dict[str, Any]) -> tuple[Callable[..., Any], list[s
     """
     module = types.ModuleType("__main__")  # as in a notebook
     sys.modules["__main__"] = module  # dataclasses look their module up
-    vars(module).update(notebook_names(name, task["published"]))
+    names = notebook_names(name, task["published"])
+    sys.modules.update(notebook_modules(names))
+    vars(module).update(names)
     failed: list[str] = []
     try:
         with time_limit(PREPARATION):

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from compresslab.checks.record import MAXIMUM_BYTES, to_bytes
+from compresslab.data.location import DATA
 from compresslab.grading.bundle import Bundle
 from compresslab.grading.sandbox.bubblewrap import fixed_variables, sandbox_command, shown_at, unused_user
 from compresslab.grading.sandbox.messages import Ending, Mode, read_message, write_message
@@ -132,7 +133,8 @@ class WorkerClient:
     def _environment(self) -> dict[str, str]:
         """Return the variables that a worker needs; a student's code must not see the others."""
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-        return kept | fixed_variables() | {"PYTHONPATH": str(self.bundle.worker.resolve())}
+        own = {"PYTHONPATH": str(self.bundle.worker.resolve()), "COMPRESSLAB_DATA": str(DATA)}
+        return kept | fixed_variables() | own
 
     def _ask(self, content: bytes, seconds: float) -> bytes | None:
         """Send a job and return the worker's message: None if it died, empty if it did not answer in time."""

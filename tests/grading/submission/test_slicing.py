@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from IPython.core.interactiveshell import InteractiveShell
 from notebooks import natural_notebooks
@@ -18,6 +19,7 @@ from compresslab.errors import WrongAnswer
 from compresslab.grading.grade import _job, _Outcome, _score
 from compresslab.grading.sandbox import worker
 from compresslab.grading.scores import Verdict
+from compresslab.grading.submission import answers, slicing
 from compresslab.grading.submission.answers import read_submission
 from compresslab.notebook.menus import NoPoints, menus_of
 
@@ -115,3 +117,68 @@ def test_the_grader_and_the_notebook_agree():
     assert seen[RIGHT] > 60
     assert seen[NOT_RIGHT] > 60
     assert seen["at least three features"] > 150
+
+
+# Every rule is needed: without it, some notebook gets another verdict than in the shell.
+
+
+def _without_reads(kind: str):
+    """A ``_needs`` that forgets what is read now, or later."""
+
+    def needs(self, statement, place, called):
+        for demand in NEEDS(self, statement, place, called):
+            effects = statement.now if kind == "now" else statement.later
+            if demand.name not in effects.reads:
+                yield demand
+
+    return needs
+
+
+def _only_the_last(self, name, place):
+    return list(TOUCHING(self, name, place))[:1]
+
+
+def _without_stops(self, name, place):
+    """Follows a name to the notebook's end instead of the check's place."""
+    return TOUCHING(self, name, len(self.statements))
+
+
+def _bound_alone(self, statement):
+    return set(statement.now.binds)
+
+
+def _stored_alone(self, statement):
+    return set(statement.now.stored_into)
+
+
+NEEDS, TOUCHING = slicing.Program._needs, slicing.Program._touching
+RULES = {
+    "what is read while a statement runs": ("_needs", _without_reads("now")),
+    "what is read when a function is called": ("_needs", _without_reads("later")),
+    "what binds a name only perhaps": ("_touching", _only_the_last),
+    "nothing below the check": ("_touching", _without_stops),
+    "what binds and changes through calls": ("_bound_by", _bound_alone),
+    "what changes by a call": ("_changed_by", _stored_alone),
+    "what changes by an assignment into it": ("_changed_by", lambda self, statement: set()),
+    "a call for its effect": ("_is_for_effect", lambda self, call: False),
+}
+
+
+@pytest.mark.parametrize("rule", [*RULES, "other names of an object", "star imports", "what is checked"])
+def test_every_rule_is_needed(rule, monkeypatch):
+    if rule == "other names of an object":
+        monkeypatch.setattr(slicing, "_partners", lambda *_: {})
+    elif rule == "star imports":
+        monkeypatch.setattr(slicing, "_star_offers", lambda *_: False)
+    elif rule == "what is checked":
+        monkeypatch.setattr(answers._Numbered, "checks", lambda self, name: [])
+    else:
+        monkeypatch.setattr(slicing.Program, *RULES[rule])
+
+    @settings(max_examples=1_000, phases=[Phase.generate], **AS_THEY_COME)
+    @given(made=natural_notebooks())
+    def agree(made):
+        compare(made[0], Counter())
+
+    with pytest.raises(AssertionError):
+        agree()
