@@ -9,6 +9,7 @@ from __future__ import annotations
 import __future__
 
 import math
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -84,16 +85,17 @@ def notebook_names(marked: str, published: Mapping[str, str]) -> dict[str, Any]:
     menus = _Menus(marked, published)
     offered = {"lab": lambda *_: menus.all(), "metric": _nothing, "verdict": _nothing}
     names = dict(zip(("check", "hint", "reveal", "yours"), menus.all(), strict=True))
-    shell = {
-        "display": _nothing,
-        "get_ipython": _Nothing,
-        "In": [""],
-        "Out": {},
-        "_": "",
-        "__": "",
-        "___": "",
-    }
-    return library_names() | offered | names | shell
+    shell = {"display": _nothing, "get_ipython": _Nothing, "In": [""], "Out": {}}
+    return library_names() | offered | names | shell | dict.fromkeys(("_", "__", "___"), "")
+
+
+def notebook_modules(names: Mapping[str, Any]) -> dict[str, types.ModuleType]:
+    """Return what stands for the modules that a notebook imports ``lab``, ``metric`` and ``verdict`` from."""
+    modules = {}
+    for address in ("compresslab.notebook", "compresslab.classroom"):
+        modules[address] = types.ModuleType(address)
+        vars(modules[address]).update({name: names[name] for name in ("lab", "metric", "verdict")})
+    return modules
 
 
 def _nothing(*_: Any, **__: Any) -> None:
