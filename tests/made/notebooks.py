@@ -49,6 +49,7 @@ PIECES: dict[str, tuple[str, ...]] = {
         "D.update(k={v})",
         "last = L.pop() if L else 0",
         "Settings.bias = {v}",
+        "class Mine(Settings):\n    pass\ncfg = Mine()",
     ),
     "another name of an object": (
         "M = L",

@@ -303,7 +303,9 @@ class _Numbered:
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         self._where = [(cell, position) for cell in cells for position in range(len(cell.statements))]
-        self.program = Program([statement for cell in cells for statement in cell.statements])
+        self.program = Program(
+            [statement for cell in cells for statement in cell.statements], known=ALWAYS_THERE
+        )
         self.all_bound = frozenset().union(*(s.now.binds for s in self.program.statements))
 
     def cell(self, index: int) -> Cell:

@@ -78,17 +78,23 @@ class _Reach:
 class Program:
     """Top-level statements in their order, and which of them touch which name.
 
+    Args:
+        statements: in their order.
+        known: names that need no statement, such as builtins.
+
     ``menus`` tells which names stand for the lab's menus, such as ``check``.
     """
 
-    def __init__(self, statements: Sequence[Statement]) -> None:
+    def __init__(self, statements: Sequence[Statement], *, known: Set[str] = frozenset()) -> None:
         self.statements = tuple(statements)
+        self._known = known
         self.menus = dict(_menus(self.statements)) or {name: name for name in MENUS}
         self._values = _names_of_values(self.statements) - self.menus.keys()
         self._showing = _names_of_packages(self.statements, SHOWING)
         self._changing = {name for s in self.statements if s.changes_arguments for name in s.now.binds}
         self._reach = _reach(self.statements)
         self._partners = _partners(self.statements, self._values)
+        self._classes = _classes(self.statements)
         self._binders = self._places(self._bound_by)
         self._changers = self._places(self._changed_by)
 
@@ -142,14 +148,21 @@ class Program:
     def _touching(self, name: str, place: int) -> Iterator[int]:
         """Yield upwards from ``place`` what binds a name or changes its object, to what replaces it."""
         changed = [name, *self._partners.get(name, ())]
+        changed += {each for one in changed for each in self._classes.get(one, ())}
         lists = [self._binders.get(name), self._binders.get(STAR), *(self._changers.get(n) for n in changed)]
         for index in sorted({i for each in lists for i in each or () if i < place}, reverse=True):
             statement = self.statements[index]
             offered = STAR in statement.now.binds and _star_offers(statement, name)
             if STAR not in statement.now.binds or offered is not False:
                 yield index
-            if name in statement.kills or offered is True:
+            if (name in statement.kills or offered is True) and not self._raises(index):
                 return
+
+    def _raises(self, index: int) -> bool:
+        """Whether a statement reads a name that nothing above it binds: then it replaces nothing."""
+        stars = self._binders.get(STAR, [index])[0] < index
+        reads = self.statements[index].now.reads - self._known
+        return not stars and any(self._binders.get(name, [index])[0] >= index for name in reads)
 
     def _may_bind(self, index: int, name: str) -> bool:
         statement = self.statements[index]
@@ -279,6 +292,23 @@ def _partners(statements: Sequence[Statement], values: Set[str]) -> Mapping[str,
                 joined = groups.get(one, {one}) | groups.get(other, {other})
                 groups.update(dict.fromkeys(joined, joined))
     return {name: names - {name} for name, names in groups.items()}
+
+
+def _classes(statements: Sequence[Statement]) -> Mapping[str, set[str]]:
+    """Return for each object or class the classes whose attributes it has, as far as names tell."""
+    classes = {name for s in statements if isinstance(s.node, ast.ClassDef) for name in s.now.binds}
+    found: dict[str, set[str]] = defaultdict(set)
+    for statement in statements:
+        made = {call.name for call in statement.now.calls}
+        bases = statement.now.reads if isinstance(statement.node, ast.ClassDef) else set()
+        for name in statement.now.binds:
+            found[name] |= classes & (made | bases)
+    for name in found:
+        reached = list(found[name])
+        for each in reached:  # the list grows: bases of bases
+            reached += [base for base in found.get(each, ()) if base not in reached]
+        found[name] = set(reached)
+    return found
 
 
 def _star_offers(statement: Statement, name: str) -> bool | None:

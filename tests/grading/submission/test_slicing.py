@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import sys
 from collections import Counter
@@ -23,7 +24,15 @@ from compresslab.grading.submission import answers, slicing
 from compresslab.grading.submission.answers import read_submission
 from compresslab.notebook.menus import NoPoints, menus_of
 
-LAB = tiny("first", "second", seconds=5)
+FIRST, SECOND = tiny("first", "second", seconds=5).exercises
+
+
+def by_float(x):  # not the first exercise's published answer
+    return float(x.sum())
+
+
+OTHER = dataclasses.replace(SECOND, right=(by_float, *SECOND.right[1:]))
+LAB = dataclasses.replace(tiny("first"), exercises=(FIRST, OTHER))
 AS_THEY_COME = {"suppress_health_check": [*HealthCheck], "derandomize": True, "database": None}
 RIGHT, NOT_RIGHT, NO_CHECK = "right", "not right", "no check ran"
 UNBOUND = "a name is bound below alone"  # the cells were run in another order: the grader is more lenient
@@ -65,7 +74,8 @@ def in_the_notebook(cells: list[str]) -> str:
 
     with modules_kept(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         shell = InteractiveShell.instance()
-        shell.reset(new_session=False)
+        shell.user_ns.clear()
+        shell.init_user_ns()
         shell.user_ns.update(check=Check(), hint=menus.hint, reveal=menus.reveal, yours=menus.yours)
         shell.user_ns.update(worker.library_names())
         for text in cells:
