@@ -25,6 +25,7 @@ from hostile import (
     attacks_reach,
     attacks_resources,
     attacks_rights,
+    attacks_slice,
     attacks_values,
     attacks_words,
 )
@@ -51,6 +52,7 @@ MODULES = (
     attacks_resources,
     attacks_memory,
     attacks_rights,
+    attacks_slice,
     attacks_values,
     attacks_words,
 )

@@ -239,7 +239,7 @@ def _define(name: str, task: dict[str, Any]) -> tuple[Callable[..., Any], list[s
                 failed += _execute(piece, vars(module))
     except TimeUp:
         failed.append(
-            f"the statements that {name} needs take more than {PREPARATION:g} s; move slow ones away"
+            f"the statements that {name} needs take more than {PREPARATION:g} s; move slow ones elsewhere"
         )
     try:
         answer = _evaluate(task["target"], vars(module))

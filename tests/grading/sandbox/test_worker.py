@@ -15,10 +15,11 @@ from compresslab.checks.call import run_from_bytes
 from compresslab.checks.exercise import draw_cases
 from compresslab.checks.networks import build
 from compresslab.checks.record import from_bytes, to_bytes
-from compresslab.course import all_labs
+from compresslab.course import all_labs, find_lab
 from compresslab.grading.bundle import make_bundle
 from compresslab.grading.grade import _job
 from compresslab.grading.sandbox import worker
+from compresslab.grading.sandbox.notebook_names import Revealed, library_names
 from compresslab.grading.sandbox.worker_client import FORKS, WorkerClient
 from compresslab.grading.submission.answers import Answer, Piece
 
@@ -28,18 +29,29 @@ SUMS = "first = lambda x: float(x.sum())"
 needs_forks = pytest.mark.skipif(not FORKS, reason="this system does not fork safely")
 
 
+@pytest.fixture(autouse=True)
+def _modules_kept():
+    """A worker's child stands for ``__main__`` and offers modules of its own; this process goes on."""
+    before = dict(sys.modules)
+    yield
+    for name in ("__main__", "compresslab.notebook", "compresslab.classroom"):
+        sys.modules.pop(name, None)
+        if name in before:
+            sys.modules[name] = before[name]
+
+
 def job(*cells: str) -> bytes:
     """What the grader sends for these cells, of which every statement is one line and kept."""
     pieces = tuple(
         Piece(f"cell {n}", text, tuple(range(text.count("\n") + 1))) for n, text in enumerate(cells, start=1)
     )
     exercise = TINY.exercises[0]
-    return to_bytes(_job(exercise, Answer("first", pieces), draw_cases(exercise, 1)))
+    return to_bytes(_job(TINY, exercise, Answer("first", pieces, "first"), draw_cases(exercise, 1)))
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
 def test_a_probe_needs_nothing_but_what_the_worker_gives_it(exercise):
-    known = {*worker._names(), "build", *dir(__builtins__), *__builtins__}
+    known = {*library_names(), "build", *dir(__builtins__), *__builtins__}
     codes = [exercise.probe.__code__]
     while codes:
         code = codes.pop()
@@ -53,8 +65,11 @@ def test_a_probe_needs_nothing_but_what_the_worker_gives_it(exercise):
 def test_a_job_holds_inputs_sources_and_the_probe_and_nothing_of_the_judge(exercise):
     seed = 987_654_321
     cases = draw_cases(exercise, seed)
-    told = _job(exercise, Answer(exercise.name, (Piece("cell 1", "x = 1", (0,)),)), cases)
-    assert set(told) == {"name", "seconds", "pieces", "probe", "probe_name", "cases"}
+    lab = find_lab(exercise.lab)
+    answer = Answer(exercise.name, (Piece("cell 1", "x = 1", (0,)),), target="x")
+    told = _job(lab, exercise, answer, cases)
+    assert set(told) == {"name", "seconds", "pieces", "target", "published", "probe", "probe_name", "cases"}
+    assert told["published"] == {}
     whole = to_bytes(told).decode(errors="replace")
     for words in (str(seed), exercise.statement, *(wrong.title for wrong in exercise.mistakes)):
         assert words not in whole
@@ -120,7 +135,7 @@ def test_only_what_lies_beside_the_worker_is_found():
     finder = worker._ThisCopyOnly()
     assert finder.find_spec("json") is None  # others look for it
     assert finder.find_spec("compresslab.errors", sys.modules["compresslab"].__path__) is not None
-    with pytest.raises(ModuleNotFoundError, match=r"No module named 'compresslab\.none' for an answer"):
+    with pytest.raises(ModuleNotFoundError, match="compresslab's own none; write it yourself"):
         finder.find_spec("compresslab.none", ["nowhere"])
 
 
@@ -190,7 +205,12 @@ def test_a_supervisor_ends_what_takes_too_much_memory(followed):
 def defined(*texts: str, name: str = "first"):
     """The function that these cells define, all statements kept, and what failed on the way."""
     pieces = [[f"cell {n}", text, list(range(text.count(";") + 1))] for n, text in enumerate(texts, start=1)]
-    return worker._define(name, pieces)
+    return define(pieces, name)
+
+
+def define(pieces: list, name: str = "first", target: str = "", published: dict | None = None):
+    task = {"pieces": pieces, "target": target or name, "published": published or {}}
+    return worker._define(name, task)
 
 
 def test_the_hole_defines_the_function_with_what_other_cells_define():
@@ -201,7 +221,7 @@ def test_the_hole_defines_the_function_with_what_other_cells_define():
 def test_dataclasses_and_unknown_annotations_are_no_trouble():
     cell = "from dataclasses import dataclass\n@dataclass\nclass Pair:\n    a: int"
     hole = "def first(x: NoSuchType) -> Tensr: return Pair(x).a"
-    answer, _ = worker._define("first", [["cell 1", cell, [0, 1]], ["cell 2", hole, [0]]])
+    answer, _ = define([["cell 1", cell, [0, 1]], ["cell 2", hole, [0]]])
     assert answer(4) == 4
 
 
@@ -228,8 +248,38 @@ def test_what_is_no_function_is_named():
 
 def test_reveal_gives_a_stub_that_only_says_so():
     answer, _ = defined("first = reveal.first()")
-    with pytest.raises(worker.Revealed):
+    with pytest.raises(Revealed):
         answer(torch.ones(2))
+
+
+def test_what_is_checked_is_evaluated_where_it_stands():
+    answer, _ = define(
+        [["cell 1", "def half(x): return x / TWO\nTWO = 2", [0, 1]]], target="lambda x: -half(x)"
+    )
+    assert answer(4) == -2
+    with pytest.raises(worker._NoRun, match=r"check\.first\(half\) raises NameError: name 'half'"):
+        define([], target="half")
+
+
+def test_another_exercise_s_published_answer_is_at_hand():
+    published = {"half": "def half(x): return x / 2"}
+    answer, _ = define([["cell 1", "half = reveal.half()", [0]]], target="half", published=published)
+    assert answer(4) == 2
+
+
+def test_await_at_the_left_margin_is_run_to_its_end():
+    cell = "async def given():\n    await later()\n    return 3\nasync def later(): pass\nTWO = await given()"
+    answer, failures = define([["cell 1", cell, [0, 1, 2]]], target="lambda: TWO")
+    assert (answer(), failures) == (3, [])
+
+
+@needs_forks
+def test_slow_statements_are_stopped_and_the_function_is_still_tried(monkeypatch):
+    monkeypatch.setattr(worker, "PREPARATION", 0.2)
+    cells = [["cell 1", "first = lambda x: x", [0]], ["cell 2", "while True: pass", [0]]]
+    answer, failures = define(cells)
+    assert answer(2) == 2
+    assert failures == ["the statements that first needs take more than 0.2 s; move slow ones elsewhere"]
 
 
 # What an answer leaves, in this process.
