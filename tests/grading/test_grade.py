@@ -107,11 +107,12 @@ HOSTILE = {
     ),
     "default": (
         "def forever():\n    while True: pass\ndef default(x, y=forever()):\n    return 1",
-        "did not return within 0.5 s",
+        "the statements that default needs take more than 5 s",
     ),
     "top_level": ("while True: pass\n" + adds("top_level"), "adds up"),
     "exits": (adds("exits", first="sys.exit(0)"), "calls sys.exit()"),
-    "exits_early": ("import sys\nx = sys.exit(0)\n" + adds("exits_early"), "calls sys.exit()"),
+    "exits_early": ("import sys\nx = sys.exit(0)\n" + adds("exits_early"), "adds up"),  # nothing needs x
+    "exits_first": ("import sys\ndef exits_first(x, y=sys.exit(0)): return 1", "calls sys.exit()"),
     "os_exits": (adds("os_exits", first="os._exit(0)"), "ended its process before it returned"),
     "segfaults": ("import ctypes\ndef segfaults(x): return ctypes.string_at(0)", "ended its process"),
     "kills": (adds("kills", first="os.kill(os.getppid(), 9); time.sleep(9)"), "ended its process"),
@@ -130,7 +131,7 @@ HOSTILE = {
     ),
     "imports": (
         "def imports(x):\n    from compresslab.notebook import lab\n    return lab('00')",
-        "raises ModuleNotFoundError",
+        "tuple",
     ),
     "reveals": ("reveals = reveal.reveals()", "revealed: 0 points"),
     "syntax": ("def syntax(x):\n    return x +", "syntax error in line 2: return x +"),

@@ -21,7 +21,7 @@ OPENING = (
     "def h():\n    return 0",
     "def second(x):\n    return float(x.sum())",
 )
-RIGHT = "float(x.sum()) + A + sum(L) + sum(D.values()) + h() + cfg.bias"
+RIGHT = "float(x.sum()) + A + sum(L) + sum(D.values()) + h() + cfg.bias + (e > 0)"
 
 PIECES: dict[str, tuple[str, ...]] = {
     "a scratch cell": (
@@ -105,7 +105,6 @@ PIECES: dict[str, tuple[str, ...]] = {
         "def first(x):\n    return {right}",
         "def first(x):\n    return float(x.sum()) + {v}",
         "def first(x, bias=A):\n    return float(x.sum()) + bias",
-        "def first(x):\n    return {right} + (0 if e == 0 else {v})",
         "first = lambda x: {right}",
     ),
     "another answer": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import platform
 import re
 import sys
 import textwrap
@@ -18,6 +19,7 @@ import torch
 from compresslab.checks import expect
 from compresslab.checks.exercise import Exercise, Hint, Lab, mistake
 
+SAVED_HERE = {"language_info": {"name": "python", "version": platform.python_version()}}  # as JupyterLab does
 OPENING = """import torch
 from compresslab.notebook import lab
 check, hint, reveal, yours = lab("00_measuring")"""
@@ -69,7 +71,7 @@ def notebook(holes: Mapping[str, str], *, ids: bool = True) -> nbformat.Notebook
         cells.append(
             nbformat.v4.new_code_cell(f"check.{name}({name})", **({"id": f"check-{name}"} if ids else {}))
         )
-    return nbformat.v4.new_notebook(cells=cells)
+    return nbformat.v4.new_notebook(cells=cells, metadata=SAVED_HERE)
 
 
 def saved(book: nbformat.NotebookNode, folder: Path, name: str = "submission.ipynb") -> Path:
@@ -80,7 +82,8 @@ def saved(book: nbformat.NotebookNode, folder: Path, name: str = "submission.ipy
 
 def code(*texts: str, ids: Sequence[str] = ()) -> nbformat.NotebookNode:
     """A notebook of these code cells."""
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in texts])
+    cells = [nbformat.v4.new_code_cell(text) for text in texts]
+    book = nbformat.v4.new_notebook(cells=cells, metadata=SAVED_HERE)
     for cell, identity in zip(book.cells, ids, strict=False):
         cell["id"] = identity  # afterwards: nbformat would mend a duplicated one
     return book

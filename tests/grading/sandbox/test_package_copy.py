@@ -195,10 +195,16 @@ def test_hiding_a_package_hides_all_that_is_below_it(tmp_path):
 
 def test_an_init_forgets_what_has_gone_and_nothing_else(tmp_path):
     copy_package(made(tmp_path), tmp_path / "out", hidden=["compresslab.answers"])
-    assert (tmp_path / "out" / "__init__.py").read_text().splitlines() == [
-        "from compresslab.free import h",
-        "__all__ = ['h']",
-    ]
+    kept, _, added = (tmp_path / "out" / "__init__.py").read_text().partition("\n\n")
+    assert kept.splitlines() == ["from compresslab.free import h", "__all__ = ['h']"]
+    space: dict[str, Any] = {"__name__": "compresslab"}
+    exec(added, space)
+    for name, sentence in (
+        ("f", "compresslab's own f; write it yourself"),
+        ("other", "no attribute 'other'"),
+    ):
+        with pytest.raises(AttributeError, match=sentence):
+            space["__getattr__"](name)
 
 
 def test_other_modules_are_copied_as_they_are(tmp_path):
