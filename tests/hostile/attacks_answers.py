@@ -23,7 +23,7 @@ def the_answer_from_the_package(model):
     return answer(model)
 
 
-@attack("ModuleNotFoundError", hole="count_parameters")
+@attack("write it yourself", hole="count_parameters")
 def the_answer_from_its_module(model):
     """Imports the answer from the module that defines it, by a name put together at run time."""
     return importlib.import_module(".".join(["compresslab.measurement", "co" + "sts"])).count_parameters(
@@ -31,14 +31,14 @@ def the_answer_from_its_module(model):
     )
 
 
-@attack("ModuleNotFoundError", hole="count_parameters")
+@attack("write it yourself", hole="count_parameters")
 def the_answer_from_the_exercise(model):
     """Takes `right` from the exercise's own module."""
     page = importlib.import_module("compresslab.course.measuring.count_parameters")
     return page.EXERCISE.right[0](model)
 
 
-@attack("raises", hole="count_parameters")
+@attack("revealed: 0 points", hole="count_parameters")
 def the_answer_from_the_desk(model):
     """Takes the answer that `reveal` would hand over."""
     from compresslab.notebook import lab

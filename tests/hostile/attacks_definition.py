@@ -6,6 +6,7 @@ from hostile.attack import Attack, written
 
 __all__ = ["ATTACKS"]
 
+NEEDS = "def attacked(x, needed=Attack): return float(x.sum())\n"
 RIGHT = "def attacked(x): return float(x.sum())\n"
 
 ATTACKS = [
@@ -19,7 +20,7 @@ ATTACKS = [
         "a_default_that_loops",
         "Never comes to the end of a default argument.",
         "def forever():\n    while True: pass\ndef attacked(x, y=forever()): return 1",
-        says="did not return within",
+        says="take more than 5 s",
     ),
     written(
         "a_default_that_patches",
@@ -34,14 +35,14 @@ ATTACKS = [
     written(
         "a_class_body_that_exits",
         "Ends the process in the body of a class.",
-        "class Attack:\n    os._exit(0)\n" + RIGHT,
+        "class Attack:\n    os._exit(0)\n" + NEEDS,
         says="ended its process",
     ),
     written(
         "a_metaclass_that_acts",
         "Ends the process in a metaclass, while the class is made.",
         "class Meta(type):\n    def __prepare__(*given, **named): os._exit(0)\n"
-        "class Attack(metaclass=Meta): pass\n" + RIGHT,
+        "class Attack(metaclass=Meta): pass\n" + NEEDS,
         says="ended its process",
     ),
     written(
@@ -51,7 +52,7 @@ ATTACKS = [
         class Base:
             def __init_subclass__(cls): raise BaseException("from a subclass")
         class Attack(Base): pass
-        def attacked(x): return 1
+        def attacked(x, needed=Attack): return 1
         """,
         says="from a subclass",
     ),
@@ -120,7 +121,7 @@ ATTACKS = [
     written(
         "an_endless_literal",
         "Computes a number of a billion digits while it is being defined.",
-        "big = 9 ** 9 ** 9 ** 9\n" + RIGHT,
+        "Attack = 9 ** 9 ** 9 ** 9\n" + NEEDS,
         says="did not return within",
     ),
     written(
@@ -145,7 +146,7 @@ ATTACKS = [
             get_ipython().input_transformers_post.append(clean)
             return 0.0
         """,
-        says="NameError: name 'get_ipython'",
+        says="the sum",
     ),
     written(
         "magics",

@@ -78,7 +78,7 @@ def duplicated_ids(folder: Path) -> Path:
     return saved(code(adds("attacked"), WRONG, adds("honest"), ids=ids), folder)
 
 
-@handed_in("is missing", earns=HONEST)
+@handed_in("is a function", earns=HONEST)
 def a_deleted_hole(folder: Path) -> Path:
     """Deletes the hole and keeps its check, edited to pass."""
     check = "class check:\n    attacked = lambda *given: print('passed')\ncheck.attacked(1)"

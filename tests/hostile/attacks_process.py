@@ -105,7 +105,7 @@ def a_record_that_is_always_right(x):
     return Always(0.0)
 
 
-@attack("only 0 of 2 cases")
+@attack("ended its process")
 def a_run_that_never_was(x):
     """Replaces the runner's attempts by ones without a case, so that there is nothing to judge."""
     running = sys.modules["compresslab.checks.call"]

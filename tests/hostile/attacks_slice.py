@@ -71,13 +71,11 @@ ATTACKS = [
     ),
     written(
         "a_needed_loop_that_cannot_be_stopped",
-        "Swallows the limit in a loop that binds what the function needs.",
+        "Ignores the limit in a loop that binds what the function needs.",
         """
-        KINDS = []
-        while True:
-            try:
-                while True: KINDS = [0]
-            except BaseException: pass
+        import signal
+        KINDS = [signal.signal(signal.SIGALRM, signal.SIG_IGN)]
+        while True: KINDS = KINDS
         """
         + RIGHT,
         says="did not return within",
@@ -121,7 +119,7 @@ ATTACKS = [
         KINDS = [await for_ever()]
         """
         + RIGHT,
-        says="name 'KINDS' is not defined",
+        says="take more than 5 s",
     ),
     written(
         "a_false_check",

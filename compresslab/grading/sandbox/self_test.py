@@ -85,6 +85,8 @@ def _try_out(bundle: Bundle, case: Mapping[str, Any]) -> tuple[Finding, ...]:
         "probe_name": "_probe",
         "probe": inspect.getsource(_probe),
         "pieces": [["cell 1", inspect.getsource(_break_out), [0]]],
+        "target": "_break_out",
+        "published": {},
         "cases": [("here", dict(case))],
     }
     with WorkerClient(bundle, isolated=True) as worker:
@@ -165,7 +167,7 @@ def _break_out(case: Any) -> Any:
         return True
 
     known = {"HOME", "LANG", "LC_CTYPE", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PATH", "PWD"}
-    known |= {"PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONPATH", "TMPDIR"}
+    known |= {"COMPRESSLAB_DATA", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONPATH", "TMPDIR"}
     folders = ["/usr", "/", "/dev/shm", "/proc", sys.prefix, sys.base_prefix, os.path.dirname(os.__file__)]
     kernel = ctypes.CDLL(None)
     return {

@@ -52,6 +52,7 @@ from compresslab.grading.sandbox.privileges import drop_privileges
 __all__ = ["MARGIN", "PREPARATION", "main"]
 
 MARGIN = 2.0  # seconds beyond the limits, for what swallows them
+RETRY = 1.0  # seconds for the statements below one that took too long
 PREPARATION = 5.0  # seconds for the statements that an answer needs, such as the import of a large package
 STARTED = b"\x01"  # from the child, before any of the student's code runs
 NOT_STARTED = b"\x00"  # instead of that, and then the reason
@@ -120,7 +121,7 @@ def _supervise(stdin: int, stdout: int, *, isolated: bool, user: int) -> None:
 
 
 def _run_in_child(job: bytes, *, isolated: bool, user: int) -> bytes:
-    seconds = float(from_bytes(job)["seconds"]) + PREPARATION + MARGIN
+    seconds = float(from_bytes(job)["seconds"]) + PREPARATION + RETRY + MARGIN
     address_space = address_space_bytes()
     watchdog = MemoryWatchdog() if isolated else None
     if isolated:
@@ -232,15 +233,17 @@ def _define(name: str, task: dict[str, Any]) -> tuple[Callable[..., Any], list[s
     names = notebook_names(name, task["published"])
     sys.modules.update(notebook_modules(names))
     vars(module).update(names)
+    statements = [each for piece in task["pieces"] for each in _statements(piece)]
     failed: list[str] = []
-    try:
-        with time_limit(PREPARATION):
-            for piece in task["pieces"]:
-                failed += _execute(piece, vars(module))
-    except TimeUp:
-        failed.append(
-            f"the statements that {name} needs take more than {PREPARATION:g} s; move slow ones elsewhere"
-        )
+    for seconds in (PREPARATION, RETRY):  # after a slow statement those below it are tried all the same
+        try:
+            with time_limit(seconds):
+                while statements:
+                    failed += _execute(statements.pop(0), vars(module))
+        except TimeUp:
+            failed.append(
+                f"the statements that {name} needs take more than {seconds:g} s; move slow ones elsewhere"
+            )
     try:
         answer = _evaluate(task["target"], vars(module))
     except BaseException as error:  # whatever a student's expression may raise
@@ -252,24 +255,29 @@ def _define(name: str, task: dict[str, Any]) -> tuple[Callable[..., Any], list[s
     return answer, failed
 
 
-def _execute(piece: list[Any], space: dict[str, Any]) -> Iterator[str]:
-    """Execute the kept statements of a cell; yield a sentence for each that fails."""
+def _statements(piece: list[Any]) -> Iterator[tuple[str, ast.stmt]]:
+    """Yield the kept statements of a cell, each with the name of the cell's file in messages."""
     cell, text, keep = piece
     filename = f"<{cell}>"
     lines = text.splitlines(keepends=True)
     linecache.cache[filename] = (len(text), None, lines, filename)  # so that a message can quote the line
     flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     body = compile(text, filename, "exec", flags, dont_inherit=True).body
-    for statement in (body[index] for index in keep):
-        try:
-            alone = ast.Module([statement], [])
-            flags = _FLAGS | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-            _run_code(compile(alone, filename, "exec", flags=flags, dont_inherit=True), space)
-        except TimeUp:
-            raise
-        except BaseException as error:  # whatever a student's statements may raise
-            quoted = linecache.getline(filename, statement.lineno).strip()
-            yield f"{cell} raises {error_line(error)}, in line {statement.lineno}: {quoted}"
+    yield from ((filename, body[index]) for index in keep)
+
+
+def _execute(statement: tuple[str, ast.stmt], space: dict[str, Any]) -> Iterator[str]:
+    """Execute a statement; yield a sentence if it fails."""
+    filename, node = statement
+    try:
+        flags = _FLAGS | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        alone = ast.Module([node], [])
+        _run_code(compile(alone, filename, "exec", flags=flags, dont_inherit=True), space)
+    except TimeUp:
+        raise
+    except BaseException as error:  # whatever a student's statements may raise
+        quoted = linecache.getline(filename, node.lineno).strip()
+        yield f"{filename[1:-1]} raises {error_line(error)}, in line {node.lineno}: {quoted}"
 
 
 def _run_code(code: types.CodeType, space: dict[str, Any]) -> None:

@@ -72,7 +72,7 @@ class WorkerClient:
         for _ in range(2):
             if self._process is None:
                 self._start()
-            message = self._ask(content, float(job["seconds"]) + PREPARATION + 3 * MARGIN)
+            message = self._ask(content, float(job["seconds"]) + PREPARATION + 4 * MARGIN)
             if ending := _ending(message):
                 if not self.fork:
                     self.close()

@@ -52,6 +52,8 @@ def job(text=ADDS, *, seconds=5.0, x=None):
         "name": "first",
         "seconds": seconds,
         "pieces": [["cell 1", text, kept]],
+        "target": "first",
+        "published": {},
         "probe": PROBE,
         "probe_name": "probe",
         "cases": [("a row", case)],
