@@ -122,7 +122,7 @@ ATTACKS = [
         "an_endless_literal",
         "Computes a number of a billion digits while it is being defined.",
         "Attack = 9 ** 9 ** 9 ** 9\n" + NEEDS,
-        says="did not return within",
+        says="take more than 5 s",
     ),
     written(
         "a_class_that_never_compares",

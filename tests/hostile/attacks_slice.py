@@ -118,7 +118,7 @@ ATTACKS = [
             while True: yield
         KINDS = [await for_ever()]
         """
-        + RIGHT,
+        + "def attacked(x, kinds=KINDS): return float(x.sum())\n",
         says="take more than 5 s",
     ),
     written(
