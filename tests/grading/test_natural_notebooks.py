@@ -6,16 +6,20 @@ must be right in the grader, in a real worker process, and without a note.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 
 import nbformat
 import pytest
+from jupyter_client import BlockingKernelClient, KernelManager
 from submissions import code
 
 from compresslab.course import find_lab
 from compresslab.grading.bundle import make_bundle
 from compresslab.grading.grade import grade_content
+from compresslab.grading.sandbox.self_test import can_isolate
 from compresslab.grading.sandbox.worker_client import WorkerClient
 from compresslab.grading.scores import Score, Status
 
@@ -273,3 +277,74 @@ def test_a_notebook_saved_elsewhere_without_ids_earns_its_points(worker, metadat
     content = json.dumps(book | {"nbformat_minor": 0}).encode()
     score = grade_content(worker.bundle, content, worker=worker, path="colab.ipynb")
     assert (score.score, score.notes) == (1, ())
+
+
+# Through a real kernel and the sandbox.
+
+SPOILT = {  # wrong where the notebook runs them, by what stands above the check
+    "a shadowed sum": ("def sum(values):\n    return 0", COUNT, CHECK),
+    "a helper that is spoilt later": (
+        "def sizes(model):\n    return [p.numel() for p in model.parameters()]",
+        "def count_parameters(model):\n    return sum(sizes(model))",
+        "def sizes(model):\n    return []",
+        CHECK,
+    ),
+    "a list that was emptied": (
+        "KINDS = [nn.Conv2d, nn.Linear]\nkinds = KINDS",
+        MACS,
+        "kinds.clear()",
+        CHECK_MACS,
+    ),
+    "a wrapper that adds": (COUNT, "old = count_parameters\ncount_parameters = lambda m: old(m) + 1", CHECK),
+    "the kit's own": ("def count_parameters(model):\n    return cl.count_parameters(model)", CHECK),
+    "the published one": ("count_parameters = reveal.count_parameters()", CHECK),
+}
+NOT_IN_A_KERNEL = {  # without a check; a package that is missing in both places; a minute of waiting
+    "a call, and no check",
+    "an import of what is not here",
+    "a slow line that nothing needs",
+}
+IN_A_KERNEL = [cells for name, (_, cells) in NATURAL.items() if name not in NOT_IN_A_KERNEL][::2]
+
+
+@pytest.mark.alone
+def test_a_kernel_and_the_sandbox_agree(tmp_path):
+    bundle = make_bundle(find_lab("00_measuring"), tmp_path / "bundle")
+    said: Counter[bool] = Counter()
+    with a_kernel() as client, WorkerClient(bundle, isolated=can_isolate()) as sandbox:
+        for cells in [*IN_A_KERNEL, *SPOILT.values()]:
+            client.execute("%reset -f", store_history=False)
+            texts = (OPENING.format(lab="00_measuring"), *cells)
+            right = sum(printed_a_tick(client, text) for text in texts) > 0  # runs every cell
+            content = json.dumps(code(*texts)).encode()
+            score = grade_content(bundle, content, worker=sandbox, path="natural.ipynb")
+            assert (score.score > 0) == right, "\n----\n".join(cells)
+            said[right] += 1
+    print(f"a kernel and the sandbox agree on {said[True]} right and {said[False]} wrong notebooks")
+    assert said[True] + said[False] >= 20
+    assert said[False] >= len(SPOILT)
+
+
+@contextlib.contextmanager
+def a_kernel() -> Iterator[BlockingKernelClient]:
+    kernel = KernelManager()
+    kernel.start_kernel(extra_arguments=["--HistoryManager.enabled=False"])
+    client = kernel.blocking_client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=120)
+        yield client
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
+
+
+def printed_a_tick(client: BlockingKernelClient, text: str) -> bool:
+    """Run a cell; tell whether its output has a check's ✓."""
+    printed: list[str] = []
+
+    def keep(message: dict[str, object]) -> None:
+        printed.append(str(message["content"]))
+
+    client.execute_interactive(text, timeout=120, output_hook=keep, store_history=False)
+    return any("✓" in words for words in printed)
