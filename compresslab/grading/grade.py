@@ -153,31 +153,34 @@ class _Outcome:
 def _score(
     exercise: Exercise, answer: Answer, cases: Sequence[Case], outcome: _Outcome | None
 ) -> ExerciseScore:
-    def score(verdict: Verdict, output: str, mistake: str = "") -> ExerciseScore:
-        return ExerciseScore(exercise.name, verdict, exercise.points, output, mistake, exercise.bonus)
+    if outcome is None:
+        verdict = Verdict.WRONG if answer.written else Verdict.UNWRITTEN
+        output, mistake = answer.problem, ""
+    elif outcome.run is None:
+        verdict, output, mistake = Verdict.WRONG, outcome.words, ""
+    else:
+        verdict, output, mistake = _judged(exercise, cases, outcome.run)
+    return ExerciseScore(exercise.name, verdict, exercise.points, output, mistake, exercise.bonus)
 
-    if outcome is None or outcome.run is None:
-        if outcome is not None:
-            return score(Verdict.WRONG, outcome.words)
-        return score(Verdict.WRONG if answer.written else Verdict.UNWRITTEN, answer.problem)
-    raised = {attempt.raised for attempt in outcome.run.attempts}
+
+def _judged(exercise: Exercise, cases: Sequence[Case], done: Run) -> tuple[Verdict, str, str]:
+    """Return the verdict on a run, the text for the student, and the title of the mistake."""
+    raised = {attempt.raised for attempt in done.attempts}
     if raised & {"Revealed", "NotImplementedError"}:
-        return score(Verdict.UNWRITTEN, REVEALED if "Revealed" in raised else NOT_WRITTEN)
+        return Verdict.UNWRITTEN, REVEALED if "Revealed" in raised else NOT_WRITTEN, ""
     try:
-        examine(exercise, cases, outcome.run)
+        examine(exercise, cases, done)
     except WrongAnswer as wrong:
-        verdict = Verdict.LATE if outcome.run.stopped else Verdict.WRONG
+        verdict = Verdict.LATE if done.stopped else Verdict.WRONG
         hint = f"Hint on offer: {exercise.hints[0].symptom}" if exercise.hints else ""
-        words = "\n".join(filter(None, (wrong.reason, *outcome.run.failed[:3], hint)))
-        return score(verdict, words, str(wrong.details.get("mistake", "")))
+        words = "\n".join(filter(None, (wrong.reason, *done.failed[:3], hint)))
+        return verdict, words, str(wrong.details.get("mistake", ""))
     except Exception as error:  # a judge crashes: on a record that no probe writes, or by an error of ours
         if _accepts_right_answer(exercise, cases):
-            return score(Verdict.WRONG, UNREADABLE)
-        return score(
-            Verdict.FAULT,
-            f"the grader's own error, not yours: {error_line(error)}; your teacher will look at it",
-        )
-    return score(Verdict.RIGHT, exercise.statement)
+            return Verdict.WRONG, UNREADABLE, ""
+        words = f"the grader's own error, not yours: {error_line(error)}; your teacher will look at it"
+        return Verdict.FAULT, words, ""
+    return Verdict.RIGHT, exercise.statement, ""
 
 
 def _accepts_right_answer(exercise: Exercise, cases: Sequence[Case]) -> bool:

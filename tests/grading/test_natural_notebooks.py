@@ -41,6 +41,7 @@ CONV = """def conv_macs(input_shape, weight_shape, *, stride, padding, groups):
     h = (input_shape[1] + 2 * padding[0] - kh) // stride[0] + 1
     w = (input_shape[2] + 2 * padding[1] - kw) // stride[1] + 1
     return out * h * w * inner * kh * kw"""
+TRAINING = "for n in (1, 2):\n    torch.manual_seed(n)\n    time.sleep(60)"
 COUNTS = "    assert {}(nn.Linear(1, 1)) == 2\n    out, "
 HEIGHT = "(input_shape[1] + 2 * padding[0] - kh) // stride[0] + 1"
 CHECK_CONV, CHECK_MACS = "check.conv_macs(conv_macs)", "check.network_macs(network_macs)"
@@ -81,6 +82,12 @@ NATURAL: dict[str, tuple[int, tuple[str, ...]]] = {
     "a cell that times itself": (1, (f"%%time\n{COUNT}", CHECK)),
     "a shell command in two lines": (1, (f"!echo a \\\n    b\nfiles = !ls\n{COUNT}", CHECK)),
     "a slow line that nothing needs": (1, (f"time.sleep(60)\n{COUNT}", CHECK)),
+    "a long training with a seed": (1, (TRAINING, COUNT, CHECK)),
+    "a setting for all of torch": (1, ("torch.set_num_threads(64)\ntorch.manual_seed(0)", COUNT, CHECK)),
+    "a plot within the function": (
+        1,
+        ("import matplotlib.pyplot as plt", COUNT.replace("return ", "plt.plot([1, 2])\n    return "), CHECK),
+    ),
     # Values of every kind.
     "a comprehension": (1, ("X = {b: b for b in (4, 8)}", USES_X, CHECK)),
     "the idiom for the device": (1, (DEVICE, USES_X, CHECK)),
@@ -303,6 +310,7 @@ NOT_IN_A_KERNEL = {  # without a check; a package that is missing in both places
     "a call, and no check",
     "an import of what is not here",
     "a slow line that nothing needs",
+    "a long training with a seed",
 }
 IN_A_KERNEL = [cells for name, (_, cells) in NATURAL.items() if name not in NOT_IN_A_KERNEL][::2]
 

@@ -90,25 +90,35 @@ def fixed_variables() -> dict[str, str]:
 
 def _mounts(package: Path) -> Iterator[str]:
     """Mount the system and Python read-only, and an empty folder over what they hold of the course."""
-    shown: list[Path] = []
-    for name in SYSTEM:
-        path = Path(name)
-        if path.is_symlink():
-            yield from ("--symlink", os.readlink(path), name)
-        elif path.exists():
-            yield from ("--ro-bind", name, name)
-            shown.append(path)
+    shown = [path for path in map(Path, SYSTEM) if path.exists() and not path.is_symlink()]
+    yield from _system_mounts()
     for path in _python():
-        if not any(path.is_relative_to(known) for known in shown):
-            for parent in reversed(shown_at(path).parents[:-1]):
-                yield from ("--perms", "0755", "--dir", str(parent))  # the student's user passes through
-            yield from ("--ro-bind", str(path), str(shown_at(path)))
+        if not _lies_in(path, shown):
+            yield from _python_mount(path)
             shown.append(path)
     if not any(shown_at(path).is_relative_to(TEMPORARY) for path in shown):
         yield from ("--symlink", SCRATCH, str(TEMPORARY))
     for path in dict.fromkeys([*_course(), package.parent]):
-        if path.exists() and any(path.is_relative_to(known) for known in shown):
+        if path.exists() and _lies_in(path, shown):
             yield from ("--tmpfs", str(shown_at(path)))
+
+
+def _system_mounts() -> Iterator[str]:
+    for name in SYSTEM:
+        if Path(name).is_symlink():
+            yield from ("--symlink", os.readlink(name), name)
+        elif Path(name).exists():
+            yield from ("--ro-bind", name, name)
+
+
+def _python_mount(path: Path) -> Iterator[str]:
+    for parent in reversed(shown_at(path).parents[:-1]):
+        yield from ("--perms", "0755", "--dir", str(parent))  # the student's user passes through
+    yield from ("--ro-bind", str(path), str(shown_at(path)))
+
+
+def _lies_in(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def shown_at(path: Path) -> Path:

@@ -244,6 +244,7 @@ def _define(name: str, task: dict[str, Any]) -> tuple[Callable[..., Any], list[s
             failed.append(
                 f"the statements that {name} needs take more than {seconds:g} s; move slow ones elsewhere"
             )
+    torch.set_num_threads(1)  # whatever the notebook asks for: an answer may not start many threads
     try:
         answer = _evaluate(task["target"], vars(module))
     except BaseException as error:  # whatever a student's expression may raise

@@ -198,6 +198,8 @@ class Program:
         names = set(statement.now.stored_into)
         for call in statement.now.calls:
             names.update(self._changed_by_call(call))
+            if isinstance(statement.node, ast.Expr | ast.If) and call.dropped and call.plain:
+                names |= call.owners - self._showing  # torch.set_default_dtype(torch.float64)
         for function in statement.now.reads & self._reach.keys():
             names |= self._reach[function].stored_into
             for call in self._reach[function].calls:
@@ -208,8 +210,6 @@ class Program:
     def _changed_by_call(self, call: Call) -> Iterator[str]:
         """Yield the names whose objects a call may change."""
         yield from call.owners & self._values
-        if call.dropped and call.plain:
-            yield from call.owners - self._showing  # torch.set_default_dtype(torch.float64)
         if call.owners & (self._showing | self.menus.keys()) or call.name in SHOWS:
             return
         if self._is_for_effect(call):
