@@ -313,6 +313,7 @@ NOT_IN_A_KERNEL = {  # without a check; a package that is missing in both places
     "a long training with a seed",
 }
 IN_A_KERNEL = [cells for name, (_, cells) in NATURAL.items() if name not in NOT_IN_A_KERNEL][::2]
+IN_A_KERNEL += [NATURAL["a data set"][1], NATURAL["a plot within the function"][1]]
 
 
 @pytest.mark.alone

@@ -8,6 +8,7 @@ namespaces (``namespaces.py``), no privileges (``privileges.py``) and limits (``
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import secrets
@@ -18,7 +19,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import compresslab
+from compresslab.data.fashion_mnist import cache_folder
 from compresslab.data.location import DATA, LABS, MY_LABS, PACKAGE, SOLUTIONS
+from compresslab.errors import NotAvailable
 from compresslab.grading.sandbox.namespaces import SCRATCH
 from compresslab.jobs.openmp import POLICY, passive
 
@@ -27,6 +30,7 @@ __all__ = ["fixed_variables", "sandbox_command", "shown_at", "unused_user"]
 COURSE = (SOLUTIONS.name, LABS.name, "tests", MY_LABS.name, ".git")  # beside the package, in a repository
 SHOWN_DATA = ("fashion_mnist", "baselines")  # what a lab's opening cell loads; no results
 KIT_DATA = "/data"  # where they lie inside
+UNPACKED = f"{KIT_DATA}/unpacked"  # the cache of the data set, where the grader's user has one
 KIT = "/kit"  # where the worker's copy of the package lies inside
 TEMPORARY = Path("/tmp")  # inside, the scratch folder: what lies there outside is shown elsewhere
 PYTHON = Path("/python")  # where: a Python below /tmp, such as the environment of a clone made there
@@ -65,7 +69,7 @@ def sandbox_command(package: Path, inner: Sequence[str]) -> list[str]:
         *_mounts(package.resolve()),
         *("--proc", "/proc", "--dev", "/dev", "--perms", "0755", "--dir", SCRATCH),
         *("--ro-bind", str(package.resolve()), KIT),
-        *(part for name in SHOWN_DATA for part in ("--ro-bind-try", str(DATA / name), f"{KIT_DATA}/{name}")),
+        *_data_mounts(),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", SCRATCH),
         *_variables(),
         "--",
@@ -109,6 +113,15 @@ def _system_mounts() -> Iterator[str]:
             yield from ("--symlink", os.readlink(name), name)
         elif Path(name).exists():
             yield from ("--ro-bind", name, name)
+
+
+def _data_mounts() -> Iterator[str]:
+    """Mount what every student has of the kit's data, read-only."""
+    yield from ("--perms", "0755", "--dir", KIT_DATA)
+    for name in SHOWN_DATA:
+        yield from ("--ro-bind-try", str(DATA / name), f"{KIT_DATA}/{name}")
+    with contextlib.suppress(NotAvailable):  # a user without a home folder
+        yield from ("--ro-bind-try", str(cache_folder()), UNPACKED)
 
 
 def _python_mount(path: Path) -> Iterator[str]:
@@ -168,6 +181,7 @@ def _variables() -> Iterator[str]:
         "LANG": "C.UTF-8",
         "PYTHONPATH": KIT,
         "COMPRESSLAB_DATA": KIT_DATA,
+        "COMPRESSLAB_CACHE": UNPACKED,
     }
     for name, value in (inside | fixed_variables()).items():
         yield from ("--setenv", name, value)

@@ -167,7 +167,14 @@ def _break_out(case: Any) -> Any:
         return True
 
     known = {"HOME", "LANG", "LC_CTYPE", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PATH", "PWD"}
-    known |= {"COMPRESSLAB_DATA", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONPATH", "TMPDIR"}
+    known |= {
+        "COMPRESSLAB_CACHE",
+        "COMPRESSLAB_DATA",
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONHASHSEED",
+        "PYTHONPATH",
+        "TMPDIR",
+    }
     folders = ["/usr", "/", "/dev/shm", "/proc", sys.prefix, sys.base_prefix, os.path.dirname(os.__file__)]
     kernel = ctypes.CDLL(None)
     return {

@@ -27,7 +27,19 @@ __all__ = ["FORKS", "WorkerClient"]
 START_UP = 60.0  # seconds within which a worker has imported torch, from a slow disk too
 FORKS = sys.platform.startswith("linux")  # elsewhere a fork after importing torch is unsafe or impossible
 MODULE = "compresslab.grading.sandbox.worker"
-KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
+KEPT_VARIABLES = (
+    "PATH",
+    "HOME",
+    "COMPRESSLAB_CACHE",
+    "XDG_CACHE_HOME",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "SYSTEMROOT",
+    "TEMP",
+    "TMP",
+    "TMPDIR",
+)
 
 
 class WorkerClient:
